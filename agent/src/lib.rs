@@ -1,0 +1,35 @@
+//! vgship: a replication agent for volume groups. The modules stand in the order in which a write
+//! passes them; each stage is a core that decides and an `io.rs` that does.
+
+/// What is replicated: discovery, the layout manifest, the refusal of rootvg.
+pub mod group;
+
+/// 1: the tap, the sequencer, range locks, activity and dirty maps.
+pub mod capture;
+
+/// 2: records that no replica has yet: RAM ring, disk spill, collapse into the map.
+pub mod outbox;
+
+/// 3: the source's side of a peering: cursors, offers, flow control.
+pub mod ship;
+
+/// Between 3 and 4: hello, frames, pairing, QUIC.
+pub mod wire;
+
+/// 4: admit, order, journal, acknowledge.
+pub mod receive;
+
+/// 5: coalesce, judge offers, write, checkpoint.
+pub mod apply;
+
+/// Sealed files of records: what the spill and the journal are made of.
+pub mod segment;
+
+/// Which task owns which core; start and stop.
+pub mod pipeline;
+
+/// One HTTP interface for commands, portal and scripts.
+pub mod api;
+
+/// The command line, a file per command.
+pub mod cli;

@@ -1,0 +1,2 @@
+//! The vgship program.
+fn main() {}

@@ -1,0 +1,2 @@
+//! One entry for every habit of development.
+fn main() {}
