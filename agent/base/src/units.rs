@@ -34,6 +34,17 @@ impl fmt::Display for ByteLen {
     }
 }
 
+/// Time since the agent started. Unit: milliseconds. Shells read the clock, cores never do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tick(pub u64);
+
+impl Tick {
+    /// How long ago `earlier` was. Unit: milliseconds.
+    pub const fn since(self, earlier: Tick) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
 /// A run of bytes of one volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span {

@@ -1,1 +1,5 @@
+//! Apply: brings journaled records to the replica's volumes.
 
+pub mod applier;
+pub mod checkpoint;
+pub mod coalesce;

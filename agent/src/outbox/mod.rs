@@ -1,1 +1,3 @@
+//! Outbox: the records that one replica does not hold durably yet.
 
+pub mod queue;

@@ -1,1 +1,3 @@
+//! Receive: admits the stream in order, journals it, acknowledges.
 
+pub mod admit;

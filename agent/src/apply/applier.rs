@@ -1,0 +1,269 @@
+//! The applier: takes journaled batches in order, judges offers, writes what is left after
+//! coalescing, and moves the checkpoint. Works on the disk seam alone, so that the simulation runs
+//! this very code.
+
+use std::io;
+use std::sync::Arc;
+
+use vgship_base::disk::{Disk, SharedDisk};
+use vgship_base::extent::Extent;
+use vgship_base::folder::Folder;
+use vgship_base::ids::{Seq, VolumeId};
+use vgship_base::layout::Layout;
+use vgship_base::limits::PART_BYTES;
+use vgship_base::record::{Body, Hash, Record};
+use vgship_base::units::Span;
+
+use super::checkpoint::{self, CheckpointError};
+use super::coalesce::{Content, Writes};
+use crate::receive::admit::Point;
+
+/// Why a batch cannot be applied. The replica stays recoverable: what was journaled is applied
+/// again from the checkpoint.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApplyError {
+    /// A volume refused.
+    #[error("cannot {action} {} bytes at byte {} of the replica's volume {volume}", span.len, span.offset)]
+    Volume {
+        /// A verb: read, write, zero.
+        action: &'static str,
+        /// The volume's name.
+        volume: String,
+        /// Where.
+        span: Span,
+        /// Why.
+        source: io::Error,
+    },
+    /// A flush failed: what is on the volume is unknown until everything since the checkpoint has
+    /// been applied again.
+    #[error("cannot flush the replica's volume {volume}")]
+    Flush {
+        /// The volume's name.
+        volume: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The checkpoint cannot be stored.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+}
+
+/// The answer to one offer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The offer.
+    pub offer: Seq,
+    /// `None` when the extent equals; else the hashes of its parts, for the source to send only
+    /// those that differ. Empty: send all of it.
+    pub need: Option<Vec<u64>>,
+}
+
+/// Writes batches to a replica's volumes.
+pub struct Applier {
+    layout: Arc<Layout>,
+    volumes: Vec<SharedDisk>,
+    workers: usize,
+    touched: Vec<bool>,
+    unflushed: u64,
+}
+
+/// An offer, and what lies over its extent by then.
+struct Offered {
+    seq: Seq,
+    extent: Extent,
+    hash: Hash,
+    overlay: Writes,
+}
+
+impl Applier {
+    /// Over the volumes of `layout`, in its order. With one worker everything happens in order.
+    pub fn new(layout: Arc<Layout>, volumes: Vec<SharedDisk>, workers: usize) -> Applier {
+        assert_eq!(layout.volumes.len(), volumes.len(), "a disk for every volume");
+        let touched = vec![false; volumes.len()];
+        Applier { layout, volumes, workers: workers.max(1), touched, unflushed: 0 }
+    }
+
+    /// Applies a batch that is durable in the journal, and judges its offers, unless it is
+    /// replayed: then the source has forgotten them (R1).
+    pub fn apply(&mut self, batch: &[Record], replay: bool) -> Result<Vec<Answer>, ApplyError> {
+        let (mut writes, mut offers) = (Writes::new(), Vec::new());
+        for record in batch {
+            match &record.body {
+                Body::Write { volume, offset, data } => {
+                    let span = Span::new(*offset, data.len() as u64);
+                    self.put(&mut writes, *volume, span, Content::Data(data.clone()));
+                }
+                Body::Zero { volume, span } => {
+                    self.put(&mut writes, *volume, *span, Content::Zero);
+                }
+                Body::Offer { extent, hash } if !replay => {
+                    let overlay = overlay_of(&writes, extent.volume);
+                    offers.push(Offered { seq: record.seq, extent: *extent, hash: *hash, overlay });
+                }
+                _ => {}
+            }
+        }
+        let answers = self.judge(&offers)?;
+        self.write(&writes)?;
+        Ok(answers)
+    }
+
+    fn put(&self, writes: &mut Writes, volume: VolumeId, span: Span, content: Content) {
+        let masked = self.layout.volume(volume).map_or(0, |known| u64::from(known.masked));
+        let pending = writes.entry(volume).or_default();
+        pending.put(span, content);
+        pending.mask(masked);
+    }
+
+    /// Judges offers against the volumes as they are, overlaid with what precedes them in the
+    /// batch (R15).
+    fn judge(&self, offers: &[Offered]) -> Result<Vec<Answer>, ApplyError> {
+        let share = offers.len().div_ceil(self.workers).max(1);
+        if self.workers == 1 || offers.len() < 8 {
+            return offers.iter().map(|offer| self.judge_one(offer)).collect();
+        }
+        std::thread::scope(|scope| {
+            let judge = |part: &'_ [Offered]| -> Result<Vec<Answer>, ApplyError> {
+                part.iter().map(|offer| self.judge_one(offer)).collect()
+            };
+            let parts: Vec<_> =
+                offers.chunks(share).map(|part| scope.spawn(move || judge(part))).collect();
+            let mut answers = Vec::with_capacity(offers.len());
+            for part in parts {
+                answers.extend(part.join().expect("judging does not panic")?);
+            }
+            Ok(answers)
+        })
+    }
+
+    fn judge_one(&self, offer: &Offered) -> Result<Answer, ApplyError> {
+        let extent = offer.extent;
+        let bytes = read_extent(&self.layout, &self.volumes, extent, |bytes, span| {
+            if let Some(pending) = offer.overlay.get(&extent.volume) {
+                pending.overlay(span.offset, bytes);
+            }
+        })
+        .map_err(|(span, source)| self.failed("read", extent.volume, span)(source))?;
+        let equal = *blake3::hash(&bytes).as_bytes() == offer.hash;
+        let need = (!equal).then(|| {
+            if bytes.iter().all(|&byte| byte == 0) { Vec::new() } else { part_hashes(&bytes) }
+        });
+        Ok(Answer { offer: offer.seq, need })
+    }
+
+    fn write(&mut self, writes: &Writes) -> Result<(), ApplyError> {
+        let runs: Vec<(VolumeId, Span, &Content)> = writes
+            .iter()
+            .flat_map(|(&volume, pending)| {
+                pending.runs().map(move |(span, run)| (volume, span, run))
+            })
+            .collect();
+        let bytes: u64 = runs.iter().map(|(_, span, _)| span.len).sum();
+        for (volume, ..) in &runs {
+            self.touched[volume.index()] = true;
+        }
+        self.unflushed += bytes;
+        if self.workers == 1 || bytes < 256 << 10 {
+            return runs.iter().try_for_each(|run| self.write_one(run));
+        }
+        let share = runs.len().div_ceil(self.workers).max(1);
+        std::thread::scope(|scope| {
+            let this = &*self;
+            let write = |part: &'_ [(VolumeId, Span, &Content)]| {
+                part.iter().try_for_each(|run| this.write_one(run))
+            };
+            let parts: Vec<_> =
+                runs.chunks(share).map(|part| scope.spawn(move || write(part))).collect();
+            parts.into_iter().try_for_each(|part| part.join().expect("writing does not panic"))
+        })
+    }
+
+    fn write_one(&self, run: &(VolumeId, Span, &Content)) -> Result<(), ApplyError> {
+        let &(volume, span, content) = run;
+        let disk = &self.volumes[volume.index()];
+        match content {
+            Content::Data(data) => {
+                disk.write_at(span.offset, data).map_err(self.failed("write", volume, span))
+            }
+            Content::Zero => {
+                disk.zero_at(span.offset, span.len).map_err(self.failed("zero", volume, span))
+            }
+        }
+    }
+
+    fn failed(
+        &self,
+        action: &'static str,
+        volume: VolumeId,
+        span: Span,
+    ) -> impl Fn(io::Error) -> ApplyError + use<> {
+        let name = self.layout.volume(volume).map_or_else(String::new, |lv| lv.name.to_string());
+        move |source| ApplyError::Volume { action, volume: name.clone(), span, source }
+    }
+
+    /// Bytes written since the last checkpoint.
+    pub fn unflushed(&self) -> u64 {
+        self.unflushed
+    }
+
+    /// Flushes what was written and stores `point`, up to which all has been applied.
+    ///
+    /// Durable: the point and everything before it, once this has returned.
+    pub fn checkpoint(&mut self, folder: &dyn Folder, point: &Point) -> Result<(), ApplyError> {
+        for (index, touched) in self.touched.iter_mut().enumerate().filter(|(_, touched)| **touched)
+        {
+            let flushed = self.volumes[index].flush();
+            flushed.map_err(|source| ApplyError::Flush {
+                volume: self.layout.volumes[index].name.to_string(),
+                source,
+            })?;
+            *touched = false;
+        }
+        checkpoint::store(folder, point)?;
+        self.unflushed = 0;
+        Ok(())
+    }
+
+    /// Flushes every volume: what an earlier life left unflushed must be stable before it is
+    /// compared.
+    pub fn flush_all(&self) -> Result<(), ApplyError> {
+        for (disk, volume) in self.volumes.iter().zip(&self.layout.volumes) {
+            let volume = volume.name.to_string();
+            disk.flush().map_err(|source| ApplyError::Flush { volume, source })?;
+        }
+        Ok(())
+    }
+}
+
+fn overlay_of(writes: &Writes, volume: VolumeId) -> Writes {
+    writes.get(&volume).map(|pending| (volume, pending.clone())).into_iter().collect()
+}
+
+/// Reads an extent as both sides compare it: `overlay` lies over it, masked bytes read as zero.
+pub fn read_extent(
+    layout: &Layout,
+    volumes: &[SharedDisk],
+    extent: Extent,
+    overlay: impl FnOnce(&mut [u8], Span),
+) -> Result<Vec<u8>, (Span, io::Error)> {
+    let span = layout.span(extent).expect("the extent was checked against the layout");
+    let mut bytes = vec![0; usize::try_from(span.len).expect("an extent fits memory")];
+    let disk: &dyn Disk = &*volumes[extent.volume.index()];
+    disk.read_at(span.offset, &mut bytes).map_err(|source| (span, source))?;
+    overlay(&mut bytes, span);
+    let masked = layout.volume(extent.volume).map_or(0, |known| u64::from(known.masked));
+    let head = masked.saturating_sub(span.offset).min(span.len);
+    bytes[..usize::try_from(head).expect("within the extent")].fill(0);
+    Ok(bytes)
+}
+
+/// A hash of each part of an extent: eight bytes of BLAKE3. Two parts that differ are taken for
+/// equal once in 2^64 comparisons.
+pub fn part_hashes(extent: &[u8]) -> Vec<u64> {
+    let short = |part: &[u8]| {
+        let hash = blake3::hash(part);
+        hash.as_bytes().iter().take(8).fold(0, |number, &byte| number << 8 | u64::from(byte))
+    };
+    extent.chunks(PART_BYTES as usize).map(short).collect()
+}

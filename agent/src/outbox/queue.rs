@@ -1,0 +1,395 @@
+//! The order and the budgets of one replica's outbox. Does no I/O: the shell moves records between
+//! memory and the spill when this says so.
+//!
+//! ```text
+//! push -> tail -> (moving) -> spill on disk -> head -> sent -> acknowledged
+//!            \____________ while nothing is spilled ___/
+//! ```
+//!
+//! The head is what the link takes from; it keeps what was sent until the replica has it durably,
+//! so that a link that flaps costs nothing. Records pass in order, whatever way they take.
+
+use std::collections::VecDeque;
+
+use vgship_base::extent::BitSet;
+use vgship_base::ids::{Seq, VolumeId};
+use vgship_base::layout::Layout;
+use vgship_base::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
+use vgship_base::record::{Body, Record};
+use vgship_base::units::Span;
+
+/// What an outbox may use. Unit: bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Memory.
+    pub ram: u64,
+    /// Disk; 0 for none.
+    pub spill: u64,
+}
+
+/// Whether a record may come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// Now.
+    Free,
+    /// When the spill has taken some.
+    Soon,
+    /// Not within the budgets.
+    Full,
+}
+
+/// One replica's outbox.
+#[derive(Debug)]
+pub struct Queue {
+    budget: Budget,
+    head: VecDeque<Record>,
+    /// How many of the head's records the link has taken.
+    taken: usize,
+    /// Records on their way to the spill.
+    moving: Vec<Record>,
+    tail: VecDeque<Record>,
+    ram_bytes: u64,
+    head_bytes: u64,
+    unsent_bytes: u64,
+    spilled: Spilled,
+    floor: Seq,
+    last: Seq,
+    life: Life,
+}
+
+/// Counts how often the outbox was emptied into the map. What the spill holds of an earlier life
+/// is void; the shell clears it when it sees another life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Life(pub u64);
+
+#[derive(Debug, Default)]
+struct Spilled {
+    failed: bool,
+    records: u64,
+    bytes: u64,
+    /// Extents of the records on disk, kept while there are any.
+    extents: Option<Vec<BitSet>>,
+}
+
+fn cost(record: &Record) -> u64 {
+    // What the queue itself needs for an entry, beside the payload.
+    const ENTRY: u64 = 128;
+    record.encoded_len() as u64 + ENTRY
+}
+
+impl Queue {
+    /// An empty outbox that begins behind `floor`.
+    pub fn new(budget: Budget, floor: Seq) -> Queue {
+        Queue {
+            budget,
+            head: VecDeque::new(),
+            taken: 0,
+            moving: Vec::new(),
+            tail: VecDeque::new(),
+            ram_bytes: 0,
+            head_bytes: 0,
+            unsent_bytes: 0,
+            spilled: Spilled::default(),
+            floor,
+            last: floor,
+            life: Life::default(),
+        }
+    }
+
+    /// The life that the spill's content must be of.
+    pub fn life(&self) -> Life {
+        self.life
+    }
+
+    /// Whether a change of `bytes` may come in.
+    pub fn room(&self, bytes: u64) -> Room {
+        if self.ram_bytes + bytes <= self.budget.ram || self.is_empty() {
+            Room::Free
+        } else if self.spill_takes(bytes) {
+            Room::Soon
+        } else {
+            Room::Full
+        }
+    }
+
+    fn spill_takes(&self, bytes: u64) -> bool {
+        !self.spilled.failed && self.spilled.bytes + bytes <= self.budget.spill
+    }
+
+    fn spilling(&self) -> bool {
+        self.spilled.records > 0 || !self.moving.is_empty()
+    }
+
+    /// Takes a record behind all others. Whether there is room was asked before.
+    pub fn push(&mut self, record: Record) {
+        assert!(record.seq > self.last, "record {} behind {}", record.seq, self.last);
+        self.last = record.seq;
+        let bytes = cost(&record);
+        self.ram_bytes += bytes;
+        self.unsent_bytes += bytes;
+        self.tail.push_back(record);
+        self.promote();
+    }
+
+    /// Moves the tail to the head while nothing stands between them.
+    fn promote(&mut self) {
+        let reserve = if self.budget.spill > 0 { self.budget.ram / 2 } else { u64::MAX };
+        while !self.spilling() && (self.head_bytes < reserve || self.spilled.failed) {
+            let Some(record) = self.tail.pop_front() else { return };
+            self.head_bytes += cost(&record);
+            self.head.push_back(record);
+        }
+    }
+
+    /// The next records for the link, in order; empty when all have been taken.
+    pub fn take(&mut self) -> Vec<Record> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while let Some(record) = self.head.get(self.taken) {
+            let len = record.encoded_len();
+            if !batch.is_empty()
+                && (bytes + len > BATCH_BYTES_MAX / 2 || batch.len() == BATCH_RECORDS_MAX)
+            {
+                break;
+            }
+            bytes += len;
+            self.unsent_bytes -= cost(record);
+            batch.push(record.clone());
+            self.taken += 1;
+        }
+        batch
+    }
+
+    /// The replica holds everything up to `upto` durably.
+    pub fn acked(&mut self, upto: Seq) {
+        while self.taken > 0 && self.head.front().is_some_and(|record| record.seq <= upto) {
+            if let Some(record) = self.head.pop_front() {
+                self.forget(&record);
+                self.taken -= 1;
+            }
+        }
+        self.floor = self.floor.max(upto.min(self.last));
+        self.promote();
+    }
+
+    fn forget(&mut self, record: &Record) {
+        self.head_bytes -= cost(record);
+        self.ram_bytes -= cost(record);
+    }
+
+    /// Whether a replica that holds everything up to `durable` can be given the rest.
+    pub fn covers(&self, durable: Seq) -> bool {
+        (self.floor..=self.last).contains(&durable)
+    }
+
+    /// A new link: everything behind `durable` is to be sent again. Offers are not: their extents
+    /// went back to the map, and a new offer will be made (R1).
+    pub fn rewind(&mut self, durable: Seq) {
+        self.taken = self.head.iter().take_while(|record| record.seq <= durable).count();
+        self.acked(durable);
+        for record in &mut self.head {
+            if matches!(record.body, Body::Offer { .. }) {
+                let was = cost(record);
+                record.body = Body::Void;
+                let freed = was - cost(record);
+                self.head_bytes -= freed;
+                self.ram_bytes -= freed;
+            }
+        }
+        let held = self.head.iter().chain(&self.moving).chain(&self.tail);
+        self.unsent_bytes = held.map(cost).sum::<u64>() + self.spilled.bytes;
+    }
+
+    /// Records that the spill should take now, oldest first. The shell writes them and says
+    /// [`Queue::spilled`]; until then nothing else moves to or from the spill.
+    pub fn to_spill(&mut self, layout: &Layout) -> Option<Vec<Record>> {
+        const STEP: u64 = 4 << 20;
+        let full = self.head_bytes >= self.budget.ram / 2;
+        let able = self.moving.is_empty() && self.spill_takes(0);
+        if !able || self.tail.is_empty() || !(full || self.spilled.records > 0) {
+            return None;
+        }
+        let fresh = || layout.volumes.iter().map(|lv| BitSet::new(layout.extent.count(lv.bytes)));
+        let extents = self.spilled.extents.get_or_insert_with(|| fresh().collect());
+        let mut bytes = 0;
+        while let Some(record) = self.tail.front() {
+            bytes += cost(record);
+            if bytes > STEP && !self.moving.is_empty() {
+                break;
+            }
+            if let Some((volume, span)) = record.changes() {
+                let (first, end) = layout.extent.touched(span);
+                extents[volume.index()].insert_range(first, end);
+            }
+            self.moving.extend(self.tail.pop_front());
+        }
+        Some(self.moving.clone())
+    }
+
+    /// How writing to the spill ended. After a failure the records are still here; the outbox is
+    /// as full as it was and has no spill any more.
+    pub fn spilled(&mut self, life: Life, written: bool) {
+        if life != self.life {
+            return;
+        }
+        let moved = std::mem::take(&mut self.moving);
+        if written {
+            let bytes: u64 = moved.iter().map(cost).sum();
+            self.ram_bytes -= bytes;
+            self.spilled.bytes += bytes;
+            self.spilled.records += moved.len() as u64;
+        } else {
+            self.spilled.failed = true;
+            moved.into_iter().rev().for_each(|record| self.tail.push_front(record));
+            self.promote();
+        }
+    }
+
+    /// Whether records should come back from the spill now.
+    pub fn wants_refill(&self) -> bool {
+        self.spilled.records > 0 && self.moving.is_empty() && self.head_bytes < self.budget.ram / 4
+    }
+
+    /// The oldest records of the spill are back in memory.
+    pub fn refilled(&mut self, life: Life, records: Vec<Record>) {
+        if life != self.life {
+            return;
+        }
+        for record in records {
+            let bytes = cost(&record);
+            self.spilled.records -= 1;
+            self.spilled.bytes -= bytes;
+            self.ram_bytes += bytes;
+            self.head_bytes += bytes;
+            self.head.push_back(record);
+        }
+        if self.spilled.records == 0 {
+            assert_eq!(self.spilled.bytes, 0, "an empty spill holds no bytes");
+            self.spilled.extents = None;
+        }
+        self.promote();
+    }
+
+    /// Empties the outbox into the dirty map: hands every change in it to `dirty`. What comes next
+    /// stands behind `floor`.
+    pub fn collapse(&mut self, layout: &Layout, floor: Seq, mut dirty: impl FnMut(VolumeId, Span)) {
+        let held = self.head.iter().chain(&self.moving).chain(&self.tail);
+        held.filter_map(Record::changes).for_each(|(volume, span)| dirty(volume, span));
+        for (volume, set) in layout.ids().zip(self.spilled.extents.iter().flatten()) {
+            let bytes = layout.volume(volume).map_or(0, |known| known.bytes);
+            set.iter().for_each(|index| dirty(volume, layout.extent.span(index, bytes)));
+        }
+        let life = Life(self.life.0 + 1);
+        let failed = self.spilled.failed;
+        *self = Queue { life, ..Queue::new(self.budget, floor) };
+        self.spilled.failed = failed;
+    }
+
+    /// Whether it holds no record.
+    pub fn is_empty(&self) -> bool {
+        self.head.is_empty() && self.tail.is_empty() && !self.spilling()
+    }
+
+    /// Bytes that no link has taken yet, in memory and on disk.
+    pub fn unsent_bytes(&self) -> u64 {
+        self.unsent_bytes
+    }
+
+    /// Bytes in memory.
+    pub fn ram_bytes(&self) -> u64 {
+        self.ram_bytes
+    }
+
+    /// Bytes on disk.
+    pub fn spill_bytes(&self) -> u64 {
+        self.spilled.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+    use vgship_base::extent::ExtentSize;
+    use vgship_base::layout::VolumeLayout;
+    use vgship_base::record::Target;
+
+    use super::*;
+
+    fn layout() -> Layout {
+        let name = "lv".parse().expect("a name");
+        let extent = ExtentSize::from_log2(12).expect("4 KiB");
+        Layout { extent, volumes: vec![VolumeLayout { name, bytes: 1 << 20, masked: 0 }] }
+    }
+
+    fn write(seq: u64) -> Record {
+        let (volume, offset) = (VolumeId(0), seq % 256 * 4096);
+        let body = Body::Write { volume, offset, data: Bytes::from(vec![1; 1000]) };
+        Record { seq: Seq(seq), target: Target::All, body }
+    }
+
+    proptest! {
+        /// Goal: whatever moves to the spill and back, whatever links do, every record is given in
+        /// order and none is forgotten before it is acknowledged; a collapse names all the rest.
+        #[test]
+        fn nothing_is_lost_or_reordered(
+            spill in prop::bool::ANY,
+            steps in prop::collection::vec(0u8..8, 1..400),
+        ) {
+            let layout = layout();
+            let budget = Budget { ram: 20_000, spill: if spill { 40_000 } else { 0 } };
+            let mut queue = Queue::new(budget, Seq::ZERO);
+            let (mut disk, mut next) = (VecDeque::new(), 1);
+            let (mut sent, mut acked) = (Seq::ZERO, Seq::ZERO);
+            for step in steps {
+                match step {
+                    0..=2 if queue.room(1200) == Room::Free => {
+                        queue.push(write(next));
+                        next += 1;
+                    }
+                    3 => for record in queue.take() {
+                        prop_assert_eq!(record.seq, sent.next());
+                        sent = record.seq;
+                    },
+                    4 => {
+                        acked = Seq(u64::midpoint(acked.0, sent.0));
+                        queue.acked(acked);
+                    }
+                    5 => if let Some(moved) = queue.to_spill(&layout) {
+                        disk.extend(moved);
+                        queue.spilled(queue.life(), true);
+                    },
+                    6 => if queue.wants_refill() {
+                        let back = disk.drain(..disk.len().min(4)).collect();
+                        queue.refilled(queue.life(), back);
+                    },
+                    7 => {
+                        prop_assert!(queue.covers(acked));
+                        queue.rewind(acked);
+                        sent = acked;
+                    }
+                    _ => {}
+                }
+                // One record and one step of refilling may come on top.
+                prop_assert!(queue.ram_bytes() <= budget.ram + 5 * 1200);
+            }
+            let mut dirty = BitSet::new(256);
+            queue.collapse(&layout, Seq(next), |_, span| { dirty.insert(span.offset / 4096); });
+            for seq in acked.0 + 1..next {
+                prop_assert!(dirty.contains(seq % 256), "record {} is in no map", seq);
+            }
+        }
+    }
+
+    #[test]
+    fn a_failed_spill_leaves_the_records_and_their_order() {
+        let (layout, budget) = (layout(), Budget { ram: 4000, spill: 100_000 });
+        let mut queue = Queue::new(budget, Seq::ZERO);
+        (1..4).for_each(|seq| queue.push(write(seq)));
+        assert_eq!(queue.room(1200), Room::Soon);
+        assert!(queue.to_spill(&layout).is_some());
+        queue.spilled(queue.life(), false);
+        assert_eq!(queue.room(1200), Room::Full);
+        let taken: Vec<u64> = queue.take().iter().map(|record| record.seq.0).collect();
+        assert_eq!(taken, [1, 2, 3]);
+    }
+}

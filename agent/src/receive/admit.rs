@@ -1,0 +1,236 @@
+//! Admission: whether a record may come next. The last check before the journal; nothing behind it
+//! doubts the order again.
+
+use std::sync::Arc;
+
+use vgship_base::ids::{Generation, Seq};
+use vgship_base::layout::Layout;
+use vgship_base::record::{Body, Chain, Hash, Record, ResyncReason, Target};
+
+/// Why a record may not come next. The link is ended; what was admitted before stays.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdmitError {
+    /// Its place lies outside the volumes.
+    #[error("record {seq} lies outside the group's volumes")]
+    Outside {
+        /// The record.
+        seq: Seq,
+    },
+    /// A number is missing or comes twice.
+    #[error("record {found} follows {last}: numbers are missing outside a resync's begin")]
+    Gap {
+        /// The record.
+        found: Seq,
+        /// The one before it.
+        last: Seq,
+    },
+    /// A record of a resync stands outside of it, or its end names another.
+    #[error("record {seq} belongs to a resync that is not under way")]
+    Session {
+        /// The record.
+        seq: Seq,
+    },
+    /// The records are not those that the source hashed.
+    #[error("the hash chain at {seq} differs from the source's: a full resync is needed")]
+    Chain {
+        /// The epoch end that found it.
+        seq: Seq,
+    },
+}
+
+/// A resync under way on a replica: until its end no seq is a consistent point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The session named by its begin.
+    pub session: u64,
+    /// Why it was begun.
+    pub reason: ResyncReason,
+}
+
+/// Where a replica stands in its source's stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Point {
+    /// The history; `None` before anything was received.
+    pub generation: Option<Generation>,
+    /// The last record.
+    pub seq: Seq,
+    /// The hash chain since the last resync end.
+    pub chain: Option<Chain>,
+    /// The resync under way.
+    pub window: Option<Window>,
+    /// The source's wall clock at the last epoch end. Unit: microseconds since 1970.
+    pub clock: u64,
+}
+
+impl Point {
+    /// Before anything was received.
+    pub const FRESH: Point =
+        Point { generation: None, seq: Seq::ZERO, chain: None, window: None, clock: 0 };
+
+    /// Whether this point is one that could be failed over to.
+    pub const fn consistent(&self) -> bool {
+        self.generation.is_some() && self.window.is_none()
+    }
+}
+
+/// Admits records in order.
+#[derive(Clone, Debug)]
+pub struct Admit {
+    layout: Arc<Layout>,
+    point: Point,
+}
+
+impl Admit {
+    /// Goes on from a point.
+    pub fn new(layout: Arc<Layout>, point: Point) -> Admit {
+        Admit { layout, point }
+    }
+
+    /// Where the stream stands.
+    pub const fn point(&self) -> Point {
+        self.point
+    }
+
+    /// Admits the next record or says why not; then nothing has changed. `hash` is
+    /// [`Chain::data_hash`] of it, which is needed only while there is a chain.
+    pub fn admit(&mut self, record: &Record, hash: Option<Hash>) -> Result<(), AdmitError> {
+        let (seq, last) = (record.seq, self.point.seq);
+        if !record.fits(&self.layout) {
+            return Err(AdmitError::Outside { seq });
+        }
+        let gap = AdmitError::Gap { found: seq, last };
+        if let Body::ResyncBegin(begin) = &record.body {
+            if begin.after != last || seq <= last {
+                return Err(gap);
+            }
+            let window = Window { session: begin.session, reason: begin.reason };
+            self.point.generation = Some(begin.generation);
+            self.point.window = Some(window);
+            self.point.chain = None;
+            self.point.seq = seq;
+            return Ok(());
+        }
+        if self.point.generation.is_none() || seq.start() != last.start() || seq != last.next() {
+            return Err(gap);
+        }
+        if matches!(record.target, Target::One(_)) && self.point.window.is_none() {
+            return Err(AdmitError::Session { seq });
+        }
+        match &record.body {
+            Body::ResyncEnd { session } => {
+                if self.point.window.is_none_or(|window| window.session != *session) {
+                    return Err(AdmitError::Session { seq });
+                }
+                self.point.window = None;
+                self.point.chain = Some(Chain::new(seq));
+            }
+            Body::EpochEnd(end) => {
+                let differs = |chain: Chain| chain.origin != end.origin || chain.hash != end.chain;
+                if self.point.chain.is_some_and(differs) {
+                    return Err(AdmitError::Chain { seq });
+                }
+                self.point.clock = end.clock;
+            }
+            _ => {
+                if let Some(chain) = &mut self.point.chain {
+                    chain.add(record, hash);
+                }
+            }
+        }
+        self.point.seq = seq;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use vgship_base::extent::{Extent, ExtentSize};
+    use vgship_base::ids::{ReplicaId, VolumeId};
+    use vgship_base::layout::VolumeLayout;
+    use vgship_base::record::{EpochEnd, ResyncBegin};
+
+    use super::*;
+
+    const ME: Target = Target::One(ReplicaId(0));
+
+    fn admit() -> Admit {
+        let name = "lv".parse().unwrap();
+        let extent = ExtentSize::from_log2(12).unwrap();
+        let volumes = vec![VolumeLayout { name, bytes: 8192, masked: 0 }];
+        Admit::new(Arc::new(Layout { extent, volumes }), Point::FRESH)
+    }
+
+    fn take(admit: &mut Admit, seq: u64, target: Target, body: Body) -> Result<(), AdmitError> {
+        let record = Record { seq: Seq(seq), target, body };
+        admit.admit(&record, Chain::data_hash(&record))
+    }
+
+    fn begin(after: u64) -> Body {
+        let (generation, reason) = (Generation([1; 16]), ResyncReason::Initial);
+        Body::ResyncBegin(ResyncBegin { session: 1, after: Seq(after), generation, reason })
+    }
+
+    fn write(offset: u64) -> Body {
+        Body::Write { volume: VolumeId(0), offset, data: Bytes::from_static(b"data") }
+    }
+
+    fn streaming() -> Admit {
+        let mut admit = admit();
+        take(&mut admit, 5, ME, begin(0)).unwrap();
+        take(&mut admit, 6, ME, Body::ResyncEnd { session: 1 }).unwrap();
+        admit
+    }
+
+    #[test]
+    fn numbers_may_be_missing_only_before_a_resync_begins_from_here() {
+        let mut admit = streaming();
+        let gap = |found| Err(AdmitError::Gap { found: Seq(found), last: Seq(6) });
+        assert_eq!(take(&mut admit, 8, Target::All, write(0)), gap(8), "R9");
+        assert_eq!(take(&mut admit, 6, Target::All, write(0)), gap(6));
+        assert_eq!(take(&mut admit, 20, ME, begin(5)), gap(20), "R9: from another place");
+        assert_eq!(take(&mut admit, 20, ME, begin(6)), Ok(()));
+        assert!(!admit.point().consistent());
+    }
+
+    #[test]
+    fn a_new_replica_begins_with_a_resync() {
+        assert!(take(&mut admit(), 1, Target::All, write(0)).is_err());
+    }
+
+    #[test]
+    fn records_of_a_resync_need_one() {
+        let mut admit = streaming();
+        let offer = Body::Offer { extent: Extent { volume: VolumeId(0), index: 1 }, hash: [0; 32] };
+        assert_eq!(take(&mut admit, 7, ME, offer), Err(AdmitError::Session { seq: Seq(7) }));
+        let end = Body::ResyncEnd { session: 1 };
+        assert_eq!(take(&mut admit, 7, ME, end), Err(AdmitError::Session { seq: Seq(7) }));
+    }
+
+    #[test]
+    fn places_outside_the_volumes_are_refused() {
+        let mut admit = streaming();
+        for offset in [8189, u64::MAX] {
+            let found = take(&mut admit, 7, Target::All, write(offset));
+            assert_eq!(found, Err(AdmitError::Outside { seq: Seq(7) }));
+        }
+    }
+
+    #[test]
+    fn an_epoch_end_compares_the_chain() {
+        let mut admit = streaming();
+        let mut chain = Chain::new(Seq(6));
+        let record = Record { seq: Seq(7), target: Target::All, body: write(0) };
+        chain.add(&record, Chain::data_hash(&record));
+        let end = |hash| {
+            let (first, origin) = (Seq(7), Seq(6));
+            Body::EpochEnd(EpochEnd { clock: 9, first, origin, chain: hash })
+        };
+        take(&mut admit, 7, Target::All, write(0)).unwrap();
+        let wrong = take(&mut admit.clone(), 8, Target::All, end([1; 32]));
+        assert_eq!(wrong, Err(AdmitError::Chain { seq: Seq(8) }));
+        assert_eq!(take(&mut admit, 8, Target::All, end(chain.hash)), Ok(()));
+        assert_eq!(admit.point().clock, 9);
+    }
+}
