@@ -102,6 +102,11 @@ mod tests {
 
     use super::*;
 
+    /// As an index.
+    fn at(value: u64) -> usize {
+        usize::try_from(value).unwrap()
+    }
+
     proptest! {
         /// Whatever overlaps whatever, laying the pending runs over a volume gives what writing
         /// all of them in order gives; the runs never overlap.
@@ -112,26 +117,26 @@ mod tests {
             head in 0u64..64,
         ) {
             let (mut pending, mut model) = (Pending::default(), vec![0xee; 128]);
-            for (at, len, fill) in steps {
+            for (start, len, fill) in steps {
                 let content = fill.map_or(Content::Zero, |fill| {
-                    Content::Data(Bytes::from(vec![fill; usize::try_from(len).unwrap()]))
+                    Content::Data(Bytes::from(vec![fill; self::at(len)]))
                 });
-                pending.put(Span::new(at, len), content);
-                model[at as usize..(at + len) as usize].fill(fill.unwrap_or(0));
+                pending.put(Span::new(start, len), content);
+                model[self::at(start)..self::at(start + len)].fill(fill.unwrap_or(0));
             }
             let mut found = vec![0xee; 128];
             pending.overlay(0, &mut found);
             prop_assert_eq!(&found, &model);
-            let (at, len) = (window.0 as usize, window.1 as usize);
+            let (from, len) = (self::at(window.0), self::at(window.1));
             let mut part = vec![0xee; len];
-            pending.overlay(at as u64, &mut part);
-            prop_assert_eq!(&part[..], &model[at..at + len]);
+            pending.overlay(window.0, &mut part);
+            prop_assert_eq!(&part[..], &model[from..from + len]);
             let spans: Vec<Span> = pending.runs().map(|(span, _)| span).collect();
             prop_assert!(spans.windows(2).all(|pair| pair[0].end() <= pair[1].offset));
             pending.mask(head);
             let mut masked = vec![0xee; 128];
             pending.overlay(0, &mut masked);
-            model[..head as usize].fill(0xee);
+            model[..self::at(head)].fill(0xee);
             prop_assert_eq!(masked, model);
         }
     }
