@@ -4,9 +4,35 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::disk::{Allocation, Disk, zero_by_writing};
 use crate::folder::Folder;
+use crate::units::Tick;
+
+/// The clocks of this process.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    /// Begins to count.
+    pub fn start() -> Clock {
+        Clock { start: Instant::now() }
+    }
+
+    /// Time since [`Clock::start`]; never goes back.
+    pub fn now(&self) -> Tick {
+        Tick(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Wall clock. Unit: microseconds since 1970; 0 before that.
+    pub fn wall(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    }
+}
 
 /// An image file or a block device.
 #[derive(Debug)]

@@ -14,6 +14,8 @@ use super::ledger_format::{
 };
 
 const PREFIX: &str = "ledger-";
+/// Its presence says that marks could not be written: everything is in doubt.
+const DOUBT: &str = "in-doubt";
 
 /// Why the ledger cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +58,8 @@ struct Open {
 
 impl Ledger {
     /// Reads the newest whole ledger in `folder`: its state with all later marks in it. `extents`
-    /// are the volumes' sizes. `None` when there has never been one.
+    /// are the volumes' sizes. `None` when there has never been one. When marks could not be
+    /// written in the life before, everything is dirty.
     ///
     /// Order: marks are taken only after the first [`Ledger::checkpoint`] of this life.
     pub fn load(
@@ -74,7 +77,14 @@ impl Ledger {
         for number in numbers {
             let name = name_of(number);
             match ledger.read(&name, extents).map_err(|source| io(&name, source))? {
-                Ok(state) => return Ok((ledger, Some(state))),
+                Ok(mut state) => {
+                    if names.iter().any(|name| name == DOUBT) {
+                        state.clean = false;
+                        let maps = state.replicas.iter_mut().flat_map(|known| &mut known.dirty);
+                        maps.for_each(|map| map.insert_range(0, map.bits()));
+                    }
+                    return Ok((ledger, Some(state)));
+                }
                 Err(source) => damaged = damaged.or(Some(LedgerError::Damaged { name, source })),
             }
         }
@@ -127,12 +137,26 @@ impl Ledger {
         file.flush().map_err(failed("flush"))?;
         self.folder.sync().map_err(failed("name"))?;
         for old in self.folder.list().map_err(failed("list"))? {
-            if number_of(&old).is_some_and(|number| number < self.number) {
+            if old == DOUBT || number_of(&old).is_some_and(|number| number < self.number) {
                 self.folder.remove(&old).map_err(failed("remove what precedes"))?;
             }
         }
         self.open = Some(Open { file, end });
         Ok(())
+    }
+
+    /// Notes that writes go on without marks, with nothing but a name, which needs no room on the
+    /// disk. The next checkpoint that succeeds takes it back; a crash before that finds everything
+    /// dirty.
+    ///
+    /// Durable: once this has returned.
+    pub fn doubt(&mut self) -> Result<(), LedgerError> {
+        self.open = None;
+        let created = match self.folder.create(DOUBT) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => self.folder.sync(),
+        };
+        created.map_err(|source| LedgerError::Io { action: "create", name: DOUBT.into(), source })
     }
 
     /// Marks regions.
@@ -169,9 +193,11 @@ fn number_of(name: &str) -> Option<u64> {
 mod tests {
     use std::sync::Arc;
 
-    use vgship_base::ids::{Generation, GroupId, Start, VolumeId};
+    use vgship_base::extent::BitSet;
+    use vgship_base::ids::{Generation, GroupId, PeerId, Seq, Start, VolumeId};
     use vgship_base::sim::{Power, Rng, SimFolder};
 
+    use super::super::ledger_format::ReplicaState;
     use super::*;
 
     fn state(start: u16, marked: Vec<Region>) -> LedgerState {
@@ -223,6 +249,24 @@ mod tests {
             }
             assert!(found.marked.iter().all(|found| found.index < 10), "seed {seed} {steps}");
         }
+    }
+
+    #[test]
+    fn what_could_not_be_marked_makes_everything_dirty_until_a_checkpoint() {
+        let power = Power::default();
+        let folder: SharedFolder = Arc::new(SimFolder::new(&power));
+        let (mut ledger, _) = Ledger::load(Arc::clone(&folder), &[4]).unwrap();
+        let dirty = vec![BitSet::new(4)];
+        let replica = ReplicaState { peer: PeerId([1; 32]), known: true, acked: Seq(1), dirty };
+        let state = LedgerState { replicas: vec![replica], clean: true, ..state(1, vec![]) };
+        ledger.checkpoint(&state).unwrap();
+        ledger.doubt().unwrap();
+        let (mut ledger, found) = Ledger::load(Arc::clone(&folder), &[4]).unwrap();
+        let found = found.unwrap();
+        assert_eq!((found.clean, found.replicas[0].dirty[0].count()), (false, 4));
+        ledger.checkpoint(&state).unwrap();
+        let (_, found) = Ledger::load(folder, &[4]).unwrap();
+        assert_eq!(found.unwrap().replicas[0].dirty[0].count(), 0);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Capture: sees every write, gives it its place in the order, knows what a crash leaves in doubt.
 
 pub mod activity;
+pub mod io;
 pub mod ledger;
 pub mod ledger_format;
 pub mod locks;

@@ -1,0 +1,276 @@
+//! The tap's shell: brings every write past the core, to the LV and back. Decides nothing.
+//!
+//! The core stands behind one lock, which clients' threads take for about a microsecond twice a
+//! write; a task that owned it would cost two hand-overs of the processor instead.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use vgship_base::disk::{Allocation, SharedDisk};
+use vgship_base::ids::VolumeId;
+use vgship_base::io::Clock;
+use vgship_base::units::Span;
+
+use super::ledger::{Ledger, LedgerError};
+use super::nbd::backend::Export;
+use super::source::{Begin, Change, Source, Ticket};
+
+/// How long a write waits for the spill before its group falls to the map.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a region is idle before its mark is given up. Unit: milliseconds.
+const IDLE: u64 = 10_000;
+
+/// A group's source, as all threads of the agent share it.
+pub struct Tap {
+    core: Mutex<Source>,
+    changed: Condvar,
+    waiting: AtomicU32,
+    hashing: AtomicBool,
+    ledger: Mutex<Ledger>,
+    volumes: Vec<SharedDisk>,
+    clock: Clock,
+    doubtful: AtomicBool,
+    /// Told when a link may have something to take.
+    pub records: Notify,
+    /// Told when a resync may have something to read.
+    pub jobs: Condvar,
+}
+
+impl Tap {
+    /// Shares a core whose ledger has been written in this life.
+    pub fn new(core: Source, ledger: Ledger, volumes: Vec<SharedDisk>, clock: Clock) -> Tap {
+        Tap {
+            core: Mutex::new(core),
+            changed: Condvar::new(),
+            waiting: AtomicU32::new(0),
+            hashing: AtomicBool::new(false),
+            ledger: Mutex::new(ledger),
+            volumes,
+            clock,
+            doubtful: AtomicBool::new(false),
+            records: Notify::new(),
+            jobs: Condvar::new(),
+        }
+    }
+
+    /// The core. Hold it for as long as a decision takes.
+    ///
+    /// # Panics
+    /// After a panic inside the core: its invariants are void.
+    pub fn core(&self) -> MutexGuard<'_, Source> {
+        self.core.lock().expect("the source's core does not panic")
+    }
+
+    /// The volumes, in the order of the layout.
+    pub fn volumes(&self) -> &[SharedDisk] {
+        &self.volumes
+    }
+
+    /// The clocks.
+    pub const fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Waits, with the core, until something changes or `longest` has passed.
+    pub fn wait<'a>(
+        &self,
+        core: MutexGuard<'a, Source>,
+        longest: Duration,
+    ) -> MutexGuard<'a, Source> {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let (core, _) =
+            self.changed.wait_timeout(core, longest).unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        core
+    }
+
+    /// Says that a range, room or a mark may have become free.
+    pub fn wake(&self) {
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.changed.notify_all();
+        }
+    }
+
+    fn change(&self, change: &Change, durable: bool) -> io::Result<()> {
+        let ticket = self.begin(change);
+        self.records.notify_one();
+        let disk = &self.volumes[change.volume.index()];
+        let written = match &change.data {
+            Some(data) => disk.write_at(change.span.offset, data),
+            None => disk.zero_at(change.span.offset, change.span.len),
+        };
+        self.core().end(ticket, written.is_ok());
+        self.wake();
+        if let Err(error) = &written {
+            tracing::error!(%error, volume = change.volume.0, offset = change.span.offset,
+                "an LV refused a write; its extents are resynced");
+        }
+        written?;
+        if durable { self.flush(change.volume) } else { Ok(()) }
+    }
+
+    fn begin(&self, change: &Change) -> Ticket {
+        let hashing = self.hashing.load(Ordering::Relaxed) && change.data.is_some();
+        let mut hashes = hashing.then(|| change.hashes());
+        let since = Instant::now();
+        let mut core = self.core();
+        loop {
+            let patient = since.elapsed() < PATIENCE;
+            match core.begin(change, hashes.as_deref(), patient) {
+                Begin::Go(ticket) => {
+                    self.hashing.store(core.wants_hashes(), Ordering::Relaxed);
+                    return ticket;
+                }
+                Begin::Busy | Begin::Room => core = self.wait(core, Duration::from_millis(50)),
+                Begin::Mark => {
+                    drop(core);
+                    self.mark();
+                    core = self.core();
+                }
+                Begin::Hash => {
+                    drop(core);
+                    hashes = Some(change.hashes());
+                    core = self.core();
+                }
+            }
+        }
+    }
+
+    /// Marks all wanted regions: the first who comes does it for all who wait.
+    fn mark(&self) {
+        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = self.core().wanted_marks();
+        if wanted.is_empty() {
+            return;
+        }
+        let marked =
+            if self.doubtful.load(Ordering::SeqCst) { Ok(()) } else { ledger.mark(&wanted) };
+        self.core().marked(&wanted);
+        if let Err(error) = marked {
+            self.doubt(&mut ledger, &error);
+        }
+        self.wake();
+    }
+
+    /// The ledger cannot be written: applications go on, and a crash finds everything dirty.
+    fn doubt(&self, ledger: &mut Ledger, error: &LedgerError) {
+        let noted = ledger.doubt();
+        self.doubtful.store(true, Ordering::SeqCst);
+        tracing::error!(error = %report(error), noted = noted.is_ok(),
+            "the ledger cannot be written: if the agent dies now every replica needs a full resync; \
+             free room on the disk that holds the agent's home");
+    }
+
+    /// Flushes one volume: all its writes that completed before this call are durable after it.
+    pub fn flush(&self, volume: VolumeId) -> io::Result<()> {
+        let covers = self.core().flush_begins(volume);
+        let flushed = self.volumes[volume.index()].flush();
+        self.core().flush_ended(volume, covers, flushed.is_ok());
+        flushed.inspect_err(|error| {
+            tracing::error!(%error, volume = volume.0,
+                "an LV failed to flush; everything written since its last flush is resynced");
+        })
+    }
+
+    /// Flushes what no flush covers and writes the ledger without the regions that are settled.
+    /// Whether the ledger was written.
+    pub fn checkpoint(&self) -> bool {
+        let unflushed = self.core().unflushed();
+        for volume in unflushed {
+            if self.flush(volume).is_err() {
+                break;
+            }
+        }
+        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.core().begin_checkpoint(IDLE);
+        let written = ledger.checkpoint(&state);
+        match &written {
+            Ok(()) if self.doubtful.swap(false, Ordering::SeqCst) => {
+                tracing::info!("the ledger is written again");
+            }
+            Ok(()) => {}
+            Err(error) => self.doubt(&mut ledger, error),
+        }
+        written.is_ok()
+    }
+
+    /// The last checkpoint of a clean stop: no client is connected any more.
+    pub fn close(&self) -> Result<(), LedgerError> {
+        for volume in self.core().unflushed() {
+            // A failure is in the state that is written next.
+            let _ = self.flush(volume);
+        }
+        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.core().close();
+        ledger.checkpoint(&state)
+    }
+
+    /// Whether a crash now would find everything dirty.
+    pub fn in_doubt(&self) -> bool {
+        self.doubtful.load(Ordering::SeqCst)
+    }
+}
+
+/// An error with all its causes, for one line of a log.
+pub fn report(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}
+
+/// One LV of a source, as NBD serves it.
+pub struct TappedVolume {
+    tap: Arc<Tap>,
+    volume: VolumeId,
+    bytes: u64,
+}
+
+impl TappedVolume {
+    /// The volume of a tap.
+    pub fn new(tap: Arc<Tap>, volume: VolumeId) -> TappedVolume {
+        let bytes = tap.core().layout().volume(volume).map_or(0, |known| known.bytes);
+        TappedVolume { tap, volume, bytes }
+    }
+}
+
+impl Export for TappedVolume {
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn read_only(&self) -> bool {
+        false
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.tap.volumes[self.volume.index()].read_at(offset, into)
+    }
+
+    fn write(&self, offset: u64, data: Bytes, durable: bool) -> io::Result<()> {
+        let span = Span::new(offset, data.len() as u64);
+        self.tap.change(&Change { volume: self.volume, span, data: Some(data) }, durable)
+    }
+
+    fn zero(&self, offset: u64, len: u64, durable: bool) -> io::Result<()> {
+        let span = Span::new(offset, len);
+        self.tap.change(&Change { volume: self.volume, span, data: None }, durable)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.tap.flush(self.volume)
+    }
+
+    fn allocation(&self, offset: u64, end: u64) -> io::Result<(Allocation, u64)> {
+        self.tap.volumes[self.volume.index()].allocation(offset, end)
+    }
+}
