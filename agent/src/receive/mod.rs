@@ -1,3 +1,4 @@
 //! Receive: admits the stream in order, journals it, acknowledges.
 
 pub mod admit;
+pub mod io;

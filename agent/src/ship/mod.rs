@@ -3,5 +3,7 @@
 
 pub mod dirty;
 pub mod flight;
+pub mod io;
+pub mod pieces;
 pub mod replica;
 pub mod verdict;

@@ -43,6 +43,18 @@ pub struct Resync {
     pub ends: Option<Seq>,
 }
 
+/// How far a replica says it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The last record that its journal holds durably.
+    pub durable: Seq,
+    /// The last record that its volumes hold durably.
+    pub applied: Seq,
+    /// The source's clock at the last epoch end that is durable there. Unit: microseconds since
+    /// 1970; 0 before the first.
+    pub durable_clock: u64,
+}
+
 /// A live link to the replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Link {
@@ -67,6 +79,9 @@ pub struct Replica {
     pub durable: Seq,
     /// The highest seq that its volumes hold durably.
     pub applied: Seq,
+    /// The source's clock at the last epoch end that is durable there. Unit: microseconds since
+    /// 1970; 0 before the first.
+    pub durable_clock: u64,
     /// Where live writes go.
     pub flow: Flow,
     /// Its outbox.
@@ -103,6 +118,7 @@ impl Replica {
             paused: false,
             durable: Seq::ZERO,
             applied: Seq::ZERO,
+            durable_clock: 0,
             flow: Flow::Map(why),
             outbox: Queue::new(budget, Seq::ZERO),
             dirty,
@@ -169,7 +185,8 @@ impl Replica {
     pub fn link_continues(&mut self, durable: Seq) {
         self.outbox.rewind(durable);
         self.linked_at(durable);
-        self.acked(durable, self.applied);
+        let (applied, durable_clock) = (self.applied, self.durable_clock);
+        self.acked(&Progress { durable, applied, durable_clock });
     }
 
     /// A link stands; what follows needs a resync first. [`Replica::collapse`] came before.
@@ -197,12 +214,14 @@ impl Replica {
     }
 
     /// The replica acknowledged. Claims to hold what was never sent are not believed.
-    pub fn acked(&mut self, durable: Seq, applied: Seq) {
+    pub fn acked(&mut self, progress: &Progress) {
+        let Progress { durable, applied, durable_clock } = *progress;
         if durable > self.sent() || durable < self.durable {
             return;
         }
         self.durable = durable;
         self.applied = self.applied.max(applied.min(durable));
+        self.durable_clock = self.durable_clock.max(durable_clock);
         self.outbox.acked(durable);
         self.flight.acked(durable);
         if self.resync.is_some_and(|resync| resync.ends.is_some_and(|end| durable >= end)) {

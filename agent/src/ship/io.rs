@@ -1,0 +1,218 @@
+//! Ship's shell: one link's traffic, the threads that read extents for resyncs, and the one that
+//! moves records to the spill and back. Decides nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use vgship_base::ids::ReplicaId;
+
+use super::flight::{Job, Purpose};
+use super::pieces::pieces;
+use crate::apply::applier::read_extent;
+use crate::capture::io::{Tap, report};
+use crate::capture::source::Shipped;
+use crate::outbox::spill::Spill;
+use crate::wire::frame::{Answer, Frame};
+use crate::wire::io::{FrameReceiver, FrameSender, ReceiveError};
+
+/// How long a link waits for more records before it sends few: an idle replica lags by no more.
+const GATHER: Duration = Duration::from_millis(1);
+
+/// How long a thread waits before it looks again, in case nobody told it.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Bytes read from the spill at a time.
+const REFILL_BYTES: usize = 1 << 20;
+
+/// Why the traffic of a link ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkEnd {
+    /// The replica ended its stream.
+    #[error("the replica ended the stream: {0}")]
+    Left(String),
+    /// The replica sent what a replica does not send.
+    #[error("the replica sent a frame that only a source sends")]
+    Protocol,
+    /// The link broke in sending.
+    #[error("the link broke")]
+    Send(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The link broke in receiving.
+    #[error("the link broke")]
+    Receive(#[from] ReceiveError),
+}
+
+/// Carries one replica's link until it ends. The core was told of the link before, and is told of
+/// its end by the caller.
+pub async fn carry(
+    tap: &Tap,
+    id: ReplicaId,
+    sender: &mut FrameSender,
+    receiver: &mut FrameReceiver,
+) -> LinkEnd {
+    tokio::select! {
+        end = hear(tap, id, receiver) => end,
+        end = send(tap, id, sender) => end,
+    }
+}
+
+async fn hear(tap: &Tap, id: ReplicaId, receiver: &mut FrameReceiver) -> LinkEnd {
+    loop {
+        match receiver.next().await {
+            Ok(Some(Frame::Ack(ack))) => {
+                tap.core().replica_mut(id).acked(&ack.into());
+            }
+            Ok(Some(Frame::Answers(answers))) => {
+                let mut core = tap.core();
+                for answer in answers {
+                    match answer {
+                        Answer::Match { session, seq } => core.answered(id, session, seq, None),
+                        Answer::Need { session, seq, parts } => {
+                            core.answered(id, session, seq, Some(parts));
+                        }
+                    }
+                }
+            }
+            Ok(Some(Frame::Ping(_) | Frame::Pong(_))) => {}
+            Ok(Some(Frame::Bye { text, .. })) => return LinkEnd::Left(text),
+            Ok(Some(Frame::Batch(_))) => return LinkEnd::Protocol,
+            Ok(None) => return LinkEnd::Left("without a word".into()),
+            Err(error) => return error.into(),
+        }
+        tap.wake();
+        tap.jobs.notify_all();
+        tap.records.notify_one();
+    }
+}
+
+async fn send(tap: &Tap, id: ReplicaId, sender: &mut FrameSender) -> LinkEnd {
+    loop {
+        let batch = tap.core().replica_mut(id).batch();
+        if batch.is_empty() {
+            // A record that came between is told by the permit that the notification leaves.
+            let _ = tokio::time::timeout(LOOK, tap.records.notified()).await;
+            tokio::time::sleep(GATHER).await;
+            continue;
+        }
+        tap.jobs.notify_all();
+        if let Err(error) = sender.send_batch(&batch).await {
+            return LinkEnd::Send(error.into());
+        }
+    }
+}
+
+/// Reads extents for one replica's resyncs until told to stop.
+pub fn read_extents(tap: &Tap, id: ReplicaId, stop: &AtomicBool) {
+    while let Some((job, version)) = next_job(tap, id, stop) {
+        match &job.purpose {
+            Purpose::Offer => offer(tap, id, &job),
+            Purpose::Ship(parts) => ship(tap, id, &job, version, parts),
+        }
+        tap.records.notify_one();
+    }
+}
+
+fn next_job(tap: &Tap, id: ReplicaId, stop: &AtomicBool) -> Option<(Job, u64)> {
+    let mut core = tap.core();
+    while !stop.load(Ordering::SeqCst) {
+        if let Some(job) = core.next_job(id) {
+            return Some(job);
+        }
+        (core, _) = tap.jobs.wait_timeout(core, LOOK).expect("the source's core does not panic");
+    }
+    None
+}
+
+fn read(tap: &Tap, id: ReplicaId, job: &Job) -> Option<Bytes> {
+    let layout = Arc::clone(tap.core().layout());
+    match read_extent(&layout, tap.volumes(), job.extent, |_, _| ()) {
+        Ok(bytes) => Some(bytes.into()),
+        Err((span, error)) => {
+            tracing::error!(%error, volume = job.extent.volume.0, offset = span.offset,
+                "an LV cannot be read for a resync; the extent stays dirty");
+            tap.core().unreadable(id, job.extent, job.key);
+            std::thread::sleep(LOOK);
+            None
+        }
+    }
+}
+
+fn offer(tap: &Tap, id: ReplicaId, job: &Job) {
+    if let Some(bytes) = read(tap, id, job) {
+        let hash = *blake3::hash(&bytes).as_bytes();
+        tap.core().offer(id, job.extent, job.key, hash);
+    }
+}
+
+fn ship(tap: &Tap, id: ReplicaId, job: &Job, version: u64, parts: &[u64]) {
+    let span = tap.core().layout().span(job.extent).expect("jobs lie within the layout");
+    let Some(bytes) = read(tap, id, job) else { return };
+    let bodies = pieces(job.extent, span, &bytes, parts);
+    let shipped = tap.core().ship(id, job, version, false, bodies);
+    if shipped == Shipped::Done {
+        return;
+    }
+    let mut core = tap.core();
+    let version = loop {
+        match core.hold(job.extent) {
+            Some(version) => break version,
+            None => core = tap.wait(core, LOOK),
+        }
+    };
+    drop(core);
+    let bodies = read(tap, id, job).map(|bytes| pieces(job.extent, span, &bytes, parts));
+    let mut core = tap.core();
+    if let Some(bodies) = bodies {
+        core.ship(id, job, version, true, bodies);
+    }
+    core.release(job.extent);
+    drop(core);
+    tap.wake();
+}
+
+/// Moves one replica's records to its spill and back until told to stop.
+pub fn move_spill(tap: &Tap, id: ReplicaId, mut spill: Spill, stop: &AtomicBool) {
+    let mut life = tap.core().replica(id).outbox.life();
+    while !stop.load(Ordering::SeqCst) {
+        let (out, wants, now) = {
+            let mut core = tap.core();
+            let layout = Arc::clone(core.layout());
+            let outbox = &mut core.replica_mut(id).outbox;
+            (outbox.to_spill(&layout), outbox.wants_refill(), outbox.life())
+        };
+        if now != life {
+            life = now;
+            if let Err(error) = spill.clear() {
+                tracing::warn!(error = %report(&error), "the spill cannot be cleared");
+            }
+        }
+        let idle = out.is_none() && !wants;
+        if let Some(records) = out {
+            let written = spill.push(&records);
+            if let Err(error) = &written {
+                tracing::error!(error = %report(error),
+                    "the spill cannot be written; when the outbox's memory is full its policy acts");
+            }
+            tap.core().replica_mut(id).outbox.spilled(life, written.is_ok());
+            tap.wake();
+        } else if wants {
+            match spill.pop(REFILL_BYTES) {
+                Ok(records) => tap.core().replica_mut(id).outbox.refilled(life, records),
+                Err(error) => {
+                    tracing::error!(error = %report(&error),
+                        "the spill cannot be read; what it held is resynced");
+                    let mut core = tap.core();
+                    if core.replica(id).outbox.life() == life {
+                        core.spill_lost(id);
+                    }
+                }
+            }
+            tap.records.notify_one();
+        }
+        if idle {
+            drop(tap.wait(tap.core(), LOOK));
+        }
+    }
+}
