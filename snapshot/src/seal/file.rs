@@ -179,6 +179,11 @@ impl SealedReader {
         self.disk.len()
     }
 
+    /// How far it was read. Unit: bytes from the file's start.
+    pub const fn passed(&self) -> u64 {
+        self.at
+    }
+
     /// The next frame, or how the file ends. Standing at an end, it looks again.
     ///
     /// # Errors

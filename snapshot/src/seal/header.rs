@@ -69,8 +69,8 @@ impl FileHeader {
         purpose: Purpose,
         group: GroupId,
     ) -> Result<FileHeader, SealError> {
-        let found = FileHeader::decode(bytes)
-            .map_err(|source| SealError::Format { what: WHAT, source })?;
+        let found =
+            FileHeader::decode(bytes).map_err(|source| SealError::Format { what: WHAT, source })?;
         if found.group != group {
             return Err(SealError::OtherGroup { what: "file", found: found.group, ours: group });
         }

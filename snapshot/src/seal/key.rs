@@ -192,8 +192,8 @@ impl KeyEncryptionKey {
     /// [`SealError::OtherKey`] when another key wrapped it, [`SealError::OtherGroup`] when it is
     /// another group's, [`SealError::Format`] or [`SealError::Broken`] when it is damaged.
     pub fn unwrap(&self, group: GroupId, wrapped: &[u8]) -> Result<DataKey, SealError> {
-        let found = Wrapped::decode(wrapped)
-            .map_err(|source| SealError::Format { what: WHAT, source })?;
+        let found =
+            Wrapped::decode(wrapped).map_err(|source| SealError::Format { what: WHAT, source })?;
         if found.group != group {
             return Err(SealError::OtherGroup { what: WHAT, found: found.group, ours: group });
         }
