@@ -49,6 +49,9 @@ pub enum SpillError {
         /// Unit: bytes from the file's start.
         offset: u64,
     },
+    /// It failed before, and what it holds is unknown until it is cleared.
+    #[error("the spill takes and gives nothing since it failed, until it is cleared")]
+    Broken,
     /// Records must ascend.
     #[error("record {found} cannot follow {after} in the spill")]
     Order {
@@ -85,6 +88,7 @@ pub struct Spill {
     waiting: u64,
     last: Seq,
     next_number: u64,
+    broken: bool,
 }
 
 impl Spill {
@@ -109,6 +113,7 @@ impl Spill {
             waiting: 0,
             last: Seq::ZERO,
             next_number: 1,
+            broken: false,
         };
         spill.clear()?;
         Ok(spill)
@@ -123,9 +128,10 @@ impl Spill {
     /// last empty.
     ///
     /// # Errors
-    /// [`SpillError::Full`] and [`SpillError::Order`] take nothing. After any other, what was
-    /// taken is unknown.
+    /// [`SpillError::Full`] and [`SpillError::Order`] take nothing. After any other the spill is
+    /// broken until it is cleared.
     pub fn push(&mut self, records: &[Record]) -> Result<(), SpillError> {
+        self.refuse_when_broken()?;
         let mut after = if self.is_empty() { Seq::ZERO } else { self.last };
         let mut more = 0;
         for record in records {
@@ -142,11 +148,17 @@ impl Spill {
             let [used, limit, more] = [used, self.limit, room].map(ByteLen);
             return Err(SpillError::Full { used, limit, more });
         }
+        self.broken = true; // until all of it is in
         for run in runs {
             self.push_run(run)?;
         }
+        self.broken = false;
         self.waiting += more;
         Ok(())
+    }
+
+    fn refuse_when_broken(&self) -> Result<(), SpillError> {
+        if self.broken { Err(SpillError::Broken) } else { Ok(()) }
     }
 
     fn push_run(&mut self, run: &[Record]) -> Result<(), SpillError> {
@@ -185,7 +197,7 @@ impl Spill {
     /// least if there is one.
     ///
     /// # Errors
-    /// After any error the rest is lost: clear the spill.
+    /// After any error the rest is lost and the spill broken until it is cleared.
     pub fn pop(&mut self, max_bytes: usize) -> Result<Vec<Record>, SpillError> {
         let (mut taken, mut bytes) = (Vec::new(), 0);
         while self.fill_front()? {
@@ -194,16 +206,16 @@ impl Spill {
                 break;
             }
             bytes += len;
+            self.waiting -= len as u64;
             taken.extend(self.front.pop_front());
         }
-        self.waiting -= bytes as u64;
         Ok(taken)
     }
 
     /// The seq of the record that [`Spill::pop`] gives next; may read it from disk.
     ///
     /// # Errors
-    /// After any error the rest is lost: clear the spill.
+    /// After any error the rest is lost and the spill broken until it is cleared.
     pub fn front_seq(&mut self) -> Result<Option<Seq>, SpillError> {
         self.fill_front()?;
         Ok(self.front.front().map(|record| record.seq))
@@ -211,6 +223,14 @@ impl Spill {
 
     /// Reads a frame when no record is at hand; whether one is now.
     fn fill_front(&mut self) -> Result<bool, SpillError> {
+        self.refuse_when_broken()?;
+        self.broken = true; // until what is read has proven whole
+        self.read_frame()?;
+        self.broken = false;
+        Ok(!self.front.is_empty())
+    }
+
+    fn read_frame(&mut self) -> Result<(), SpillError> {
         while self.front.is_empty() && self.frames > 0 {
             let (number, mut reader) = match self.reader.take() {
                 Some(reader) => reader,
@@ -237,13 +257,13 @@ impl Spill {
         if self.is_empty() && self.disk_bytes() > 0 {
             self.clear()?;
         }
-        Ok(!self.front.is_empty())
+        Ok(())
     }
 
     fn open_front(&self) -> Result<(u64, SegmentReader), SpillError> {
         let current = self.writer.as_ref().map(|writer| writer.head().number);
         let number = self.complete.front().map(|it| it.number).or(current);
-        let number = number.expect("a frame that waits is in some segment");
+        let number = number.expect("a frame that waits is in some segment, unless broken");
         match self.place().open(number) {
             Ok((reader, _)) => Ok((number, reader)),
             Err(error) if error.is_damage() => {
@@ -281,6 +301,10 @@ impl Spill {
         for name in fresh {
             self.place().remove_named(&name)?;
         }
+        self.broken = false;
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
