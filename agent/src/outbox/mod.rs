@@ -1,3 +1,4 @@
 //! Outbox: the records that one replica does not hold durably yet.
 
 pub mod queue;
+pub mod spill;

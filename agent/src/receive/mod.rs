@@ -2,3 +2,4 @@
 
 pub mod admit;
 pub mod io;
+pub mod journal;
