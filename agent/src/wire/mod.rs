@@ -1,1 +1,24 @@
+//! Between the source's side of a peering and the replica's: who peers are, how they are paired,
+//! what they say to each other, and the QUIC links that carry it. Everything but `io` is pure.
 
+pub mod identity;
+
+pub mod tls;
+
+pub mod peers;
+
+pub mod token;
+
+pub mod pairing;
+
+pub mod hello;
+
+pub mod frame;
+
+pub mod batch;
+
+pub mod retry;
+
+mod text;
+
+pub mod io;
