@@ -10,6 +10,7 @@ use vgship_base::ids::ReplicaId;
 
 use super::flight::{Job, Purpose};
 use super::pieces::pieces;
+use super::replica::Progress;
 use crate::apply::applier::read_extent;
 use crate::capture::io::{Tap, report};
 use crate::capture::source::Shipped;
@@ -62,7 +63,12 @@ async fn hear(tap: &Tap, id: ReplicaId, receiver: &mut FrameReceiver) -> LinkEnd
     loop {
         match receiver.next().await {
             Ok(Some(Frame::Ack(ack))) => {
-                tap.core().replica_mut(id).acked(&ack.into());
+                let progress = Progress {
+                    durable: ack.durable,
+                    applied: ack.applied,
+                    durable_clock: ack.durable_clock,
+                };
+                tap.core().replica_mut(id).acked(&progress);
             }
             Ok(Some(Frame::Answers(answers))) => {
                 let mut core = tap.core();
