@@ -28,6 +28,9 @@ pub mod segment;
 /// Which task owns which core; start and stop.
 pub mod pipeline;
 
+/// The agent's folder: configuration, groups, secrets, the lock.
+pub mod home;
+
 /// One HTTP interface for commands, portal and scripts.
 pub mod api;
 

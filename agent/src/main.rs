@@ -1,2 +1,2 @@
-//! The vgship program.
+//! The vgship program: joins the command line with the parts behind it.
 fn main() {}

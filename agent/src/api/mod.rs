@@ -1,1 +1,37 @@
+//! One interface for commands, portal and scripts: HTTP with JSON over a unix socket.
+//!
+//! ```text
+//! method  path                   body or query          answer
+//! GET     /v1/status             ?group=G               Status
+//! GET     /v1/groups             -                      Groups
+//! POST    /v1/groups             GroupSpec              GroupSummary
+//! POST    /v1/groups/G/pause     -                      Done
+//! POST    /v1/groups/G/resume    -                      Done
+//! POST    /v1/groups/G/wait      WaitRequest            Done
+//! GET     /v1/pairs              -                      Pairings
+//! POST    /v1/pairs/invite       InviteRequest          Invitation
+//! POST    /v1/pairs/join         JoinRequest            Joined
+//! POST    /v1/pairs/revoke       RevokeRequest          Revoked
+//! ```
+//!
+//! Every refusal is `{"error", "hint", "code"}` with `code` one of `failed`, `usage`, `refused`,
+//! `timed-out`. Bodies have at most 64 KiB. Who may open the socket may do everything.
 
+pub mod client;
+
+pub mod control;
+
+pub mod io;
+
+pub mod progress;
+
+pub mod routes;
+
+pub mod status;
+
+pub use client::Client;
+pub use control::{Answer, Control, ControlError, ErrorKind};
+pub use status::Status;
+
+#[cfg(test)]
+mod tests;

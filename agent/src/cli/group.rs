@@ -1,0 +1,116 @@
+//! `vgship group`: what is replicated.
+
+use vgship_base::ids::Name;
+
+use super::table::Table;
+use super::{Context, Output};
+use crate::api::ControlError;
+use crate::api::control::{GroupSummary, Groups};
+use crate::home::{GroupSpec, History, Mode, Overflow, Period, Size};
+
+/// Add and list replicated groups
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Add a group; this agent becomes its source
+    ///
+    /// Works through the running agent, which serves the group at once, or without one.
+    Add(Add),
+    /// List the groups as they are configured
+    List,
+}
+
+/// Add a group; this agent becomes its source
+#[derive(Debug, clap::Args)]
+pub struct Add {
+    /// What this agent calls the group
+    #[arg(value_name = "G")]
+    name: Name,
+    /// Which volumes: images:DIR, aix-disks:PATH[,PATH...], lvm2:VG or aix:VG
+    #[arg(long, value_name = "SPEC")]
+    volumes: String,
+    /// Unit of dirty tracking: a power of two from 4 KiB to 1 MiB [default: 64 KiB]
+    #[arg(long, value_name = "SIZE")]
+    extent: Option<Size>,
+    /// When a write is complete: on the source, or on its sync replicas too
+    #[arg(long, default_value = "async")]
+    mode: Mode,
+    /// When the outbox is full: go on and resync later, or let writes wait
+    #[arg(long, value_name = "POLICY", default_value = "map")]
+    on_overflow: Overflow,
+    /// Memory of the outbox [default: 64 MiB]
+    #[arg(long, value_name = "SIZE")]
+    outbox_ram: Option<Size>,
+    /// Disk of the outbox, 0 for none [default: 1 GiB]
+    #[arg(long, value_name = "SIZE")]
+    spill: Option<Size>,
+    /// How often an epoch ends [default: 1 s]
+    #[arg(long, value_name = "DURATION")]
+    epoch: Option<Period>,
+    /// How far back points shall reach; kept until there is a history
+    #[arg(long, value_name = "SIZE|DURATION")]
+    history: Option<History>,
+}
+
+impl Add {
+    fn spec(self) -> GroupSpec {
+        let default = GroupSpec::new(self.name, self.volumes);
+        GroupSpec {
+            extent: self.extent.unwrap_or(default.extent),
+            mode: self.mode,
+            on_overflow: self.on_overflow,
+            outbox_ram: self.outbox_ram.unwrap_or(default.outbox_ram),
+            spill: self.spill.unwrap_or(default.spill),
+            epoch: self.epoch.unwrap_or(default.epoch),
+            history: self.history,
+            ..default
+        }
+    }
+}
+
+pub(super) fn run(command: Command, context: &Context<'_>) -> Result<(), ControlError> {
+    match command {
+        Command::Add(add) => run_add(add.spec(), context),
+        Command::List => {
+            context.home.load_config()?;
+            let groups = context.home.load_groups()?.iter().map(GroupSummary::from).collect();
+            context.output.result(&Groups { groups }, rendered)
+        }
+    }
+}
+
+fn run_add(mut spec: GroupSpec, context: &Context<'_>) -> Result<(), ControlError> {
+    spec.volumes = context.parts.resolve_volumes(&spec.volumes)?;
+    let by_agent = async |client: crate::api::Client| {
+        client.group_add(&spec).await.map(|group| (group, "it is served now".to_owned()))
+    };
+    let alone = |home: &crate::home::LockedHome| {
+        let volumes = context.parts.check_volumes(&spec.volumes)?;
+        let group = home.add_group(spec.clone())?;
+        let when = format!("{}; it will be served when the agent runs", Output::volumes(&volumes));
+        Ok((GroupSummary::from(&group), when))
+    };
+    let (group, when) = context.by_agent_or_alone(by_agent, alone)?;
+    let invite =
+        format!("{} pair invite --group {} --role replica", context.home.command(), group.name);
+    context.output.result(&group, |group| {
+        format!("group {} is added: {when}\nInvite a replica with: {invite}", group.name)
+    })
+}
+
+fn rendered(groups: &Groups) -> String {
+    if groups.groups.is_empty() {
+        return "there is no group yet".to_owned();
+    }
+    let mut table = Table::new(["GROUP", "ROLE", "MODE", "PEER", "VOLUMES SPEC"]);
+    for group in &groups.groups {
+        let peer = group.peer.as_deref().map_or("-", |peer| peer.get(..8).unwrap_or(peer));
+        table.row([
+            group.name.clone(),
+            group.role.as_str().to_owned(),
+            group.mode.as_str().to_owned(),
+            peer.to_owned(),
+            group.volumes.clone(),
+        ]);
+    }
+    table.to_string()
+}

@@ -1,0 +1,130 @@
+//! `vgship pair`: who may do what.
+
+use vgship_base::ids::Name;
+
+use super::Context;
+use super::table::Table;
+use crate::api::control::{Invitation, InviteRequest, JoinRequest, Pairings, RevokeRequest};
+use crate::api::{Client, ControlError};
+use crate::home::{LockedHome, Period, Role};
+
+/// Pair with other agents
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Print a one-time token with which a peer joins a group
+    ///
+    /// Whoever has the token can join until it expires: hand it over like a password. Works through
+    /// the running agent or without one.
+    Invite {
+        /// For which group
+        #[arg(long, value_name = "G")]
+        group: Name,
+        /// What the peer will be
+        #[arg(long)]
+        role: Role,
+        /// How long the token can be used
+        #[arg(long, value_name = "DURATION", default_value = "1 h")]
+        expires: Period,
+    },
+    /// Use a token that a peer's "pair invite" printed
+    ///
+    /// Reaches the peer over the network, so the agent must be running. As replica it creates the
+    /// volumes that SPEC lacks.
+    Join {
+        /// What "pair invite" printed
+        token: String,
+        /// What this agent calls the group; without it, as the peer does
+        #[arg(long, value_name = "G")]
+        group: Option<Name>,
+        /// Where the volumes are or shall be made
+        #[arg(long, value_name = "SPEC")]
+        volumes: Option<String>,
+    },
+    /// List who may do what
+    List,
+    /// Take away all that a peer may do
+    ///
+    /// Ends its connections at once when the agent runs.
+    Revoke {
+        /// The peer's name, or the beginning of its id
+        peer: String,
+    },
+}
+
+pub(super) fn run(command: Command, context: &Context<'_>) -> Result<(), ControlError> {
+    match command {
+        Command::Invite { group, role, expires } => {
+            invite(&InviteRequest { group, role, expires }, context)
+        }
+        Command::Join { token, group, volumes } => {
+            let volumes = volumes.map(|spec| context.parts.resolve_volumes(&spec)).transpose()?;
+            let group = group.map(|group| group.to_string());
+            join(&JoinRequest { token, group, volumes }, context)
+        }
+        Command::List => {
+            context.home.load_config()?;
+            let pairs = context.parts.pair_list(&context.home)?;
+            context.output.result(&pairs, rendered)
+        }
+        Command::Revoke { peer } => revoke(&RevokeRequest { peer }, context),
+    }
+}
+
+fn invite(invite: &InviteRequest, context: &Context<'_>) -> Result<(), ControlError> {
+    let by_agent = async |client: Client| client.pair_invite(invite).await;
+    let alone = |home: &LockedHome| {
+        home.load_group(&invite.group)?;
+        context.parts.pair_invite(home, invite.clone())
+    };
+    let made = context.by_agent_or_alone(by_agent, alone)?;
+    if !context.output.is_json() {
+        super::output::note(&format!(
+            "for one {} of group {}, until {}; there: vgship pair join TOKEN",
+            made.role.as_str(),
+            made.group,
+            made.expires
+        ));
+    }
+    context.output.result(&made, |made: &Invitation| made.token.clone())
+}
+
+fn join(join: &JoinRequest, context: &Context<'_>) -> Result<(), ControlError> {
+    context.home.load_config()?;
+    let joined = super::block_on(async { context.client().pair_join(join).await })?;
+    let watch = format!("{} status {} --watch", context.home.command(), joined.group);
+    context.output.result(&joined, |joined| {
+        format!(
+            "paired with {}: this agent is the {} of group {}\nWatch it with: {watch}",
+            joined.peer,
+            joined.role.as_str(),
+            joined.group
+        )
+    })
+}
+
+fn revoke(revoke: &RevokeRequest, context: &Context<'_>) -> Result<(), ControlError> {
+    let by_agent = async |client: Client| client.pair_revoke(revoke).await;
+    let alone = |home: &LockedHome| context.parts.pair_revoke(home, &revoke.peer);
+    let revoked = context.by_agent_or_alone(by_agent, alone)?;
+    context.output.result(&revoked, |revoked| {
+        format!("{} may do nothing here any more ({})", revoked.peer, revoked.groups.join(", "))
+    })
+}
+
+fn rendered(pairings: &Pairings) -> String {
+    if pairings.pairs.is_empty() {
+        return "nobody is paired yet".to_owned();
+    }
+    let mut table = Table::new(["PEER", "ID", "GROUP", "IS THE", "ADDRESS", "SINCE"]);
+    for pair in &pairings.pairs {
+        table.row([
+            pair.peer.clone(),
+            pair.peer_id.get(..8).unwrap_or(&pair.peer_id).to_owned(),
+            pair.group.clone(),
+            pair.role.as_str().to_owned(),
+            pair.address.clone().unwrap_or_else(|| "-".to_owned()),
+            pair.since.clone().unwrap_or_else(|| "-".to_owned()),
+        ]);
+    }
+    table.to_string()
+}

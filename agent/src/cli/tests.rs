@@ -1,0 +1,180 @@
+//! The command line as a whole: help texts, exit codes, commands with and without an agent.
+
+use std::path::{Path, PathBuf};
+
+use clap::{CommandFactory, Parser};
+use vgship_base::ids::PeerId;
+
+use super::parts::{Found, FoundVolume, Running};
+use super::{Cli, Context, Output, Parts, run};
+use crate::api::control::{Answer, Invitation, InviteRequest, Pairings, Revoked};
+use crate::api::{ControlError, ErrorKind};
+use crate::home::{Config, Home, LockedHome};
+
+/// Compares with a file of `golden/`; with `VGSHIP_BLESS=1` writes it instead.
+pub(super) fn golden(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli/golden").join(name);
+    if std::env::var_os("VGSHIP_BLESS").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let known = std::fs::read_to_string(&path).unwrap();
+    assert!(known == text, "{name} differs; look at it with VGSHIP_BLESS=1 and git diff:\n{text}");
+}
+
+/// Knows volumes at every path but `/missing`, and no agent.
+pub(super) struct FakeParts;
+
+impl Parts for FakeParts {
+    fn make_identity(&self, folder: &Path) -> Result<PeerId, ControlError> {
+        std::fs::create_dir_all(folder).map_err(ControlError::failed)?;
+        Ok(PeerId([7; 32]))
+    }
+
+    fn check_identity(&self, folder: &Path) -> Result<PeerId, ControlError> {
+        match folder.exists() {
+            true => Ok(PeerId([7; 32])),
+            false => Err(ControlError::failed("there is no identity").hint("make one")),
+        }
+    }
+
+    fn resolve_volumes(&self, spec: &str) -> Result<String, ControlError> {
+        match spec.contains(':') {
+            true => Ok(spec.to_owned()),
+            false => Err(ControlError::usage(format!("{spec:?} does not say where volumes are"))),
+        }
+    }
+
+    fn check_volumes(&self, spec: &str) -> Result<Vec<FoundVolume>, ControlError> {
+        match spec {
+            "images:/missing" => Err(ControlError::failed("cannot read /missing: not found")),
+            "lvm2:rootvg" => Err(ControlError::refused("rootvg is not replicated")),
+            _ => Ok(vec![FoundVolume { name: "lv".into(), bytes: 1 << 20, note: None }]),
+        }
+    }
+
+    fn find_groups(&self, _: &[PathBuf]) -> Result<Found, ControlError> {
+        Ok(Found { groups: Vec::new(), problems: Vec::new() })
+    }
+
+    fn pair_invite(
+        &self,
+        _: &LockedHome,
+        invite: InviteRequest,
+    ) -> Result<Invitation, ControlError> {
+        let (group, role) = (invite.group.to_string(), invite.role);
+        Ok(Invitation { token: "token".into(), group, role, expires: invite.expires.to_string() })
+    }
+
+    fn pair_list(&self, _: &Home) -> Result<Pairings, ControlError> {
+        Ok(Pairings { pairs: Vec::new() })
+    }
+
+    fn pair_revoke(&self, _: &LockedHome, peer: &str) -> Result<Revoked, ControlError> {
+        Err(ControlError::failed(format!("nobody called {peer} is paired")))
+    }
+
+    fn start(&self, _: LockedHome, _: Config) -> Answer<'static, Box<dyn Running>> {
+        Box::pin(async { Err(ControlError::failed("there is no agent in this test")) })
+    }
+}
+
+/// Runs a command on a home; the result is its exit code and message.
+fn vgship(home: &Home, args: &str) -> Result<(), (u8, String)> {
+    let words = std::iter::once("vgship").chain(args.split(' '));
+    let cli = Cli::try_parse_from(words)
+        .map_err(|error| (u8::try_from(error.exit_code()).unwrap(), error.to_string()))?;
+    let context = Context {
+        home: home.clone(),
+        output: Output::new(cli.globals.json),
+        log_format: cli.globals.log_format,
+        parts: &FakeParts,
+    };
+    run(cli.command, &context).map_err(|error| (error.kind.exit_code(), error.message))
+}
+
+fn help(command: &mut clap::Command, path: &str, parts: &mut Vec<String>) {
+    let path = format!("{path} {}", command.get_name()).trim().to_owned();
+    parts.push(format!("== {path} --help\n{}\n", command.render_long_help()));
+    for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
+        help(sub, &path, parts);
+    }
+}
+
+#[test]
+fn every_help_text_is_what_the_golden_file_shows() {
+    let mut command = Cli::command();
+    command.build();
+    command.clone().debug_assert();
+    let mut parts = Vec::new();
+    help(&mut command, "", &mut parts);
+    golden("help.txt", &parts.concat());
+}
+
+#[test]
+fn a_home_is_made_once() {
+    let place = tempfile::tempdir().unwrap();
+    let home = Home::at(place.path().join("h"));
+    let (code, said) = vgship(&home, "group list").unwrap_err();
+    assert!(code == 1 && said.starts_with("there is no agent in this home"), "{said}");
+    assert_eq!(vgship(&home, "init --name prod --listen 127.0.0.1:0"), Ok(()));
+    assert_eq!(home.load_config().unwrap().listen.port(), 0);
+    let key = std::fs::read(home.key()).unwrap();
+    let (code, said) = vgship(&home, "init --name again").unwrap_err();
+    assert!(code == 3 && said.contains("has been set up already"), "{said}");
+    assert_eq!(std::fs::read(home.key()).unwrap(), key);
+    assert_eq!(vgship(&home, "agent --check"), Ok(()));
+}
+
+#[test]
+fn without_an_agent_the_home_itself_is_changed() {
+    let place = tempfile::tempdir().unwrap();
+    let home = Home::at(place.path());
+    vgship(&home, "init --name prod --json").unwrap();
+    vgship(&home, "group add g --volumes images:/srv/g --extent 4KiB --history 48h").unwrap();
+    let group = home.load_group(&"g".parse().unwrap()).unwrap();
+    assert_eq!((group.extent.to_string(), group.history), ("4 KiB".into(), "48h".parse().ok()));
+    vgship(&home, "group list").unwrap();
+    vgship(&home, "pair invite --group g --role replica").unwrap();
+    vgship(&home, "pair list --json").unwrap();
+    for (args, code, said) in [
+        ("group add g --volumes images:/srv/g", 3, "there is a group g already"),
+        ("group add h --volumes images:/srv/h --mode sync", 3, "mode sync is not possible"),
+        ("group add h --volumes images:/missing", 1, "cannot read /missing"),
+        ("group add h --volumes lvm2:rootvg", 3, "rootvg is not replicated"),
+        ("group add h --volumes /srv/h", 2, "does not say where"),
+        ("group add h --volumes images:/h --extent 4096", 2, "the unit is missing"),
+        ("group add -h/h --volumes images:/h", 2, "unexpected"),
+        ("pair invite --group other --role replica", 1, "there is no group other here"),
+        ("pair invite --group g --role boss", 2, "invalid value 'boss'"),
+        ("pair revoke nobody", 1, "nobody called nobody"),
+        ("pair join token", 1, "no agent answers at"),
+        ("status", 1, "no agent answers at"),
+        ("wait g --for in-sync --timeout 1s", 1, "no agent answers at"),
+        ("wait g --for ever", 2, "invalid value 'ever'"),
+        ("pause g", 1, "no agent answers at"),
+        ("agent", 1, "there is no agent in this test"),
+        ("fly", 2, "unrecognized subcommand"),
+    ] {
+        let (found, message) = vgship(&home, args).expect_err(args);
+        assert!(found == code && message.contains(said), "{args}: {found} {message}");
+    }
+    assert_eq!(home.group_names().unwrap().len(), 1);
+}
+
+#[test]
+fn a_home_that_another_holds_is_not_changed() {
+    let place = tempfile::tempdir().unwrap();
+    let home = Home::at(place.path());
+    vgship(&home, "init --name prod").unwrap();
+    let locked = home.lock().unwrap();
+    let (code, said) = vgship(&home, "group add g --volumes images:/srv/g").unwrap_err();
+    assert!(code == 1 && said.starts_with("another vgship process is at work"), "{said}");
+    drop(locked);
+    vgship(&home, "group add g --volumes images:/srv/g").unwrap();
+}
+
+#[test]
+fn exit_codes_are_those_of_the_contract() {
+    let kinds = [ErrorKind::Failed, ErrorKind::Usage, ErrorKind::Refused, ErrorKind::TimedOut];
+    assert_eq!(kinds.map(ErrorKind::exit_code), [1, 2, 3, 4]);
+}

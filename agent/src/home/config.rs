@@ -1,0 +1,188 @@
+//! `config.toml`: what one agent is, as a person writes it.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use vgship_base::ids::Name;
+
+use super::error::HomeError;
+use super::text;
+
+/// Where an agent listens for its peers unless told otherwise.
+pub const LISTEN_DEFAULT: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 7300);
+
+/// Largest configuration that is read. Unit: bytes.
+pub const CONFIG_BYTES_MAX: u64 = 64 << 10;
+
+/// The agent's configuration, checked.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What its peers and its operator call it.
+    #[serde(with = "text")]
+    pub name: Name,
+    /// Where peers reach it, over UDP.
+    #[serde(default = "listen_default")]
+    pub listen: SocketAddr,
+    /// Where applications reach it over TCP besides the socket; loopback only.
+    #[serde(default)]
+    pub nbd_tcp: Option<SocketAddr>,
+    /// What it logs and how.
+    #[serde(default)]
+    pub log: LogConfig,
+}
+
+/// What is logged and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// The least urgent events that are logged.
+    pub level: LogLevel,
+    /// For people or for programs.
+    pub format: LogFormat,
+}
+
+/// The least urgent events that are logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// What failed.
+    Error,
+    /// What needs a look.
+    Warn,
+    /// What happened.
+    #[default]
+    Info,
+    /// What was decided.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// How a log line is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// A line for people.
+    #[default]
+    Text,
+    /// A JSON object per line.
+    Json,
+}
+
+fn listen_default() -> SocketAddr {
+    LISTEN_DEFAULT
+}
+
+impl Config {
+    /// Reads and checks a configuration; `path` is named in errors.
+    pub fn parse(text: &str, path: &Path) -> Result<Config, HomeError> {
+        let config: Config = parse(text, path)?;
+        match config.nbd_tcp {
+            Some(address) if !address.ip().is_loopback() => Err(HomeError::Value {
+                path: path.to_owned(),
+                key: "nbd_tcp",
+                why: format!(
+                    "{address} can be reached from outside, and NBD neither asks who is there \
+                     nor encrypts; use a loopback address such as 127.0.0.1:10809"
+                ),
+            }),
+            _ => Ok(config),
+        }
+    }
+
+    /// A new agent's configuration, with every key explained.
+    pub fn sample(name: &Name, listen: SocketAddr) -> String {
+        format!(
+            "\
+# The vgship agent of this machine. The agent reads it when it starts;
+# check it with: vgship agent --check
+
+# What peers and operators call this agent.
+name = \"{name}\"
+
+# Where peers reach it: UDP, encrypted, paired peers only.
+listen = \"{listen}\"
+
+# Volumes are served over NBD at nbd.sock in this home. For applications that
+# need TCP, a loopback address can be added:
+# nbd_tcp = \"127.0.0.1:10809\"
+
+[log]
+# error, warn, info, debug or trace; VGSHIP_LOG overrides it.
+level = \"info\"
+# text for people, json for programs.
+format = \"text\"
+"
+        )
+    }
+}
+
+/// Reads a TOML text; the error names line and key.
+pub(super) fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, HomeError> {
+    toml::from_str(text).map_err(|error: toml::de::Error| {
+        let at = error.span().map_or(0, |span| span.start).min(text.len());
+        let before = text.get(..at).unwrap_or_default();
+        let row = text.lines().nth(before.matches('\n').count()).unwrap_or_default();
+        let key = row.split_once('=').map(|(key, _)| key.trim().to_owned());
+        HomeError::Text {
+            path: path.to_owned(),
+            line: before.matches('\n').count() + 1,
+            key: key.filter(|key| !key.is_empty()),
+            why: error.message().trim().replace('\n', " "),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, String> {
+        Config::parse(text, Path::new("config.toml")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_sample_is_what_the_golden_file_shows_and_means_the_defaults() {
+        let sample = Config::sample(&"prod".parse().unwrap(), LISTEN_DEFAULT);
+        assert_eq!(sample, include_str!("golden/config.toml"));
+        let config = read(&sample).unwrap();
+        assert_eq!(config, read("name = \"prod\"").unwrap());
+        assert_eq!(config.listen.port(), 7300);
+        let all = sample.replace("# nbd_tcp", "nbd_tcp").replace("\"text\"", "\"json\"");
+        let config = read(&all).unwrap();
+        assert_eq!(config.nbd_tcp, Some("127.0.0.1:10809".parse().unwrap()));
+        assert_eq!(config.log.format, LogFormat::Json);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_line_and_key() {
+        for (text, said) in [
+            ("name = \"a b\"", "config.toml, line 1, key `name`: \"a b\" is not a name"),
+            ("name = \"a\"\nlisten = \"here\"", "line 2, key `listen`: invalid socket address"),
+            ("name = \"a\"\ncolour = 1", "line 2, key `colour`: unknown field `colour`"),
+            (
+                "name = \"a\"\n[log]\nlevel = \"loud\"",
+                "line 3, key `level`: unknown variant `loud`",
+            ),
+            ("listen = \"0.0.0.0:1\"", "missing field `name`"),
+            ("name = \"a\"\nname = \"b\"", "line 2, key `name`: duplicate key"),
+            ("name = ", "line 1, key `name`"),
+            ("name = \"a\"\nnbd_tcp = \"0.0.0.0:10809\"", "key `nbd_tcp`: 0.0.0.0:10809 can be"),
+        ] {
+            let error = read(text).expect_err(text);
+            assert!(error.contains(said), "{error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_is_too_odd_to_be_refused(text in "[ -~\n\u{e9}\"=\\[\\]]{0,80}") {
+            let _ = read(&text);
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! `group.toml`: one group of one agent.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use vgship_base::extent::ExtentSize;
+use vgship_base::ids::{GroupId, Name, PeerId};
+use vgship_base::limits::EXTENT_LOG2_DEFAULT;
+use vgship_base::units::ByteLen;
+
+use super::config::parse;
+use super::error::HomeError;
+use super::quantity::{History, Period, Size};
+use super::text;
+
+/// Memory for records that no replica has yet, unless the group says otherwise.
+pub const OUTBOX_RAM_DEFAULT: Size = Size(ByteLen(64 << 20));
+
+/// Least memory for such records: one largest record and what comes in while it is sent.
+pub const OUTBOX_RAM_MIN: Size = Size(ByteLen(4 << 20));
+
+/// Disk for records that no longer fit the memory, unless the group says otherwise.
+pub const SPILL_DEFAULT: Size = Size(ByteLen(1 << 30));
+
+/// How often an epoch ends, unless the group says otherwise.
+pub const EPOCH_DEFAULT: Period = Period(Duration::from_secs(1));
+
+/// Bounds of an epoch: shorter costs more than it tells, longer hides the lag.
+pub const EPOCH_BOUNDS: [Period; 2] =
+    [Period(Duration::from_millis(50)), Period(Duration::from_mins(1))];
+
+/// Which side of a group an agent is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Takes the applications' writes.
+    Source,
+    /// Follows the source.
+    Replica,
+}
+
+impl Role {
+    /// The side that stands opposite.
+    #[must_use]
+    pub const fn other(self) -> Role {
+        match self {
+            Role::Source => Role::Replica,
+            Role::Replica => Role::Source,
+        }
+    }
+
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Role::Source => "source",
+            Role::Replica => "replica",
+        }
+    }
+}
+
+/// When an application's write is complete.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// When it is on the source.
+    #[default]
+    Async,
+    /// When it is durable on every sync replica too.
+    Sync,
+}
+
+impl Mode {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Mode::Async => "async",
+            Mode::Sync => "sync",
+        }
+    }
+}
+
+/// What happens to writes when the outbox is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Overflow {
+    /// They go on; the order is lost and a resync follows.
+    #[default]
+    Map,
+    /// They wait until the replica has taken some.
+    Stall,
+}
+
+impl Overflow {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Overflow::Map => "map",
+            Overflow::Stall => "stall",
+        }
+    }
+}
+
+/// What a person says of a new group; what is left out takes its default.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupSpec {
+    /// What this agent calls it.
+    #[serde(with = "text")]
+    pub name: Name,
+    /// Which volumes: `images:DIR`, `aix-disks:PATH,...`, `lvm2:VG`, `aix:VG`.
+    pub volumes: String,
+    /// Unit of dirty tracking: a power of two from 4 KiB to 1 MiB.
+    #[serde(default = "extent_default")]
+    pub extent: Size,
+    /// When a write is complete.
+    #[serde(default)]
+    pub mode: Mode,
+    /// What happens when the outbox is full.
+    #[serde(default)]
+    pub on_overflow: Overflow,
+    /// Memory of the outbox.
+    #[serde(default = "outbox_ram_default")]
+    pub outbox_ram: Size,
+    /// Disk of the outbox; zero means none.
+    #[serde(default = "spill_default")]
+    pub spill: Size,
+    /// How often an epoch ends.
+    #[serde(default = "epoch_default")]
+    pub epoch: Period,
+    /// How far back points shall reach. Kept for the history, which this version does not have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<History>,
+}
+
+/// One group of one agent, as stored in `group.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupConfig {
+    /// What this agent calls it.
+    #[serde(with = "text")]
+    pub name: Name,
+    /// What it is on all its sides.
+    #[serde(with = "text::id")]
+    pub id: GroupId,
+    /// Which side this agent is.
+    pub role: Role,
+    /// Which volumes: `images:DIR`, `aix-disks:PATH,...`, `lvm2:VG`, `aix:VG`.
+    pub volumes: String,
+    /// Unit of dirty tracking.
+    #[serde(default = "extent_default")]
+    pub extent: Size,
+    /// When a write is complete.
+    #[serde(default)]
+    pub mode: Mode,
+    /// What happens when the outbox is full.
+    #[serde(default)]
+    pub on_overflow: Overflow,
+    /// Memory of the outbox.
+    #[serde(default = "outbox_ram_default")]
+    pub outbox_ram: Size,
+    /// Disk of the outbox; zero means none.
+    #[serde(default = "spill_default")]
+    pub spill: Size,
+    /// How often an epoch ends.
+    #[serde(default = "epoch_default")]
+    pub epoch: Period,
+    /// How far back points shall reach.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<History>,
+    /// The other side, once paired.
+    #[serde(default, with = "text::some_id", skip_serializing_if = "Option::is_none")]
+    pub peer: Option<PeerId>,
+}
+
+fn extent_default() -> Size {
+    Size(ByteLen(1 << EXTENT_LOG2_DEFAULT))
+}
+
+fn outbox_ram_default() -> Size {
+    OUTBOX_RAM_DEFAULT
+}
+
+fn spill_default() -> Size {
+    SPILL_DEFAULT
+}
+
+fn epoch_default() -> Period {
+    EPOCH_DEFAULT
+}
+
+impl GroupSpec {
+    /// A group of these volumes with every default.
+    pub fn new(name: Name, volumes: impl Into<String>) -> GroupSpec {
+        GroupSpec {
+            name,
+            volumes: volumes.into(),
+            extent: extent_default(),
+            mode: Mode::default(),
+            on_overflow: Overflow::default(),
+            outbox_ram: OUTBOX_RAM_DEFAULT,
+            spill: SPILL_DEFAULT,
+            epoch: EPOCH_DEFAULT,
+            history: None,
+        }
+    }
+
+    /// The group that it becomes on this side.
+    pub fn into_config(self, id: GroupId, role: Role) -> GroupConfig {
+        GroupConfig {
+            name: self.name,
+            id,
+            role,
+            volumes: self.volumes,
+            extent: self.extent,
+            mode: self.mode,
+            on_overflow: self.on_overflow,
+            outbox_ram: self.outbox_ram,
+            spill: self.spill,
+            epoch: self.epoch,
+            history: self.history,
+            peer: None,
+        }
+    }
+}
+
+impl GroupConfig {
+    /// Reads and checks a group; `path` is named in errors.
+    pub fn parse(text: &str, path: &Path) -> Result<GroupConfig, HomeError> {
+        let config: GroupConfig = parse(text, path)?;
+        config.check(path)?;
+        Ok(config)
+    }
+
+    /// Its text in `group.toml`.
+    pub fn to_text(&self) -> String {
+        let fields = toml::to_string(self).expect("a group's fields are plain values");
+        format!("# A group of this agent. Change it only while the agent is stopped.\n{fields}")
+    }
+
+    /// The extent size; checked when the group was read or added.
+    pub fn extent_size(&self) -> Option<ExtentSize> {
+        ExtentSize::from_bytes(self.extent.0.0)
+    }
+
+    /// Whether all values can be; `path` is named in errors.
+    pub fn check(&self, path: &Path) -> Result<(), HomeError> {
+        let wrong = |key, why| Err(HomeError::Value { path: path.to_owned(), key, why });
+        if self.extent_size().is_none() {
+            let why = format!("{} is no power of two from 4 KiB to 1 MiB", self.extent);
+            return wrong("extent", why);
+        }
+        if self.outbox_ram < OUTBOX_RAM_MIN {
+            let why = format!("{} is less than {OUTBOX_RAM_MIN}", self.outbox_ram);
+            return wrong("outbox_ram", why);
+        }
+        let [least, most] = EPOCH_BOUNDS;
+        if !(least..=most).contains(&self.epoch) {
+            return wrong("epoch", format!("{} is not from {least} to {most}", self.epoch));
+        }
+        if self.volumes.is_empty() || self.volumes.contains(['\n', '\0']) {
+            return wrong("volumes", "it names no volumes".to_owned());
+        }
+        self.check_supported()
+    }
+
+    /// The one place that says which valid wishes this version does not fulfil.
+    fn check_supported(&self) -> Result<(), HomeError> {
+        match self.mode {
+            Mode::Async => Ok(()),
+            Mode::Sync => Err(HomeError::Unsupported {
+                what: "mode sync",
+                why: "this version completes a write when it is on the source, and would promise \
+                      a replica's copy that it does not wait for",
+                instead: "use mode async, and watch the lag with: vgship status",
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> GroupConfig {
+        let spec = GroupSpec::new("payroll".parse().unwrap(), "images:/srv/payroll");
+        spec.into_config(GroupId([0x1f; 16]), Role::Source)
+    }
+
+    fn read(text: &str) -> Result<GroupConfig, String> {
+        GroupConfig::parse(text, Path::new("group.toml")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_golden_group_holds_both_ways() {
+        let mut group = example();
+        group.history = Some("48 h".parse().unwrap());
+        group.peer = Some(PeerId([0xa0; 32]));
+        assert_eq!(group.to_text(), include_str!("golden/group.toml"));
+        assert_eq!(read(&group.to_text()), Ok(group));
+        assert_eq!(read(&example().to_text()), Ok(example()));
+    }
+
+    #[test]
+    fn what_is_left_out_takes_its_default() {
+        let id = "1f".repeat(16);
+        let text = format!(
+            "name = \"payroll\"\nid = \"{id}\"\nrole = \"source\"\nvolumes = \"images:/srv/payroll\""
+        );
+        assert_eq!(read(&text), Ok(example()));
+    }
+
+    #[test]
+    fn values_that_cannot_be_are_refused_by_key() {
+        let good = example().to_text();
+        for (from, to, said) in [
+            ("extent = \"64 KiB\"", "extent = \"48 KiB\"", "`extent`: 48 KiB is no power of two"),
+            (
+                "extent = \"64 KiB\"",
+                "extent = 65536",
+                "line 6, key `extent`: \"65536\" is not a size",
+            ),
+            ("outbox_ram = \"64 MiB\"", "outbox_ram = \"1 MiB\"", "less than 4 MiB"),
+            ("epoch = \"1 s\"", "epoch = \"2 h\"", "not from 50 ms to 1 m"),
+            ("mode = \"async\"", "mode = \"sync\"", "mode sync is not possible"),
+            ("mode = \"async\"", "mode = \"both\"", "unknown variant `both`"),
+            ("id = \"1f", "id = \"1x", "this is not a group's id"),
+            ("images:/srv/payroll", "", "`volumes`: it names no volumes"),
+            ("role", "roll", "unknown field `roll`"),
+        ] {
+            assert!(good.contains(from), "{from}");
+            let error = read(&good.replacen(from, to, 1)).expect_err(to);
+            assert!(error.contains(said), "{to}: {error}");
+        }
+    }
+
+    #[test]
+    fn zero_spill_means_none() {
+        let text = example().to_text().replace("\"1 GiB\"", "\"0\"");
+        assert_eq!(read(&text).unwrap().spill, Size(ByteLen(0)));
+    }
+}

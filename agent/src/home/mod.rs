@@ -1,0 +1,191 @@
+//! The agent's folder: where everything lies, how it is configured, who may change it.
+//!
+//! ```text
+//! file                  holds                                       secret  written by
+//! config.toml           name, addresses, logging                    no      init, then a person
+//! key                   the key that wraps all data keys            0600    init
+//! identity/             this agent's certificate and its key        0600    init
+//! peers.toml            who may do what                             0600    pairing
+//! groups/G/group.toml   one group: volumes, role, policy            no      group add, pairing
+//! groups/G/layout       a replica's layout manifest                 no      the running agent
+//! nbd.sock, api.sock    where applications and commands connect     0600    the running agent
+//! lock                  held by whoever changes or runs this home   no      everyone
+//! ```
+//!
+//! With `--home` all of it lies under one folder; without, in the platform's places.
+
+pub mod config;
+
+pub mod error;
+
+pub mod group;
+
+pub mod io;
+
+pub mod quantity;
+
+pub mod text;
+
+use std::path::{Path, PathBuf};
+
+use vgship_base::ids::Name;
+
+pub use config::Config;
+pub use error::HomeError;
+pub use group::{GroupConfig, GroupSpec, Mode, Overflow, Role};
+pub use io::LockedHome;
+pub use quantity::{History, Period, Size};
+
+/// Names the folder when `--home` is not given.
+pub const HOME_VARIABLE: &str = "VGSHIP_HOME";
+
+/// The places that a platform gives to a service.
+#[cfg(not(target_os = "aix"))]
+const PLATFORM: [&str; 3] = ["/etc/vgship", "/var/lib/vgship", "/run/vgship"];
+
+/// AIX has no `/run` and keeps a service's state in `/var`.
+#[cfg(target_os = "aix")]
+const PLATFORM: [&str; 3] = ["/etc/vgship", "/var/vgship", "/var/run/vgship"];
+
+/// Where one agent's files lie. Names paths only; reads and writes nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Home {
+    chosen: Option<PathBuf>,
+    settings: PathBuf,
+    state: PathBuf,
+    sockets: PathBuf,
+}
+
+impl Home {
+    /// Everything under one folder.
+    pub fn at(folder: impl Into<PathBuf>) -> Home {
+        let folder = folder.into();
+        Home {
+            settings: folder.clone(),
+            state: folder.clone(),
+            sockets: folder.clone(),
+            chosen: Some(folder),
+        }
+    }
+
+    /// The platform's places.
+    pub fn platform() -> Home {
+        let [settings, state, sockets] = PLATFORM.map(PathBuf::from);
+        Home { chosen: None, settings, state, sockets }
+    }
+
+    /// The folder of `--home`, else that of the environment, else the platform's places.
+    pub fn choose(flag: Option<PathBuf>, variable: Option<PathBuf>) -> Home {
+        let named = flag.or(variable).filter(|path| !path.as_os_str().is_empty());
+        named.map_or_else(Home::platform, Home::at)
+    }
+
+    /// What to type before a command so that it acts on this home: `vgship --home H`.
+    pub fn command(&self) -> String {
+        match &self.chosen {
+            Some(folder) => format!("vgship --home {}", folder.display()),
+            None => "vgship".to_owned(),
+        }
+    }
+
+    /// The folders themselves, each once.
+    pub fn folders(&self) -> Vec<&Path> {
+        let mut all = vec![self.settings.as_path(), &self.state, &self.sockets];
+        all.dedup();
+        all
+    }
+
+    /// The agent's configuration.
+    pub fn config(&self) -> PathBuf {
+        self.settings.join("config.toml")
+    }
+
+    /// The key-encryption key.
+    pub fn key(&self) -> PathBuf {
+        self.settings.join("key")
+    }
+
+    /// The folder of the agent's certificate and its private key.
+    pub fn identity(&self) -> PathBuf {
+        self.settings.join("identity")
+    }
+
+    /// Who may do what.
+    pub fn peers(&self) -> PathBuf {
+        self.state.join("peers.toml")
+    }
+
+    /// The folder of all groups.
+    pub fn groups(&self) -> PathBuf {
+        self.state.join("groups")
+    }
+
+    /// The folder of one group.
+    pub fn group(&self, name: &Name) -> GroupHome {
+        GroupHome { folder: self.groups().join(name.as_str()) }
+    }
+
+    /// Where applications connect.
+    pub fn nbd_socket(&self) -> PathBuf {
+        self.sockets.join("nbd.sock")
+    }
+
+    /// Where commands connect.
+    pub fn api_socket(&self) -> PathBuf {
+        self.sockets.join("api.sock")
+    }
+
+    /// The file that is locked by whoever changes or runs this home.
+    pub fn lock_file(&self) -> PathBuf {
+        self.state.join("lock")
+    }
+}
+
+/// Where one group's files lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupHome {
+    folder: PathBuf,
+}
+
+impl GroupHome {
+    /// The folder of all its files.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> PathBuf {
+        self.folder.join("group.toml")
+    }
+
+    /// On a replica: the layout manifest that its source sent.
+    pub fn layout(&self) -> PathBuf {
+        self.folder.join("layout")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flag_wins_over_the_variable_and_both_over_the_platform() {
+        let (flag, variable) = (Some(PathBuf::from("/a")), Some(PathBuf::from("/b")));
+        assert_eq!(Home::choose(flag, variable.clone()), Home::at("/a"));
+        assert_eq!(Home::choose(None, variable), Home::at("/b"));
+        assert_eq!(Home::choose(None, Some(PathBuf::new())), Home::platform());
+        assert_eq!(Home::choose(None, None), Home::platform());
+    }
+
+    #[test]
+    fn one_folder_holds_all_that_the_contract_names() {
+        let home = Home::at("/h");
+        assert_eq!(home.folders(), [Path::new("/h")]);
+        assert_eq!(home.nbd_socket(), Path::new("/h/nbd.sock"));
+        assert_eq!(home.api_socket(), Path::new("/h/api.sock"));
+        let group = home.group(&"g".parse().unwrap());
+        assert_eq!(group.config(), Path::new("/h/groups/g/group.toml"));
+        assert_eq!(home.command(), "vgship --home /h");
+        assert_eq!(Home::platform().folders().len(), 3);
+    }
+}
