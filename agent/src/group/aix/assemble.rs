@@ -7,7 +7,7 @@ use vgship_base::disk::SharedDisk;
 
 use super::SECTOR;
 use super::map::{Source, lv_map};
-use super::place::Copy;
+use super::place::MirrorCopy;
 use super::probe::Member;
 use super::record::{Geometry, LvmRecord, Pvid, Record, Vgid};
 use super::vgda::{Stamp, VGDA_SECTORS_MAX, VGDA_SECTORS_MIN, Vgda};
@@ -132,7 +132,7 @@ pub struct Lv {
     /// Most copies that any of its partitions has.
     pub copies: usize,
     /// Copies at hand per logical partition.
-    pub lps: Vec<Vec<Copy>>,
+    pub lps: Vec<Vec<MirrorCopy>>,
     /// How well it is.
     pub state: LvState,
 }
@@ -150,7 +150,7 @@ pub struct Vg {
     pub lvs: Vec<Lv>,
     /// What a person should know of its state.
     pub notes: Vec<String>,
-    /// The disks at hand, which [`Copy::disk`] counts.
+    /// The disks at hand, which [`MirrorCopy::disk`] counts.
     pub(super) disks: Vec<SharedDisk>,
 }
 
@@ -250,7 +250,7 @@ fn refuse_twice(members: &[Member]) -> Result<(), AixError> {
 type Stamps = Vec<Option<Stamp>>;
 
 /// Reads every copy on every disk. Of those of the newest stamp the ones with the fewest defects
-/// count, and they must agree.
+/// count; the majority of them is believed, and without one nothing.
 fn believed_vgda(
     disks: &[(&Member, &LvmRecord)],
     geometry: Geometry,
@@ -286,14 +286,17 @@ fn believed_vgda(
     whole.retain(|(_, vgda)| Some(vgda.stamp) == newest);
     let fewest = whole.iter().map(|(_, vgda)| vgda.defects.len()).min();
     whole.retain(|(_, vgda)| Some(vgda.defects.len()) == fewest);
-    let labels = || whole.iter().map(|(label, _)| *label).collect::<Vec<_>>().join(", ");
-    match whole.first() {
-        None => Err(AixError::NoVgda { vgid, reasons: broken.join("; ") }),
-        Some((_, vgda)) if whole.iter().any(|(_, other)| other != vgda) => {
-            Err(AixError::Differ { vgid, labels: labels() })
-        }
-        Some((_, vgda)) => Ok((vgda.clone(), stamps, broken)),
+    if whole.is_empty() {
+        return Err(AixError::NoVgda { vgid, reasons: broken.join("; ") });
     }
+    let votes = |vgda: &Vgda| whole.iter().filter(|(_, other)| other == vgda).count();
+    let Some((_, vgda)) = whole.iter().find(|(_, vgda)| votes(vgda) * 2 > whole.len()) else {
+        let labels: Vec<&str> = whole.iter().map(|(label, _)| *label).collect();
+        return Err(AixError::Differ { vgid, labels: labels.join(", ") });
+    };
+    let outvoted = whole.iter().filter(|(_, other)| other != vgda);
+    broken.extend(outvoted.map(|(label, _)| format!("a descriptor area of {label} is damaged")));
+    Ok((vgda.clone(), stamps, broken))
 }
 
 /// The newest status area that is whole, and what is wrong with the others.

@@ -7,7 +7,7 @@ use vgship_base::limits::VOLUME_BYTES_MAX;
 
 use super::SECTOR;
 use super::assemble::{Lv, LvState, Pv};
-use super::place::Copy;
+use super::place::MirrorCopy;
 use super::probe::Member;
 use super::record::LvmRecord;
 use super::vgda::{LvEntry, PvEntry, Vgda};
@@ -38,7 +38,7 @@ struct Draft<'a> {
 
 #[derive(Default)]
 struct Lp {
-    here: Vec<Copy>,
+    here: Vec<MirrorCopy>,
     elsewhere: usize,
 }
 
@@ -87,7 +87,7 @@ fn place_partitions(
             draft.fault.get_or_insert(fault);
         }
         let fresh = !known.outdated && is_in_sync(source, pv.number, pp);
-        slot.here.push(Copy { disk, offset, fresh });
+        slot.here.push(MirrorCopy { disk, offset, fresh });
     }
     if strays > 0 {
         notes.push(format!("{strays} partitions of PV {} belong to no LV's map", pv.number));
@@ -104,12 +104,9 @@ fn reserved(record: &LvmRecord) -> u64 {
 
 /// Whether a partition is known not to be stale.
 fn is_in_sync(source: &Source<'_>, pv_number: u16, pp: u16) -> bool {
-    match (source.vgsa, source.vgda.factor) {
-        (None, _) => false,
-        (Some(vgsa), _) if !vgsa.any_stale() => true,
-        (Some(_), None) => false,
-        (Some(vgsa), Some(factor)) => !vgsa.may_be_stale(pv_number, factor, pp),
-    }
+    let Some(vgsa) = source.vgsa else { return false };
+    let known = |factor| !vgsa.may_be_stale(pv_number, factor, pp);
+    !vgsa.any_stale() || source.vgda.factor.is_some_and(known)
 }
 
 impl Draft<'_> {

@@ -18,10 +18,13 @@ mod vgsa;
 mod volume;
 
 #[cfg(test)]
+mod flips;
+
+#[cfg(test)]
 mod tests;
 
 pub use assemble::{AixError, Lv, LvState, Pv, Vg, assemble};
-pub use place::{Copy, shape_of};
+pub use place::{MirrorCopy, shape_of};
 pub use probe::{Member, ProbeError, probe};
 pub use record::{Geometry, Ipl, LvmRecord, Pvid, Record, Vgid};
 pub use volume::AixVolume;

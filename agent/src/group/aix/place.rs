@@ -2,7 +2,7 @@
 
 /// One copy of one logical partition, on a disk that is at hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Copy {
+pub struct MirrorCopy {
     /// Which of the VG's disks at hand. Unit: index from 0.
     pub disk: usize,
     /// First byte. Unit: bytes from the disk's start.
@@ -19,11 +19,11 @@ pub(super) struct Run {
     /// Unit: bytes.
     pub(super) len: u64,
     /// Fresh copies first.
-    pub(super) copies: Vec<Copy>,
+    pub(super) copies: Vec<MirrorCopy>,
 }
 
 /// Merges partitions whose copies all continue where those of the one before end.
-pub(super) fn runs(lps: &[Vec<Copy>], pp_bytes: u64) -> Vec<Run> {
+pub(super) fn runs(lps: &[Vec<MirrorCopy>], pp_bytes: u64) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for (copies, at) in lps.iter().zip((0..).map(|index: u64| index * pp_bytes)) {
         match runs.last_mut() {
@@ -38,13 +38,13 @@ pub(super) fn runs(lps: &[Vec<Copy>], pp_bytes: u64) -> Vec<Run> {
     runs
 }
 
-fn continues(run: &Run, copies: &[Copy]) -> bool {
-    let next = run.copies.iter().map(|copy| Copy { offset: copy.offset + run.len, ..*copy });
+fn continues(run: &Run, copies: &[MirrorCopy]) -> bool {
+    let next = run.copies.iter().map(|copy| MirrorCopy { offset: copy.offset + run.len, ..*copy });
     run.copies.len() == copies.len() && next.into_iter().all(|copy| copies.contains(&copy))
 }
 
 /// How an LV lies on its disks, for people: `contiguous`, or in how many runs.
-pub fn shape_of(lps: &[Vec<Copy>], pp_bytes: u64) -> String {
+pub fn shape_of(lps: &[Vec<MirrorCopy>], pp_bytes: u64) -> String {
     match runs(lps, pp_bytes).len() {
         0 | 1 => "contiguous".to_owned(),
         count => format!("scattered, {count} runs"),

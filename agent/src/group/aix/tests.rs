@@ -180,7 +180,7 @@ fn a_torn_or_older_descriptor_area_loses() {
             let behind = bad == (1, 0) && damage == CopyState::Older;
             assert_eq!(vg.pvs[1].outdated, behind, "{bad:?} {damage:?}");
             let mirrored = lv(&vg, "mirrored");
-            let fresh = |lp: &Vec<Copy>| lp.iter().filter(|copy| copy.fresh).count();
+            let fresh = |lp: &Vec<MirrorCopy>| lp.iter().filter(|copy| copy.fresh).count();
             assert!(mirrored.lps.iter().all(|lp| fresh(lp) == if behind { 1 } else { 2 }));
         }
     }

@@ -7,7 +7,7 @@ use vgship_base::disk::{Allocation, Disk, SharedDisk};
 use vgship_base::units::Span;
 
 use super::assemble::{Lv, LvState, Vg};
-use super::place::{Copy, Run, runs};
+use super::place::{MirrorCopy, Run, runs};
 
 /// Letters at the beginning of an LV that say that its first block belongs to LVM.
 const CONTROL_BLOCK: &[u8; 8] = b"AIX LVCB";
@@ -62,7 +62,7 @@ impl AixVolume {
         Ok(parts)
     }
 
-    fn disk(&self, copy: &Copy) -> &dyn Disk {
+    fn disk(&self, copy: &MirrorCopy) -> &dyn Disk {
         &*self.disks[copy.disk]
     }
 }
