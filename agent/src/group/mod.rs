@@ -1,1 +1,44 @@
+//! What is replicated: volume groups of any origin as a layout and a disk per LV.
+//!
+//! Decides what of a folder, of an AIX VG's disks or of an LVM2 VG is a volume of the group, and
+//! refuses every rootvg; leaves tracking and shipping to the stages after it.
 
+pub mod aix;
+
+pub mod lvm2;
+
+pub mod images;
+
+pub mod rootvg;
+
+pub mod error;
+
+mod spec;
+
+mod open;
+
+mod list;
+
+mod listing;
+
+mod io;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{GroupError, VolumeProblem};
+pub use list::list;
+pub use listing::{LvListing, PvListing, VgKind, VgListing, render_table};
+pub use open::{open_replica, open_source};
+pub use spec::{SpecError, VolumesSpec};
+
+use vgship_base::disk::SharedDisk;
+use vgship_base::layout::Layout;
+
+/// All volumes of a group, open.
+pub struct OpenGroup {
+    /// Names, sizes and masked heads.
+    pub layout: Layout,
+    /// The volumes, in the layout's order.
+    pub volumes: Vec<SharedDisk>,
+}

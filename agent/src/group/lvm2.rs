@@ -1,0 +1,400 @@
+//! Volume groups of Linux's LVM2: which commands to run and what their reports say. Runs nothing.
+//!
+//! The reports are those of `--reportformat json --units b --nosuffix`: an object `report` with an
+//! array of one object, whose array is called after the command. All values are texts.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+use vgship_base::ids::Name;
+use vgship_base::layout::Layout;
+
+use super::error::VolumeProblem;
+use super::images::size_problem;
+
+/// Largest report that is read. Unit: bytes. 4096 LVs take about 1 MiB.
+pub const REPORT_BYTES_MAX: u64 = 64 << 20;
+
+const JSON: [&str; 5] = ["--reportformat", "json", "--units", "b", "--nosuffix"];
+const VG_FIELDS: &str = "vg_name,vg_uuid,vg_extent_size";
+const LV_FIELDS: &str = "vg_name,lv_name,lv_attr,lv_size,origin,segtype,seg_count";
+const PV_FIELDS: &str = "pv_name,vg_name,pv_size,pv_missing";
+
+/// Why a report cannot be read.
+#[derive(Debug, Error)]
+pub enum ReportError {
+    /// Not JSON, or not the report's shape.
+    #[error("it is not the JSON that LVM2 documents")]
+    Json(#[from] serde_json::Error),
+    /// A number is not one.
+    #[error("{field} of {of} is {found:?}, which is no number of bytes")]
+    Number {
+        /// Which field.
+        field: &'static str,
+        /// Which VG or LV.
+        of: String,
+        /// As reported.
+        found: String,
+    },
+}
+
+/// A command with its arguments.
+pub type Command = Vec<String>;
+
+fn command(words: &[&str]) -> Command {
+    words.iter().map(|&word| word.to_owned()).collect()
+}
+
+/// Reports all VGs, or one.
+pub fn vgs_command(vg: Option<&str>) -> Command {
+    let mut words = vec!["vgs"];
+    words.extend(JSON);
+    words.extend(["-o", VG_FIELDS]);
+    words.extend(vg);
+    command(&words)
+}
+
+/// Reports all LVs with the internal ones, or those of one VG. An LV stands once per segment type.
+pub fn lvs_command(vg: Option<&str>) -> Command {
+    let mut words = vec!["lvs", "--all"];
+    words.extend(JSON);
+    words.extend(["-o", LV_FIELDS]);
+    words.extend(vg);
+    command(&words)
+}
+
+/// Reports all PVs.
+pub fn pvs_command() -> Command {
+    let mut words = vec!["pvs"];
+    words.extend(JSON);
+    words.extend(["-o", PV_FIELDS]);
+    command(&words)
+}
+
+/// Makes an LV.
+pub fn lvcreate_command(vg: &str, name: &Name, bytes: u64) -> Command {
+    let size = format!("{bytes}b");
+    command(&["lvcreate", "--yes", "-n", name.as_str(), "-L", &size, vg])
+}
+
+/// A VG of LVM2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lvm2Vg {
+    /// Its name.
+    pub name: String,
+    /// Its identity.
+    pub uuid: String,
+    /// LVs have a multiple of it. Unit: bytes.
+    pub extent_bytes: u64,
+}
+
+/// An LV of LVM2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lvm2Lv {
+    /// Its VG.
+    pub vg: String,
+    /// Its name, in brackets when it is internal.
+    pub name: String,
+    /// The ten letters of its attributes.
+    pub attr: String,
+    /// Unit: bytes.
+    pub bytes: u64,
+    /// What it is a snapshot of; empty for most.
+    pub origin: String,
+    /// What its first segment is: linear, striped, raid1, thin ...
+    pub segtype: String,
+    /// In how many pieces it lies.
+    pub segments: u64,
+}
+
+/// A PV of LVM2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lvm2Pv {
+    /// Its device.
+    pub name: String,
+    /// Its VG; empty when it has none.
+    pub vg: String,
+    /// Unit: bytes.
+    pub bytes: u64,
+    /// Whether its device is missing.
+    pub missing: bool,
+}
+
+#[derive(Deserialize)]
+struct Report<T> {
+    report: Vec<T>,
+}
+
+fn rows<T: DeserializeOwned, Row>(
+    json: &[u8],
+    table: impl Fn(T) -> Vec<Row>,
+) -> Result<Vec<Row>, ReportError> {
+    let parsed: Report<T> = serde_json::from_slice(json)?;
+    Ok(parsed.report.into_iter().flat_map(table).collect())
+}
+
+fn number(field: &'static str, of: &str, text: String) -> Result<u64, ReportError> {
+    text.parse().map_err(|_| ReportError::Number { field, of: of.to_owned(), found: text })
+}
+
+/// Reads the report of [`vgs_command`].
+pub fn parse_vgs(json: &[u8]) -> Result<Vec<Lvm2Vg>, ReportError> {
+    #[derive(Deserialize)]
+    struct Table {
+        vg: Vec<Row>,
+    }
+    #[derive(Deserialize)]
+    struct Row {
+        vg_name: String,
+        vg_uuid: String,
+        vg_extent_size: String,
+    }
+    let read = |row: Row| {
+        let extent_bytes = number("vg_extent_size", &row.vg_name, row.vg_extent_size)?;
+        Ok(Lvm2Vg { name: row.vg_name, uuid: row.vg_uuid, extent_bytes })
+    };
+    rows(json, |table: Table| table.vg)?.into_iter().map(read).collect()
+}
+
+/// Reads the report of [`lvs_command`].
+pub fn parse_lvs(json: &[u8]) -> Result<Vec<Lvm2Lv>, ReportError> {
+    #[derive(Deserialize)]
+    struct Table {
+        lv: Vec<Row>,
+    }
+    #[derive(Deserialize)]
+    struct Row {
+        vg_name: String,
+        lv_name: String,
+        lv_attr: String,
+        lv_size: String,
+        origin: String,
+        segtype: String,
+        seg_count: String,
+    }
+    let read = |row: Row| {
+        Ok(Lvm2Lv {
+            bytes: number("lv_size", &row.lv_name, row.lv_size)?,
+            segments: number("seg_count", &row.lv_name, row.seg_count)?,
+            vg: row.vg_name,
+            name: row.lv_name,
+            attr: row.lv_attr,
+            origin: row.origin,
+            segtype: row.segtype,
+        })
+    };
+    let lvs = rows(json, |table: Table| table.lv)?.into_iter().map(read);
+    let mut lvs = lvs.collect::<Result<Vec<_>, ReportError>>()?;
+    lvs.dedup_by(|second, first| (&first.vg, &first.name) == (&second.vg, &second.name));
+    Ok(lvs)
+}
+
+/// Reads the report of [`pvs_command`].
+pub fn parse_pvs(json: &[u8]) -> Result<Vec<Lvm2Pv>, ReportError> {
+    #[derive(Deserialize)]
+    struct Table {
+        pv: Vec<Row>,
+    }
+    #[derive(Deserialize)]
+    struct Row {
+        pv_name: String,
+        vg_name: String,
+        pv_size: String,
+        pv_missing: String,
+    }
+    let read = |row: Row| {
+        let bytes = number("pv_size", &row.pv_name, row.pv_size)?;
+        let missing = !row.pv_missing.is_empty();
+        Ok(Lvm2Pv { name: row.pv_name, vg: row.vg_name, bytes, missing })
+    };
+    rows(json, |table: Table| table.pv)?.into_iter().map(read).collect()
+}
+
+/// What is done with an LV.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lvm2Use {
+    /// It is a volume of the group.
+    Served(Name),
+    /// It is no volume by its nature: why.
+    NoVolume(String),
+    /// It is a volume, but cannot be served as it is: why, and what to do.
+    Unfit(String),
+}
+
+impl Lvm2Lv {
+    /// What is done with this LV.
+    pub fn usage(&self) -> Lvm2Use {
+        let letter = |at: usize| self.attr.chars().nth(at).unwrap_or('-');
+        let kind = letter(0);
+        let no_volume = |why: &str| Lvm2Use::NoVolume(why.to_owned());
+        if self.name.starts_with('[') {
+            return no_volume("it is internal to LVM");
+        }
+        if matches!(kind, 's' | 'S') || (kind == 'V' && !self.origin.is_empty()) {
+            return Lvm2Use::NoVolume(format!("it is a snapshot of {}", self.origin));
+        }
+        match kind {
+            't' | 'd' => return no_volume("it is a pool; the LVs in it are served"),
+            'C' if self.segtype.ends_with("-pool") => {
+                return no_volume("it is a cache pool; the LVs that it caches are served");
+            }
+            'T' | 'D' | 'e' | 'i' | 'I' | 'l' | 'p' => return no_volume("it is internal to LVM"),
+            _ => {}
+        }
+        let unfit = |why: String| Lvm2Use::Unfit(why);
+        if letter(1) == 'r' || letter(1) == 'R' {
+            unfit("is read-only; make it writable with lvchange -prw".to_owned())
+        } else if !matches!(letter(4), 'a' | 'X') {
+            unfit(format!("is not active; activate it with lvchange -ay {}/{}", self.vg, self.name))
+        } else {
+            match self.name.parse() {
+                Ok(name) => Lvm2Use::Served(name),
+                Err(_) => unfit("has a name with letters that vgship does not take".to_owned()),
+            }
+        }
+    }
+}
+
+/// The commands that make what a replica's VG lacks of the layout, or which of its LVs do not fit.
+///
+/// Unit: `extent_bytes`, bytes.
+pub fn missing(
+    lvs: &[Lvm2Lv],
+    vg: &str,
+    extent_bytes: u64,
+    layout: &Layout,
+    create: bool,
+) -> Result<Vec<Command>, Vec<VolumeProblem>> {
+    let (mut commands, mut problems) = (Vec::new(), Vec::new());
+    for wanted in &layout.volumes {
+        let name = wanted.name.as_str();
+        let mut problem = |why: String| problems.push(VolumeProblem::new(name, why));
+        match lvs.iter().find(|lv| lv.name == name).map(|lv| (lv, lv.usage())) {
+            Some((lv, Lvm2Use::Served(_))) => {
+                problems.extend(size_problem(name, lv.bytes, wanted.bytes));
+            }
+            Some((_, Lvm2Use::NoVolume(why))) => problem(format!("cannot be written: {why}")),
+            Some((_, Lvm2Use::Unfit(why))) => problem(why),
+            None if !wanted.bytes.is_multiple_of(extent_bytes.max(1)) => problem(format!(
+                "has {} bytes, which is no multiple of the {extent_bytes} that {vg} allocates by; \
+                 make a VG with a smaller extent (vgcreate -s)",
+                wanted.bytes
+            )),
+            None if create => commands.push(lvcreate_command(vg, &wanted.name, wanted.bytes)),
+            None => {
+                let command = lvcreate_command(vg, &wanted.name, wanted.bytes).join(" ");
+                problem(format!("is missing; make it with: {command}"));
+            }
+        }
+    }
+    if problems.is_empty() { Ok(commands) } else { Err(problems) }
+}
+
+#[cfg(test)]
+mod tests {
+    use vgship_base::extent::ExtentSize;
+    use vgship_base::layout::VolumeLayout;
+
+    use super::*;
+
+    const VGS: &[u8] = include_bytes!("fixtures/lvm2/vgs.json");
+    const LVS: &[u8] = include_bytes!("fixtures/lvm2/lvs.json");
+    const PVS: &[u8] = include_bytes!("fixtures/lvm2/pvs.json");
+
+    #[test]
+    fn groups_and_disks_are_read() {
+        let vgs = parse_vgs(VGS).unwrap();
+        let names: Vec<_> = vgs.iter().map(|vg| vg.name.as_str()).collect();
+        assert_eq!(names, ["datavg", "emptyvg", "sys-a"]);
+        assert_eq!(vgs[0].extent_bytes, 4 << 20);
+        let pvs = parse_pvs(PVS).unwrap();
+        let missing: Vec<_> = pvs.iter().filter(|pv| pv.missing).map(|pv| &pv.vg[..]).collect();
+        assert_eq!((pvs.len(), pvs[0].bytes, missing), (5, 53_684_994_048, vec!["lostvg"]));
+    }
+
+    #[test]
+    fn only_volumes_are_served_and_each_other_lv_says_why_not() {
+        let lvs = parse_lvs(LVS).unwrap();
+        let usage = |name: &str| lvs.iter().find(|lv| lv.name == name).unwrap().usage();
+        for name in ["dbdatalv", "dbloglv", "thinlv", "root"] {
+            assert_eq!(usage(name), Lvm2Use::Served(name.parse().unwrap()));
+        }
+        let why_not = |name| match usage(name) {
+            Lvm2Use::NoVolume(why) => why,
+            other => panic!("{name}: {other:?}"),
+        };
+        assert!(why_not("dbdatasnap").contains("snapshot of dbdatalv"));
+        assert!(why_not("thinsnap").contains("snapshot of thinlv"));
+        assert!(why_not("pool0").contains("pool"));
+        for name in ["[pool0_tdata]", "[pool0_tmeta]", "[lvol0_pmspare]"] {
+            assert!(why_not(name).contains("internal"), "{name}");
+        }
+        let Lvm2Use::Unfit(why) = usage("idlelv") else { panic!("an inactive LV is served") };
+        assert!(why.contains("lvchange -ay datavg/idlelv"), "{why}");
+    }
+
+    #[test]
+    fn an_empty_group_and_a_failed_command_have_no_lv() {
+        for json in ["fixtures/lvm2/lvs-empty.json", "fixtures/lvm2/no-such-vg.stdout"] {
+            let path =
+                std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/group").join(json);
+            assert_eq!(parse_lvs(&std::fs::read(path).unwrap()).unwrap(), []);
+        }
+    }
+
+    #[test]
+    fn a_report_of_another_shape_is_an_error() {
+        for json in ["", "{}", r#"{"report":[{"vg":[]}]}"#, r#"{"report":[{"lv":[{}]}]}"#] {
+            assert!(matches!(parse_lvs(json.as_bytes()), Err(ReportError::Json(_))), "{json}");
+        }
+        let broken = String::from_utf8(LVS.to_vec()).unwrap().replace("8589934592", "8.00g");
+        let error = parse_lvs(broken.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("dbdatalv") && error.contains("8.00g"), "{error}");
+    }
+
+    #[test]
+    fn commands_are_built_as_they_are_typed() {
+        let name = "dbdatalv".parse().unwrap();
+        assert_eq!(
+            lvcreate_command("datavg", &name, 8 << 30).join(" "),
+            "lvcreate --yes -n dbdatalv -L 8589934592b datavg"
+        );
+        assert_eq!(
+            lvs_command(Some("datavg")).join(" "),
+            "lvs --all --reportformat json --units b --nosuffix -o \
+             vg_name,lv_name,lv_attr,lv_size,origin,segtype,seg_count datavg"
+        );
+        assert!(vgs_command(None).last().unwrap().contains("vg_uuid"));
+        assert_eq!(pvs_command()[0], "pvs");
+    }
+
+    #[test]
+    fn a_replica_lacks_what_is_not_there_and_refuses_what_differs() {
+        let lvs = parse_lvs(LVS).unwrap();
+        let layout = |volumes: &[(&str, u64)]| Layout {
+            extent: ExtentSize::from_log2(16).unwrap(),
+            volumes: volumes
+                .iter()
+                .map(|&(name, bytes)| VolumeLayout {
+                    name: name.parse().unwrap(),
+                    bytes,
+                    masked: 0,
+                })
+                .collect(),
+        };
+        let wanted = layout(&[("dbloglv", 2 << 30), ("newlv", 8 << 20)]);
+        let made = missing(&lvs, "datavg", 4 << 20, &wanted, true).unwrap();
+        assert_eq!(made.len(), 1);
+        assert_eq!(made[0].join(" "), "lvcreate --yes -n newlv -L 8388608b datavg");
+        let problems = missing(&lvs, "datavg", 4 << 20, &wanted, false).unwrap_err();
+        assert!(problems[0].reason.contains("make it with: lvcreate"), "{problems:?}");
+        let wrong =
+            layout(&[("dbloglv", 1 << 30), ("odd", 512), ("pool0", 4 << 30), ("idlelv", 512)]);
+        let problems = missing(&lvs, "datavg", 4 << 20, &wrong, true).unwrap_err();
+        let texts = ["2147483648 bytes, its source", "vgcreate -s", "pool", "lvchange -ay"];
+        assert_eq!(problems.len(), texts.len());
+        for (problem, text) in problems.iter().zip(texts) {
+            assert!(problem.reason.contains(text), "{problem:?}");
+        }
+    }
+}
