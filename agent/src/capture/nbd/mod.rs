@@ -29,3 +29,9 @@ pub mod watch;
 pub mod socket;
 
 pub mod io;
+
+#[cfg(test)]
+mod testing;
+
+#[cfg(test)]
+mod tests;
