@@ -249,9 +249,9 @@ fn what_is_read_and_not_answered_is_bounded() {
     served.lv.hold(true);
     let mut client = served.open("g/lv");
     let count = 3 * REQUESTS_MAX as u64;
-    for cookie in 0..count {
-        client.write(cookie, HELD_OFFSET, &[1; 16]);
-    }
+    // In one piece: a socket has room for few small ones, and the server does not read them all.
+    let writes = (0..count).map(|cookie| Client::header(0, 1, cookie, HELD_OFFSET, 16));
+    client.send(&writes.map(|header| [header, vec![1; 16]].concat()).collect::<Vec<_>>().concat());
     served.lv.await_held(super::limits::THREADS_MAX);
     served.assert_alive();
     served.lv.hold(false);
