@@ -1,0 +1,186 @@
+//! The server: accepts clients, counts them, ends them. Decides nothing about what they ask.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::Shutdown;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::backend::Exports;
+use super::connection::serve;
+use super::limits::{CONNECTIONS_MAX, STOP_DEADLINE, STOP_GRACE};
+use super::socket::{Listener, Stream};
+use super::watch::{self, Watch};
+
+/// How long accepting pauses when the system has no room for another client. Unit: time.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A running server. Dropping it stops it.
+pub struct NbdServer {
+    shared: Arc<Shared>,
+    listeners: Vec<Arc<Listener>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    exports: Arc<dyn Exports>,
+    watch: Arc<Watch>,
+    stopping: AtomicBool,
+    clients: Mutex<Clients>,
+    gone: Condvar,
+}
+
+#[derive(Default)]
+struct Clients {
+    streams: HashMap<u64, Arc<Stream>>,
+    next: u64,
+}
+
+/// One client's place among all, given back when its last thread is done.
+struct Place {
+    shared: Arc<Shared>,
+    number: u64,
+}
+
+impl NbdServer {
+    /// Serves `exports` to whoever connects.
+    ///
+    /// # Errors
+    /// When the system can start no threads.
+    pub fn start(listeners: Vec<Listener>, exports: Arc<dyn Exports>) -> io::Result<NbdServer> {
+        let watch = Arc::new(Watch::default());
+        let shared = Arc::new(Shared {
+            exports,
+            watch: Arc::clone(&watch),
+            stopping: AtomicBool::new(false),
+            clients: Mutex::default(),
+            gone: Condvar::new(),
+        });
+        let listeners: Vec<_> = listeners.into_iter().map(Arc::new).collect();
+        let threads = vec![watch::start(&watch)?];
+        let mut server = NbdServer { shared, listeners, threads };
+        for listener in &server.listeners {
+            let (listener, shared) = (Arc::clone(listener), Arc::clone(&server.shared));
+            let accept = thread::Builder::new().name("nbd-accept".into());
+            server.threads.push(accept.spawn(move || accept_all(&listener, &shared))?);
+        }
+        Ok(server)
+    }
+
+    /// Where clients find it, in the order of the listeners.
+    pub fn places(&self) -> Vec<String> {
+        self.listeners.iter().map(|listener| listener.place()).collect()
+    }
+
+    /// How many clients there are now.
+    pub fn clients(&self) -> usize {
+        self.shared.clients().streams.len()
+    }
+
+    /// Ends all connections: what has begun is finished and answered, what has not is dropped.
+    /// Returns when all threads are done, or with a line in the log when calls into an export
+    /// have not returned after [`STOP_DEADLINE`].
+    pub fn shutdown(mut self) {
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        for listener in self.listeners.drain(..) {
+            listener.interrupt();
+        }
+        self.shared.end_all(Shutdown::Read);
+        if self.shared.wait_until_none(STOP_GRACE) > 0 {
+            self.shared.end_all(Shutdown::Both);
+            let left = self.shared.wait_until_none(STOP_DEADLINE);
+            if left > 0 {
+                tracing::warn!(
+                    left,
+                    "stopped the NBD server while calls of some clients have not returned"
+                );
+            }
+        }
+        self.shared.watch.stop();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join(); // a panic there was reported by the thread
+        }
+    }
+}
+
+impl Drop for NbdServer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn accept_all(listener: &Listener, shared: &Arc<Shared>) {
+    loop {
+        let accepted = listener.accept();
+        if shared.stopping.load(Ordering::SeqCst) {
+            return;
+        }
+        match accepted {
+            Ok(stream) => {
+                if let Err(error) = begin(shared, stream) {
+                    tracing::warn!(place = listener.place(), %error, "refused an NBD client");
+                }
+            }
+            Err(error) => {
+                tracing::warn!(place = listener.place(), %error, "cannot accept an NBD client");
+                thread::sleep(ACCEPT_PAUSE);
+            }
+        }
+    }
+}
+
+fn begin(shared: &Arc<Shared>, stream: Stream) -> io::Result<()> {
+    let stream = Arc::new(stream);
+    let mut clients = shared.clients();
+    if clients.streams.len() >= CONNECTIONS_MAX {
+        return Err(io::Error::other(format!("there are {CONNECTIONS_MAX} connections already")));
+    }
+    clients.next += 1;
+    let number = clients.next;
+    clients.streams.insert(number, Arc::clone(&stream));
+    drop(clients);
+    let place = Place { shared: Arc::clone(shared), number };
+    thread::Builder::new().name("nbd".into()).spawn(move || {
+        let shared = Arc::clone(&place.shared);
+        serve(stream, &*shared.exports, &shared.watch, place);
+    })?;
+    Ok(())
+}
+
+impl Shared {
+    fn clients(&self) -> MutexGuard<'_, Clients> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end_all(&self, how: Shutdown) {
+        self.clients().streams.values().for_each(|stream| stream.shutdown(how));
+    }
+
+    /// Waits until all clients are gone; how many are left.
+    fn wait_until_none(&self, at_most: Duration) -> usize {
+        let deadline = Instant::now() + at_most;
+        let mut clients = self.clients();
+        while !clients.streams.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let waited = self.gone.wait_timeout(clients, left);
+            clients = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        clients.streams.len()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.clients().streams.remove(&self.number);
+        self.shared.gone.notify_all();
+    }
+}
