@@ -1,2 +1,7 @@
 //! The vgship program: joins the command line with the parts behind it.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vgship::cli::main(&vgship::pipeline::Program)
+}

@@ -181,6 +181,10 @@ pub struct PeerStatus {
     pub since: Option<String>,
     /// Why it is not, or was not the last time.
     pub last_error: Option<String>,
+    /// Records sent to it or received from it since the agent started. Unit: bytes before
+    /// compression.
+    #[serde(default)]
+    pub sent_bytes: u64,
 }
 
 /// What the outbox holds.
@@ -236,6 +240,7 @@ pub(crate) mod tests {
                 address: Some("127.0.0.1:7300".into()),
                 since: Some("2026-02-03T04:05:06Z".into()),
                 last_error: None,
+                sent_bytes: 0,
             }],
             consistent: true,
             policy: Overflow::Map,

@@ -30,34 +30,7 @@ pub const EPOCH_DEFAULT: Period = Period(Duration::from_secs(1));
 pub const EPOCH_BOUNDS: [Period; 2] =
     [Period(Duration::from_millis(50)), Period(Duration::from_mins(1))];
 
-/// Which side of a group an agent is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Takes the applications' writes.
-    Source,
-    /// Follows the source.
-    Replica,
-}
-
-impl Role {
-    /// The side that stands opposite.
-    #[must_use]
-    pub const fn other(self) -> Role {
-        match self {
-            Role::Source => Role::Replica,
-            Role::Replica => Role::Source,
-        }
-    }
-
-    /// The word for it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Role::Source => "source",
-            Role::Replica => "replica",
-        }
-    }
-}
+pub use crate::wire::peers::Role;
 
 /// When an application's write is complete.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]

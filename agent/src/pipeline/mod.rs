@@ -1,1 +1,23 @@
+//! The running agent: which task owns which core, how groups and links start and stop.
 
+mod agent;
+
+mod control;
+
+mod exports;
+
+mod keys;
+
+mod links;
+
+mod parts;
+
+mod replica;
+
+mod source;
+
+mod status;
+
+mod view;
+
+pub use parts::Program;

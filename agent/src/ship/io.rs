@@ -2,11 +2,12 @@
 //! moves records to the spill and back. Decides nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use vgship_base::ids::ReplicaId;
+use vgship_base::record::Record;
 
 use super::flight::{Job, Purpose};
 use super::pieces::pieces;
@@ -45,17 +46,18 @@ pub enum LinkEnd {
     Receive(#[from] ReceiveError),
 }
 
-/// Carries one replica's link until it ends. The core was told of the link before, and is told of
+/// Carries one replica's link until it ends, counting in `sent` the records' bytes. The core was told of the link before, and is told of
 /// its end by the caller.
 pub async fn carry(
     tap: &Tap,
     id: ReplicaId,
+    sent: &AtomicU64,
     sender: &mut FrameSender,
     receiver: &mut FrameReceiver,
 ) -> LinkEnd {
     tokio::select! {
         end = hear(tap, id, receiver) => end,
-        end = send(tap, id, sender) => end,
+        end = send(tap, id, sent, sender) => end,
     }
 }
 
@@ -93,7 +95,7 @@ async fn hear(tap: &Tap, id: ReplicaId, receiver: &mut FrameReceiver) -> LinkEnd
     }
 }
 
-async fn send(tap: &Tap, id: ReplicaId, sender: &mut FrameSender) -> LinkEnd {
+async fn send(tap: &Tap, id: ReplicaId, sent: &AtomicU64, sender: &mut FrameSender) -> LinkEnd {
     loop {
         let batch = tap.core().replica_mut(id).batch();
         if batch.is_empty() {
@@ -106,6 +108,8 @@ async fn send(tap: &Tap, id: ReplicaId, sender: &mut FrameSender) -> LinkEnd {
         if let Err(error) = sender.send_batch(&batch).await {
             return LinkEnd::Send(error.into());
         }
+        let bytes: usize = batch.iter().map(Record::encoded_len).sum();
+        sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }
 

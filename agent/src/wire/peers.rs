@@ -48,12 +48,12 @@ pub const BOOK_MAX: u64 = 1 << 20;
 const VERSION: u32 = 1;
 
 /// What an agent is in a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Applications write here; it ships.
+    /// Takes the applications' writes.
     Source,
-    /// It receives.
+    /// Follows the source.
     Replica,
 }
 
@@ -64,6 +64,14 @@ impl Role {
         match self {
             Role::Source => Role::Replica,
             Role::Replica => Role::Source,
+        }
+    }
+
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Role::Source => "source",
+            Role::Replica => "replica",
         }
     }
 

@@ -1,0 +1,365 @@
+//! The agent of one home: its groups, its endpoint, its NBD server.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
+
+use vgship_base::ids::{GroupId, Name, PeerId};
+use vgship_base::io::Clock;
+
+use super::exports::Served;
+use super::links;
+use super::replica::ReplicaGroup;
+use super::source::SourceGroup;
+use crate::api::ControlError;
+use crate::capture::io::report;
+use crate::capture::nbd::io::NbdServer;
+use crate::capture::nbd::socket::Listener;
+use crate::home::{Config, GroupConfig, LockedHome};
+use crate::wire::batch::Compression;
+use crate::wire::io::{
+    Close, Config as EndpointConfig, Endpoint, Link, PairingHost, PeerBook, Tuning,
+    load_or_create_identity,
+};
+use crate::wire::peers::Role;
+
+/// How long a stop waits for connected replicas to take what is in the outbox.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// One group of an agent.
+#[derive(Clone)]
+pub(super) enum Group {
+    /// This agent is its source.
+    Source(Arc<SourceGroup>),
+    /// This agent is a replica of it.
+    Replica(Arc<ReplicaGroup>),
+    /// It could not be opened; the other groups go on.
+    Failed {
+        /// As configured.
+        config: Arc<GroupConfig>,
+        /// Why.
+        error: ControlError,
+    },
+}
+
+impl Group {
+    /// As configured.
+    pub(super) fn config(&self) -> &GroupConfig {
+        match self {
+            Group::Source(group) => &group.config,
+            Group::Replica(group) => &group.config,
+            Group::Failed { config, .. } => config,
+        }
+    }
+}
+
+/// What all tasks of an agent share.
+pub(super) struct Inner {
+    pub(super) home: LockedHome,
+    pub(super) config: Config,
+    pub(super) book: Arc<PeerBook>,
+    pub(super) peer_id: PeerId,
+    pub(super) clock: Clock,
+    pub(super) served: Arc<Served>,
+    endpoint: OnceLock<Endpoint>,
+    groups: RwLock<BTreeMap<Name, Group>>,
+    links: Mutex<BTreeMap<PeerId, Link>>,
+    callers: Mutex<BTreeSet<PeerId>>,
+}
+
+/// A running agent.
+pub(super) struct Agent {
+    pub(super) inner: Arc<Inner>,
+    nbd: NbdServer,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Inner").field("agent", &self.config.name).finish_non_exhaustive()
+    }
+}
+
+/// Tells joiners of groups.
+#[derive(Debug)]
+struct Host(std::sync::Weak<Inner>);
+
+impl PairingHost for Host {
+    fn layout(&self, group: GroupId) -> Option<Vec<u8>> {
+        match self.0.upgrade()?.group_by_id(group)? {
+            Group::Source(source) => Some(source.tap.core().layout().encode()),
+            _ => None,
+        }
+    }
+}
+
+impl Agent {
+    /// Opens every group and serves. Must be called inside a runtime.
+    pub(super) async fn start(home: LockedHome, config: Config) -> Result<Agent, ControlError> {
+        let failed = |error: &(dyn std::error::Error + 'static)| ControlError::from_error(error);
+        let identity =
+            Arc::new(load_or_create_identity(&home.identity()).map_err(|it| failed(&it))?);
+        let book = Arc::new(PeerBook::open(home.peers()).map_err(|it| failed(&it))?);
+        let served = Arc::new(Served::default());
+        let inner = Arc::new(Inner {
+            book: Arc::clone(&book),
+            peer_id: identity.id(),
+            clock: Clock::start(),
+            served: Arc::clone(&served),
+            endpoint: OnceLock::new(),
+            groups: RwLock::default(),
+            links: Mutex::default(),
+            callers: Mutex::default(),
+            home,
+            config,
+        });
+        let opening = Arc::clone(&inner);
+        tokio::task::spawn_blocking(move || opening.open_groups())
+            .await
+            .map_err(|error| failed(&error))??;
+        let (endpoint, from) = Endpoint::bind(EndpointConfig {
+            identity,
+            name: inner.config.name.clone(),
+            listen: inner.config.listen,
+            book: Arc::clone(&book),
+            host: Arc::new(Host(Arc::downgrade(&inner))),
+            compression: Compression::default(),
+            tuning: Tuning::default(),
+        })
+        .map_err(|it| failed(&it))?;
+        if inner.endpoint.set(endpoint).is_err() {
+            return Err(ControlError::failed("the agent was started twice"));
+        }
+        let mut listeners =
+            vec![Listener::unix(&inner.home.nbd_socket()).map_err(|it| failed(&it))?];
+        if let Some(address) = inner.config.nbd_tcp {
+            listeners.push(Listener::tcp(address).map_err(|it| failed(&it))?);
+        }
+        let nbd = NbdServer::start(listeners, served).map_err(|it| failed(&it))?;
+        tokio::spawn(links::arrivals(Arc::clone(&inner), from));
+        for group in inner.groups() {
+            if let Group::Replica(replica) = group {
+                tokio::spawn(replica.supervise());
+            }
+        }
+        for peer in book.peers() {
+            inner.call(peer.id);
+        }
+        Ok(Agent { inner, nbd })
+    }
+
+    /// Stops cleanly: clients end, replicas take what they can, everything is closed.
+    pub(super) async fn stop(self) {
+        let Agent { inner, nbd } = self;
+        let ended = tokio::task::spawn_blocking(move || nbd.shutdown()).await;
+        if ended.is_err() {
+            tracing::error!("the NBD server did not end cleanly");
+        }
+        for group in inner.groups() {
+            if let Group::Source(source) = group {
+                source.drain(DRAIN).await;
+            }
+        }
+        inner.endpoint().close(Close::Stopping).await;
+        let closing = Arc::clone(&inner);
+        let closed = tokio::task::spawn_blocking(move || closing.close_groups()).await;
+        if closed.is_err() {
+            tracing::error!("the groups did not close cleanly");
+        }
+    }
+}
+
+impl Inner {
+    /// The endpoint, which stands for as long as anyone can ask.
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        self.endpoint.get().expect("the endpoint is bound before any task asks for it")
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<Name, Group>> {
+        self.groups.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All groups, by name.
+    pub(super) fn groups(&self) -> Vec<Group> {
+        self.read().values().cloned().collect()
+    }
+
+    /// The group of a name.
+    pub(super) fn group(&self, name: &Name) -> Result<Group, ControlError> {
+        let groups = self.read();
+        groups.get(name).cloned().ok_or_else(|| {
+            let known: Vec<&str> = groups.keys().map(Name::as_str).collect();
+            let hint = match known.is_empty() {
+                true => "this agent has no groups yet: add one with vgship group add".to_owned(),
+                false => format!("its groups are: {}", known.join(", ")),
+            };
+            ControlError::refused(format!("this agent has no group {name}")).hint(hint)
+        })
+    }
+
+    /// The group of an id.
+    pub(super) fn group_by_id(&self, id: GroupId) -> Option<Group> {
+        self.read().values().find(|group| group.config().id == id).cloned()
+    }
+
+    fn put(&self, group: Group) {
+        let name = group.config().name.clone();
+        self.groups.write().unwrap_or_else(PoisonError::into_inner).insert(name, group);
+    }
+
+    fn open_groups(&self) -> Result<(), ControlError> {
+        for config in self.home.load_groups()? {
+            let name = config.name.clone();
+            let opened = match config.role {
+                Role::Source => self.open_source(config.clone()).map(drop),
+                Role::Replica => self.open_replica(config.clone()).map(drop),
+            };
+            if let Err(error) = opened {
+                tracing::error!(group = %name, %error, "a group cannot be opened");
+                self.put(Group::Failed { config: Arc::new(config), error });
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a group of which this agent is the source, and serves its LVs.
+    pub(super) fn open_source(
+        &self,
+        config: GroupConfig,
+    ) -> Result<Arc<SourceGroup>, ControlError> {
+        let peers: Vec<(PeerId, String)> = self
+            .book
+            .peers()
+            .into_iter()
+            .filter(|peer| self.book.allows(peer.id, config.id, Role::Replica))
+            .map(|peer| (peer.id, peer.name.to_string()))
+            .collect();
+        let source = Arc::new(SourceGroup::start(&self.home, config, self.clock, &peers)?);
+        self.served.add(source.config.name.as_str(), &source.tap);
+        self.put(Group::Source(Arc::clone(&source)));
+        Ok(source)
+    }
+
+    /// Opens a group of which this agent is a replica.
+    pub(super) fn open_replica(
+        &self,
+        config: GroupConfig,
+    ) -> Result<Arc<ReplicaGroup>, ControlError> {
+        let peer = config.peer.ok_or_else(|| {
+            ControlError::failed("the group is a replica and has no source")
+                .hint("pair it again with a token of its source")
+        })?;
+        let name = self.book.peer(peer).map_or_else(|| peer.to_string(), |it| it.name.to_string());
+        let replica = Arc::new(ReplicaGroup::start(&self.home, config, peer, &name)?);
+        self.put(Group::Replica(Arc::clone(&replica)));
+        Ok(replica)
+    }
+
+    /// A peer was paired as a replica of a group of ours.
+    pub(super) fn take_replica(
+        &self,
+        group: GroupId,
+        peer: PeerId,
+        name: &str,
+    ) -> Result<(), ControlError> {
+        match self.group_by_id(group) {
+            Some(Group::Source(source)) => source.add_replica(peer, name),
+            _ => Err(ControlError::failed(format!("group {group} is not served here"))),
+        }
+    }
+
+    /// Begins to follow a source: by the link that stands, and by calling it.
+    pub(super) fn begin_replica(self: &Arc<Self>, replica: &Arc<ReplicaGroup>) {
+        tokio::spawn(Arc::clone(replica).supervise());
+        let link = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let link = link.get(&replica.peer).filter(|link| link.stands()).cloned();
+        match link {
+            Some(link) => links::follow(self, replica, &link),
+            None => self.call(replica.peer),
+        }
+    }
+
+    /// A link to a peer came to stand.
+    pub(super) fn link_stands(&self, link: &Link) {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.insert(link.peer(), link.clone());
+    }
+
+    /// Calls a peer from now on, if it has an address and is not called yet.
+    pub(super) fn call(self: &Arc<Self>, peer: PeerId) {
+        let known = self.book.peer(peer).is_some_and(|known| known.address.is_some());
+        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        if known && callers.insert(peer) {
+            let agent = Arc::clone(self);
+            tokio::spawn(async move {
+                links::call(Arc::clone(&agent), peer).await;
+                agent.callers.lock().unwrap_or_else(PoisonError::into_inner).remove(&peer);
+            });
+        }
+    }
+
+    /// A peer could not be reached: every group that it is part of shows why.
+    pub(super) fn unreachable(&self, peer: PeerId, why: &str) {
+        for group in self.groups() {
+            match group {
+                Group::Replica(replica) if replica.peer == peer => replica.view.lost(why),
+                Group::Source(source) => {
+                    let known = source.tap.core().find(peer);
+                    let links = source.links();
+                    let place = links.iter().find(|(id, _)| Some(*id) == known);
+                    if let Some((_, place)) = place.filter(|(_, place)| !place.view.is_connected())
+                    {
+                        place.view.lost(why);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn close_groups(&self) {
+        for group in self.groups() {
+            match group {
+                Group::Source(source) => source.close(),
+                Group::Replica(replica) => replica.close(),
+                Group::Failed { .. } => {}
+            }
+        }
+    }
+
+    /// Where peers reach this agent, best first. Listening everywhere, it names the address that
+    /// the system would use towards other hosts, and loopback for an agent on the same host.
+    pub(super) fn addresses(&self) -> Result<Vec<SocketAddr>, ControlError> {
+        let bound = self.endpoint().local_addr().map_err(|error| {
+            ControlError::failed(format!("the agent's socket has no address: {error}"))
+        })?;
+        Ok(reachable(bound))
+    }
+}
+
+/// Addresses under which a socket that is bound to `bound` can be reached.
+pub(super) fn reachable(bound: SocketAddr) -> Vec<SocketAddr> {
+    if !bound.ip().is_unspecified() {
+        return vec![bound];
+    }
+    let loopback = match bound {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, bound.port())),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::LOCALHOST, bound.port())),
+    };
+    let mut found = Vec::new();
+    match outward(bound) {
+        Ok(address) if !address.ip().is_loopback() => found.push(address),
+        Ok(_) => {}
+        Err(error) => tracing::debug!(error = %report(&error), "no address towards other hosts"),
+    }
+    found.push(loopback);
+    found
+}
+
+/// The address that the system would use towards other hosts. Nothing is sent: connecting a UDP
+/// socket only chooses a route. The far address is of the block kept for documentation (RFC 5737).
+fn outward(bound: SocketAddr) -> std::io::Result<SocketAddr> {
+    let socket = UdpSocket::bind((bound.ip(), 0))?;
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+    Ok(SocketAddr::new(socket.local_addr()?.ip(), bound.port()))
+}

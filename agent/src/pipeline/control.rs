@@ -1,0 +1,278 @@
+//! What commands ask of the running agent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use vgship_base::ids::{Name, Seq};
+use vgship_base::layout::Layout;
+
+use super::agent::{Group, Inner};
+use super::status::group_status;
+use crate::api::ControlError;
+use crate::api::control::{
+    Answer, Control, Done, GroupSummary, Groups, Invitation, InviteRequest, JoinRequest, Joined,
+    Pairing, Pairings, Revoked, WaitFor,
+};
+use crate::api::status::{State, Status};
+use crate::group::open_replica;
+use crate::home::{self, GroupSpec};
+use crate::wire::io::PeerBook;
+use crate::wire::peers::Role;
+use crate::wire::token::Token;
+
+/// How often a waiting command looks.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The running agent behind the interface.
+pub(super) struct Controlled(pub(super) Arc<Inner>);
+
+impl Control for Controlled {
+    fn status(&self) -> Answer<'_, Status> {
+        Box::pin(async { Ok(self.0.status()) })
+    }
+
+    fn group_list(&self) -> Answer<'_, Groups> {
+        let groups = self.0.groups();
+        let groups = groups.iter().map(|group| GroupSummary::from(group.config())).collect();
+        Box::pin(async { Ok(Groups { groups }) })
+    }
+
+    fn group_add(&self, spec: GroupSpec) -> Answer<'_, GroupSummary> {
+        let agent = Arc::clone(&self.0);
+        blocking(move || {
+            check_volumes(&spec)?;
+            let config = agent.home.add_group(spec)?;
+            let source = agent.open_source(config)?;
+            Ok(GroupSummary::from(&source.config))
+        })
+    }
+
+    fn pause(&self, group: Name) -> Answer<'_, Done> {
+        Box::pin(async move { self.set_paused(&group, true) })
+    }
+
+    fn resume(&self, group: Name) -> Answer<'_, Done> {
+        Box::pin(async move { self.set_paused(&group, false) })
+    }
+
+    fn wait(&self, group: Name, what: WaitFor) -> Answer<'_, Done> {
+        Box::pin(async move {
+            let found = self.0.group(&group)?;
+            let target = match &found {
+                Group::Source(source) => source.tap.core().issued(),
+                _ => Seq::ZERO,
+            };
+            while !holds(&found, what, target)? {
+                tokio::time::sleep(LOOK).await;
+            }
+            Ok(Done { group: group.to_string(), done: what.as_str().to_owned() })
+        })
+    }
+
+    fn pair_invite(&self, request: InviteRequest) -> Answer<'_, Invitation> {
+        Box::pin(async move {
+            let group = self.0.group(&request.group)?;
+            invitable(&group.config().name, group.config().role, request.role)?;
+            let addresses = self.0.addresses()?;
+            invite(&self.0.book, self.0.peer_id, addresses, &request, group.config().id)
+        })
+    }
+
+    fn pair_join(&self, request: JoinRequest) -> Answer<'_, Joined> {
+        Box::pin(self.join(request))
+    }
+
+    fn pair_list(&self) -> Answer<'_, Pairings> {
+        Box::pin(async { Ok(pairings(&self.0.book)) })
+    }
+
+    fn pair_revoke(&self, peer: String) -> Answer<'_, Revoked> {
+        Box::pin(async move { revoke(&self.0.book, &peer) })
+    }
+}
+
+fn blocking<'a, T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ControlError> + Send + 'static,
+) -> Answer<'a, T> {
+    Box::pin(async move {
+        let done = tokio::task::spawn_blocking(work).await;
+        done.map_err(|error| ControlError::failed(format!("the agent failed: {error}")))?
+    })
+}
+
+/// Whether a new group's volumes can be served, before anything is stored.
+fn check_volumes(spec: &GroupSpec) -> Result<(), ControlError> {
+    super::parts::check_volumes(&spec.volumes).map(drop)
+}
+
+fn holds(group: &Group, what: WaitFor, target: Seq) -> Result<bool, ControlError> {
+    let status = group_status(group);
+    if status.peers.is_empty() {
+        return Err(ControlError::refused(format!("group {} has no replica", status.name))
+            .hint("make a token with vgship pair invite and join with it at the replica"));
+    }
+    if status.state == State::Diverged {
+        let why = status.reason.unwrap_or_default();
+        return Err(ControlError::refused(format!("group {} diverged: {why}", status.name)));
+    }
+    let connected = status.peers.iter().all(|peer| peer.connected);
+    let reached = |seq: u64| match group {
+        Group::Source(_) => seq >= target.0 && status.consistent,
+        _ => connected && status.consistent && seq == status.seq.issued,
+    };
+    Ok(match what {
+        WaitFor::Connected => connected,
+        WaitFor::InSync => status.state == State::InSync,
+        WaitFor::Durable => reached(status.seq.durable),
+        WaitFor::Applied => reached(status.seq.applied),
+    })
+}
+
+impl Controlled {
+    fn set_paused(&self, name: &Name, paused: bool) -> Result<Done, ControlError> {
+        match self.0.group(name)? {
+            Group::Source(source) => source.pause(paused),
+            Group::Replica(replica) => replica.pause(paused),
+            Group::Failed { error, .. } => return Err(error),
+        }
+        let done = if paused { "paused" } else { "resumed" };
+        tracing::info!(group = %name, done, "by an operator");
+        Ok(Done { group: name.to_string(), done: done.to_owned() })
+    }
+
+    async fn join(&self, request: JoinRequest) -> Result<Joined, ControlError> {
+        let failed = |error: &(dyn std::error::Error + 'static)| ControlError::from_error(error);
+        let now = u64::try_from(Timestamp::now().as_second()).unwrap_or(0);
+        let token = Token::decode(&request.token, now)
+            .map_err(|it| ControlError { kind: crate::api::ErrorKind::Usage, ..failed(&it) })?;
+        if token.role != Role::Replica {
+            return Err(ControlError::refused("this version joins as a replica only").hint(
+                "make the token at the source: vgship pair invite --group G --role replica",
+            ));
+        }
+        let local = match &request.group {
+            Some(text) => {
+                text.parse().map_err(|it: vgship_base::ids::NameError| ControlError::usage(it))?
+            }
+            None => token.group.clone(),
+        };
+        if self.0.group(&local).is_ok() {
+            return Err(ControlError::refused(format!("this agent has a group {local} already"))
+                .hint("choose another name here: --group NAME"));
+        }
+        let volumes = request.volumes.ok_or_else(|| {
+            ControlError::usage("a replica needs --volumes: where its volumes are or shall be made")
+        })?;
+        let spec = volumes.parse().map_err(|it| failed(&it))?;
+        let joined = self.0.endpoint().join(&token, local.clone(), None, None).await;
+        let granted = joined.map_err(|it| failed(&it))?;
+        let offer = granted.offer.ok_or_else(|| {
+            ControlError::failed("the source did not say what the group consists of")
+        })?;
+        let layout = Layout::decode(&offer.layout).map_err(|it| failed(&it))?;
+        let mut config =
+            GroupSpec::new(local.clone(), volumes).into_config(granted.group, Role::Replica);
+        config.extent = home::Size(vgship_base::units::ByteLen(layout.extent.bytes()));
+        config.peer = Some(token.inviter);
+        let agent = Arc::clone(&self.0);
+        let bytes = offer.layout;
+        let replica = blocking(move || {
+            open_replica(&spec, &layout, true).map_err(|it| {
+                ControlError::from_error(&it).hint(
+                    "nothing was created or changed for this group; mend that and join with a new token",
+                )
+            })?;
+            let group = agent.home.create_group(&config)?;
+            home::io::replace(&group.layout(), &bytes, 0o644)?;
+            agent.open_replica(config)
+        })
+        .await?;
+        self.0.begin_replica(&replica);
+        Ok(Joined {
+            group: local.to_string(),
+            role: Role::Replica,
+            peer: granted.name.to_string(),
+            peer_id: token.inviter.to_string(),
+        })
+    }
+}
+
+/// Whether a token for this role can be made here.
+pub(super) fn invitable(group: &Name, ours: Role, theirs: Role) -> Result<(), ControlError> {
+    match (ours, theirs) {
+        (Role::Source, Role::Replica) => Ok(()),
+        (Role::Source, Role::Source) => Err(ControlError::refused(format!(
+            "group {group} has its source here; a peer can only be its replica"
+        ))
+        .hint("use --role replica")),
+        (Role::Replica, _) => Err(ControlError::refused(format!(
+            "group {group} is a replica here: tokens are made at its source"
+        ))
+        .hint("run vgship pair invite there")),
+    }
+}
+
+/// Opens an invite and shows its token.
+pub(super) fn invite(
+    book: &PeerBook,
+    us: vgship_base::ids::PeerId,
+    addresses: Vec<std::net::SocketAddr>,
+    request: &InviteRequest,
+    id: vgship_base::ids::GroupId,
+) -> Result<Invitation, ControlError> {
+    let group = (request.group.clone(), Some(id));
+    let token = book
+        .invite(us, addresses, group, request.role, request.expires.0)
+        .map_err(|it| ControlError::from_error(&it))?;
+    Ok(Invitation {
+        token: token.encode(),
+        group: request.group.to_string(),
+        role: request.role,
+        expires: rfc3339(token.expires),
+    })
+}
+
+fn rfc3339(seconds: u64) -> String {
+    let at = i64::try_from(seconds).ok().and_then(|at| Timestamp::from_second(at).ok());
+    at.map_or_else(|| seconds.to_string(), |at| at.to_string())
+}
+
+/// Who may do what.
+pub(super) fn pairings(book: &PeerBook) -> Pairings {
+    let mut pairs = Vec::new();
+    for peer in book.peers() {
+        for grant in &peer.grants {
+            pairs.push(Pairing {
+                peer_id: peer.id.to_string(),
+                peer: peer.name.to_string(),
+                group: grant.name.to_string(),
+                role: grant.role,
+                address: peer.address.map(|address| address.to_string()),
+                since: Some(rfc3339(peer.since)),
+            });
+        }
+    }
+    Pairings { pairs }
+}
+
+/// Takes away all that a peer may do. The beginning of an id is enough when only one fits.
+pub(super) fn revoke(book: &PeerBook, who: &str) -> Result<Revoked, ControlError> {
+    let fits = |peer: &crate::wire::peers::Peer| {
+        peer.name.as_str() == who || (who.len() >= 4 && peer.id.to_string().starts_with(who))
+    };
+    let found: Vec<_> = book.peers().into_iter().filter(fits).collect();
+    let [peer] = found.as_slice() else {
+        let many = if found.is_empty() { "no peer" } else { "more than one peer" };
+        return Err(ControlError::refused(format!(
+            "{many} is called {who} or has an id like that"
+        ))
+        .hint("vgship pair list shows them"));
+    };
+    book.revoke(&peer.id.to_string()).map_err(|it| ControlError::from_error(&it))?;
+    Ok(Revoked {
+        peer: peer.name.to_string(),
+        peer_id: peer.id.to_string(),
+        groups: peer.grants.iter().map(|grant| grant.name.to_string()).collect(),
+    })
+}

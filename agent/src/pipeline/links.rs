@@ -1,0 +1,101 @@
+//! Links to peers: who calls whom, and which streams run over a link.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use vgship_base::ids::PeerId;
+
+use super::agent::{Group, Inner};
+use super::replica::ReplicaGroup;
+use crate::capture::io::report;
+use crate::wire::hello::Refusal;
+use crate::wire::io::{Arrival, Arrivals, Link};
+use crate::wire::retry::Backoff;
+
+/// Takes what comes in until the endpoint is closed.
+pub(super) async fn arrivals(agent: Arc<Inner>, mut from: Arrivals) {
+    while let Some(arrival) = from.next().await {
+        match arrival {
+            Arrival::Link(link) => {
+                tokio::spawn(run(Arc::clone(&agent), link));
+            }
+            Arrival::Paired(paired) => {
+                tracing::info!(peer = %paired.peer.name, group = %paired.name, "paired");
+                let agent = Arc::clone(&agent);
+                let added = tokio::task::spawn_blocking(move || {
+                    agent.take_replica(paired.group, paired.peer.id, paired.peer.name.as_str())
+                });
+                if let Ok(Err(error)) = added.await {
+                    tracing::error!(%error, "a paired replica cannot be served");
+                }
+            }
+        }
+    }
+}
+
+/// Opens a replica's stream over a link, if the link leads to its source.
+pub(super) fn follow(agent: &Arc<Inner>, replica: &Arc<ReplicaGroup>, link: &Link) {
+    if replica.peer == link.peer() {
+        let (agent, replica, link) = (Arc::clone(agent), Arc::clone(replica), link.clone());
+        tokio::spawn(async move { replica.follow(&link, &agent.config.name).await });
+    }
+}
+
+/// Calls a peer again and again, for as long as it is in the book with an address.
+pub(super) async fn call(agent: Arc<Inner>, peer: PeerId) {
+    let mut retry = Backoff::new(u64::from_be_bytes([
+        peer.0[0], peer.0[1], peer.0[2], peer.0[3], peer.0[4], peer.0[5], peer.0[6], peer.0[7],
+    ]));
+    while let Some(address) = agent.book.peer(peer).and_then(|known| known.address) {
+        let ended = match agent.endpoint().connect(address, peer).await {
+            Ok(link) => {
+                let since = Instant::now();
+                run(Arc::clone(&agent), link.clone()).await;
+                link.closed().await.ended(since.elapsed())
+            }
+            Err(error) => {
+                agent.unreachable(peer, &report(&error));
+                error.ended()
+            }
+        };
+        tokio::time::sleep(retry.after(ended)).await;
+    }
+}
+
+/// Runs all streams of a link until it ends: those of groups that this agent follows are opened
+/// from here, the others come in.
+async fn run(agent: Arc<Inner>, link: Link) {
+    agent.link_stands(&link);
+    for group in agent.groups() {
+        if let Group::Replica(replica) = group {
+            follow(&agent, &replica, &link);
+        }
+    }
+    while let Ok(knock) = link.accept().await {
+        let (agent, link) = (Arc::clone(&agent), link.clone());
+        tokio::spawn(async move {
+            let greeting = match knock.hear().await {
+                Ok(greeting) => greeting,
+                Err(error) => {
+                    tracing::debug!(error = %report(&error), "a stream did not come about");
+                    return;
+                }
+            };
+            match agent.group_by_id(greeting.hello().group) {
+                Some(Group::Source(source)) => {
+                    source.serve_link(&link, greeting, &agent.config.name).await;
+                }
+                Some(Group::Replica(_)) => {
+                    // The refusal may not reach the peer; it asks again.
+                    let _ = greeting.refuse(Refusal::Role, "both sides are replicas").await;
+                }
+                Some(Group::Failed { .. }) => {
+                    let _ = greeting.refuse(Refusal::Unavailable, "the group is not open").await;
+                }
+                None => {
+                    let _ = greeting.refuse(Refusal::NotAllowed, "").await;
+                }
+            }
+        });
+    }
+}

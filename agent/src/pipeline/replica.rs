@@ -1,0 +1,373 @@
+//! A group of which this agent is a replica: its engine, which is opened again when it fails, and
+//! the streams that feed it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc};
+use vgship_base::ids::{Name, PeerId};
+use vgship_base::layout::Layout;
+use vgship_base::record::Hash;
+use vgship_snapshot::seal::DataKey;
+
+use super::keys::data_key;
+use super::source::real_folder;
+use super::view::PeerView;
+use crate::api::ControlError;
+use crate::apply::applier::Answer as Judged;
+use crate::capture::io::report;
+use crate::group::open_replica;
+use crate::home::{GroupConfig, GroupHome, Home};
+use crate::receive::io::{Engine, Greeting, Intake, Parts, View};
+use crate::wire::frame::{Ack, Answer, Bye, Frame};
+use crate::wire::hello::{Hello, Refusal};
+use crate::wire::io::{FrameReceiver, FrameSender, HelloError, Link, Opened};
+use crate::wire::peers::Role;
+use crate::wire::retry::{Backoff, Ended};
+
+/// Answers that may wait for the link. More than a source has offers in flight in batches.
+const ANSWERS: usize = 1024;
+
+/// Threads that judge and write.
+const WORKERS: usize = 2;
+
+/// How often the supervisor looks at the engine.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// A replica at work.
+pub(super) struct ReplicaGroup {
+    pub(super) config: GroupConfig,
+    pub(super) layout: Arc<Layout>,
+    pub(super) layout_hash: Hash,
+    pub(super) peer: PeerId,
+    pub(super) view: PeerView,
+    pub(super) paused: AtomicBool,
+    pub(super) received_bytes: AtomicU64,
+    group_home: GroupHome,
+    key: DataKey,
+    engine: Mutex<Engined>,
+    links: AtomicU64,
+    stopping: AtomicBool,
+    changed: Notify,
+}
+
+enum Engined {
+    Working(Engine),
+    Failed { why: String, retry: Backoff, since: Instant, wait: Duration },
+    Stopped,
+}
+
+impl ReplicaGroup {
+    /// Opens a replica. One whose volumes or journal cannot be opened is kept and tried again.
+    pub(super) fn start(
+        home: &Home,
+        config: GroupConfig,
+        peer: PeerId,
+        peer_name: &str,
+    ) -> Result<ReplicaGroup, ControlError> {
+        let group_home = home.group(&config.name);
+        let key =
+            data_key(home, &group_home, config.id).map_err(|it| ControlError::from_error(&it))?;
+        let path = group_home.layout();
+        let bytes = std::fs::read(&path).map_err(|error| {
+            ControlError::failed(format!("cannot read {}: {error}", path.display()))
+        })?;
+        let layout = Layout::decode(&bytes).map_err(|it| {
+            ControlError::failed(format!("the layout in {} is damaged: {it}", path.display()))
+        })?;
+        let group = ReplicaGroup {
+            config,
+            layout_hash: *blake3::hash(&bytes).as_bytes(),
+            layout: Arc::new(layout),
+            peer,
+            view: PeerView::new(peer_name.to_owned()),
+            paused: AtomicBool::new(false),
+            received_bytes: AtomicU64::new(0),
+            group_home,
+            key,
+            engine: Mutex::new(Engined::Stopped),
+            links: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
+            changed: Notify::new(),
+        };
+        let engine = match group.open() {
+            Ok(engine) => Engined::Working(engine),
+            Err(why) => group.failed(why, Backoff::new(seed(&group.config))),
+        };
+        *group.engine() = engine;
+        Ok(group)
+    }
+
+    fn engine(&self) -> MutexGuard<'_, Engined> {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self) -> Result<Engine, String> {
+        let text = |error: &dyn std::error::Error| report(error);
+        let spec = self.config.volumes.parse().map_err(|it| text(&it))?;
+        let volumes = open_replica(&spec, &self.layout, false).map_err(|it| text(&it))?;
+        let folder = real_folder(&self.group_home, "replica").map_err(|it| text(&it))?;
+        let journal = real_folder(&self.group_home, "journal").map_err(|it| text(&it))?;
+        let parts = Parts {
+            group: self.config.id,
+            layout: Arc::clone(&self.layout),
+            volumes,
+            folder: Arc::new(folder),
+            journal: Arc::new(journal),
+            key: self.key.clone(),
+        };
+        Engine::open(parts, WORKERS).map_err(|it| text(&it))
+    }
+
+    fn failed(&self, why: String, mut retry: Backoff) -> Engined {
+        let wait = retry.after(Ended::Unreachable).max(Duration::from_secs(1));
+        tracing::error!(group = %self.config.name, reason = why, retry_in = ?wait,
+            "the replica cannot work");
+        Engined::Failed { why, retry, since: Instant::now(), wait }
+    }
+
+    /// Opens the engine again whenever it has failed, until the group is closed.
+    pub(super) async fn supervise(self: Arc<Self>) {
+        while !self.stopping.load(Ordering::SeqCst) {
+            tokio::time::sleep(LOOK).await;
+            let this = Arc::clone(&self);
+            // Opening replays the journal, which takes as long as it takes.
+            let _ = tokio::task::spawn_blocking(move || this.look()).await;
+        }
+    }
+
+    fn look(&self) {
+        let mut engine = self.engine();
+        let failed = match &mut *engine {
+            Engined::Working(working) => working.view().fault,
+            Engined::Failed { since, wait, .. } if since.elapsed() >= *wait => None,
+            Engined::Failed { .. } | Engined::Stopped => return,
+        };
+        match (std::mem::replace(&mut *engine, Engined::Stopped), failed) {
+            (Engined::Working(working), Some(why)) => {
+                working.stop();
+                *engine = self.failed(why, Backoff::new(seed(&self.config)));
+            }
+            (Engined::Failed { retry, .. }, _) => {
+                *engine = match self.open() {
+                    Ok(working) => {
+                        tracing::info!(group = %self.config.name, "the replica works again");
+                        Engined::Working(working)
+                    }
+                    Err(why) => self.failed(why, retry),
+                };
+                self.changed.notify_waiters();
+            }
+            (other, _) => *engine = other,
+        }
+    }
+
+    /// What the engine shows, or why there is none.
+    pub(super) fn look_at(&self) -> Result<View, String> {
+        match &*self.engine() {
+            Engined::Working(engine) => Ok(engine.view()),
+            Engined::Failed { why, .. } => Err(why.clone()),
+            Engined::Stopped => Err("stopped".into()),
+        }
+    }
+
+    /// Stops or restarts receiving.
+    pub(super) fn pause(&self, paused: bool) {
+        self.paused.store(paused, Ordering::SeqCst);
+        self.changed.notify_waiters();
+    }
+
+    /// Feeds the engine from a link for as long as it stands.
+    pub(super) async fn follow(&self, link: &Link, name: &Name) {
+        let mut retry = Backoff::new(seed(&self.config));
+        while link.stands() && !self.stopping.load(Ordering::SeqCst) {
+            if self.paused.load(Ordering::SeqCst) {
+                let _ = tokio::time::timeout(LOOK, self.changed.notified()).await;
+                continue;
+            }
+            let since = Instant::now();
+            let ended = match self.session(link, name).await {
+                Ok(()) => Ended::LostAfter(since.elapsed()),
+                Err(Trouble::Refused(refusal, text)) => {
+                    let passes = refusal.passes();
+                    match refusal {
+                        Refusal::Diverged => self.view.diverged(&text),
+                        _ => self.view.lost(&text),
+                    }
+                    if passes { Ended::Unreachable } else { Ended::Refused }
+                }
+                Err(Trouble::Lost(why)) => {
+                    self.view.lost(&why);
+                    Ended::LostAfter(since.elapsed())
+                }
+            };
+            let wait = retry.after(ended);
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                _ = link.closed() => {}
+                () = self.changed.notified() => {}
+            }
+        }
+        if !link.stands() {
+            self.view.lost("the link to the peer ended");
+        }
+    }
+
+    async fn session(&self, link: &Link, name: &Name) -> Result<(), Trouble> {
+        let number = self.links.fetch_add(1, Ordering::SeqCst) + 1;
+        let (answers, judged) = mpsc::channel(ANSWERS);
+        let (intake, progress, refused) = match &*self.engine() {
+            Engined::Working(engine) => {
+                let intake = engine.intake().ok_or_else(|| Trouble::Lost("stopped".into()))?;
+                (intake, engine.progress(), engine.refused())
+            }
+            Engined::Failed { why, .. } => return Err(Trouble::Lost(why.clone())),
+            Engined::Stopped => return Err(Trouble::Lost("stopped".into())),
+        };
+        let begun = tokio::task::block_in_place(|| intake.link(number, answers));
+        let stopped = || Trouble::Lost("the replica's engine has stopped".into());
+        let greeting = begun.map_err(|_| stopped())?.await.map_err(|_| stopped())?;
+        let opened = link.open(&self.hello(&greeting, name)).await?;
+        let Opened { theirs, mut sender, receiver, .. } = opened;
+        if theirs.role != Role::Source {
+            return Err(Trouble::Lost("the peer is no source of this group".into()));
+        }
+        self.view.connected(link.remote_address());
+        let ended = tokio::select! {
+            ended = self.hear(receiver, &intake, number) => ended,
+            ended = speak(&mut sender, progress, judged, refused, number) => ended,
+            ended = link.closed() => Err(Trouble::Lost(report(&ended))),
+            () = self.until_paused() => Err(Trouble::Lost("paused".into())),
+        };
+        if ended.is_err() {
+            let bye = Frame::Bye { code: Bye::Paused, text: "the replica leaves".into() };
+            // The peer finds out by itself if this does not reach it.
+            let _ = tokio::time::timeout(LOOK, sender.send(&bye)).await;
+        }
+        ended
+    }
+
+    fn hello(&self, greeting: &Greeting, name: &Name) -> Hello {
+        let Greeting { durable, applied, damaged } = *greeting;
+        Hello {
+            group: self.config.id,
+            role: Role::Replica,
+            consistent: durable.consistent(),
+            damaged,
+            fresh: durable.generation.is_none(),
+            generation: durable.generation.unwrap_or_default(),
+            start: durable.seq.start(),
+            durable: durable.seq,
+            applied: applied.seq,
+            layout: self.layout_hash,
+            name: name.clone(),
+        }
+    }
+
+    async fn hear(
+        &self,
+        mut receiver: FrameReceiver,
+        intake: &Intake,
+        number: u64,
+    ) -> Result<(), Trouble> {
+        loop {
+            let frame = receiver.next().await.map_err(|error| Trouble::Lost(report(&error)))?;
+            match frame {
+                Some(Frame::Batch(records)) => {
+                    let bytes: usize = records.iter().map(|record| record.encoded_len()).sum();
+                    self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+                    let taken = tokio::task::block_in_place(|| intake.batch(number, records));
+                    taken.map_err(|error| Trouble::Lost(report(&error)))?;
+                }
+                Some(Frame::Ping(_) | Frame::Pong(_)) => {}
+                Some(Frame::Bye { text, .. }) => return Err(Trouble::Lost(text)),
+                Some(Frame::Ack(_) | Frame::Answers(_)) => {
+                    return Err(Trouble::Lost("the peer sent what only a replica sends".into()));
+                }
+                None => return Err(Trouble::Lost("the source ended the stream".into())),
+            }
+        }
+    }
+
+    async fn until_paused(&self) {
+        while !self.paused.load(Ordering::SeqCst) && !self.stopping.load(Ordering::SeqCst) {
+            let _ = tokio::time::timeout(LOOK, self.changed.notified()).await;
+        }
+    }
+
+    /// Ends streams, then the engine: what was taken is applied and checkpointed.
+    pub(super) fn close(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.changed.notify_waiters();
+        let engine = std::mem::replace(&mut *self.engine(), Engined::Stopped);
+        if let Engined::Working(engine) = engine {
+            engine.stop();
+        }
+    }
+}
+
+fn seed(config: &GroupConfig) -> u64 {
+    config.id.0.iter().take(8).fold(0, |seed, &byte| seed << 8 | u64::from(byte))
+}
+
+/// Why a stream ended.
+enum Trouble {
+    Refused(Refusal, String),
+    Lost(String),
+}
+
+impl From<HelloError> for Trouble {
+    fn from(error: HelloError) -> Trouble {
+        match error {
+            HelloError::Refused { refusal, text } => Trouble::Refused(refusal, text),
+            other => Trouble::Lost(report(&other)),
+        }
+    }
+}
+
+type Refused = Option<(u64, crate::receive::admit::AdmitError)>;
+
+async fn speak(
+    sender: &mut FrameSender,
+    mut progress: tokio::sync::watch::Receiver<crate::receive::io::Progress>,
+    mut judged: mpsc::Receiver<(u64, Vec<Judged>)>,
+    mut refused: tokio::sync::watch::Receiver<Refused>,
+    number: u64,
+) -> Result<(), Trouble> {
+    let stopped = || Trouble::Lost("the replica's engine has stopped".into());
+    let lost = |error: &dyn std::error::Error| Trouble::Lost(report(error));
+    progress.mark_changed();
+    loop {
+        tokio::select! {
+            changed = progress.changed() => {
+                changed.map_err(|_| stopped())?;
+                let now = *progress.borrow_and_update();
+                let ack = Ack {
+                    received: now.received,
+                    durable: now.durable.seq,
+                    applied: now.applied.seq,
+                    durable_clock: now.durable.clock,
+                    applied_clock: now.applied.clock,
+                };
+                sender.send(&Frame::Ack(ack)).await.map_err(|error| lost(&error))?;
+            }
+            answers = judged.recv() => {
+                let (session, answers) = answers.ok_or_else(stopped)?;
+                let frame = |judged: Judged| match judged.need {
+                    None => Answer::Match { session, seq: judged.offer },
+                    Some(parts) => Answer::Need { session, seq: judged.offer, parts },
+                };
+                sender.queue_answers(answers.into_iter().map(frame).collect());
+                sender.flush().await.map_err(|error| lost(&error))?;
+            }
+            changed = refused.changed() => {
+                changed.map_err(|_| stopped())?;
+                let refusal = refused.borrow_and_update().clone();
+                if let Some((_, error)) = refusal.filter(|(link, _)| *link == number) {
+                    return Err(Trouble::Lost(format!("refused a record of the source: {error}")));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! A group of which this agent is the source: its tap, the threads that serve it, its links.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Mutex as Gate, Notify};
+use vgship_base::extent::ExtentSize;
+use vgship_base::ids::{Generation, Name, PeerId, ReplicaId, Seq};
+use vgship_base::io::{Clock, RealFolder};
+use vgship_base::layout::Layout;
+use vgship_base::record::Hash;
+use vgship_snapshot::seal::DataKey;
+
+use super::keys::data_key;
+use super::view::PeerView;
+use crate::api::ControlError;
+use crate::api::progress::Progress;
+use crate::capture::io::{Tap, report};
+use crate::capture::ledger::Ledger;
+use crate::capture::source::{Overflow, Policy, Source};
+use crate::group::open_source;
+use crate::home::{self, GroupConfig, GroupHome, Home};
+use crate::outbox::queue::Budget;
+use crate::outbox::spill::Spill;
+use crate::ship::io::{carry, move_spill, read_extents};
+use crate::ship::verdict::{ReplicaPoint, Verdict};
+use crate::wire::hello::{Hello, Refusal};
+use crate::wire::io::{Greeting, Link};
+use crate::wire::peers::Role;
+
+/// How often time is told to the core.
+const TICK: Duration = Duration::from_millis(50);
+
+/// How often the ledger is written while there is something to unmark.
+const CHECKPOINT: Duration = Duration::from_secs(10);
+
+/// How often it is tried while it cannot be written.
+const CHECKPOINT_RETRY: Duration = Duration::from_secs(1);
+
+/// Threads that read extents for one replica: one reads while the other hashes.
+const READERS: usize = 2;
+
+/// A source at work.
+pub(super) struct SourceGroup {
+    pub(super) config: GroupConfig,
+    pub(super) tap: Arc<Tap>,
+    pub(super) layout_hash: Hash,
+    pub(super) paused: AtomicBool,
+    pub(super) progress: Mutex<Progress>,
+    group_home: GroupHome,
+    key: DataKey,
+    stop: Arc<AtomicBool>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    replicas: Mutex<BTreeMap<ReplicaId, Arc<ReplicaLink>>>,
+}
+
+/// One replica's place at its source.
+pub(super) struct ReplicaLink {
+    pub(super) view: PeerView,
+    /// Payload and headers handed to its links. Unit: bytes.
+    pub(super) sent: AtomicU64,
+    /// Held by the link that serves it.
+    gate: Gate<()>,
+    /// Told when a newer link takes over.
+    newer: Notify,
+}
+
+/// An identity that nobody else has.
+pub(super) fn random_generation() -> Result<Generation, ControlError> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(|error| {
+        ControlError::failed(format!("the system gives no randomness: {error}"))
+    })?;
+    Ok(Generation(id))
+}
+
+fn policy(config: &GroupConfig) -> Policy {
+    Policy {
+        overflow: match config.on_overflow {
+            home::Overflow::Map => Overflow::Map,
+            home::Overflow::Stall => Overflow::Stall,
+        },
+        budget: Budget { ram: config.outbox_ram.0.0, spill: config.spill.0.0 },
+        epoch: u64::try_from(config.epoch.0.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+impl SourceGroup {
+    /// Opens a group and sets it to work. `peers` are those that may be its replicas.
+    pub(super) fn start(
+        home: &Home,
+        config: GroupConfig,
+        clock: Clock,
+        peers: &[(PeerId, String)],
+    ) -> Result<SourceGroup, ControlError> {
+        let group_home = home.group(&config.name);
+        let key =
+            data_key(home, &group_home, config.id).map_err(|it| ControlError::from_error(&it))?;
+        let extent = ExtentSize::from_bytes(config.extent.0.0)
+            .ok_or_else(|| ControlError::usage("extent: a power of two from 4 KiB to 1 MiB"))?;
+        let spec = config.volumes.parse().map_err(|it| ControlError::from_error(&it))?;
+        let open = open_source(&spec, extent).map_err(|it| ControlError::from_error(&it))?;
+        let layout = Arc::new(open.layout);
+        keep_layout(&group_home, &layout)?;
+        let fresh = random_generation()?;
+        let sizes: Vec<u64> =
+            layout.volumes.iter().map(|volume| layout.extent.count(volume.bytes)).collect();
+        let folder = real_folder(&group_home, "source")?;
+        let (ledger, state) =
+            Ledger::load(Arc::new(folder), &sizes).map_err(|it| ControlError::from_error(&it))?;
+        let policy = policy(&config);
+        let layout_hash = *blake3::hash(&layout.encode()).as_bytes();
+        let core = match state {
+            Some(state) => Source::resume(state, Arc::clone(&layout), policy, fresh),
+            None => Source::create(config.id, fresh, Arc::clone(&layout), policy),
+        };
+        let tap = Arc::new(Tap::new(core, ledger, open.volumes, clock));
+        let group = SourceGroup {
+            config,
+            tap,
+            layout_hash,
+            paused: AtomicBool::new(false),
+            progress: Mutex::default(),
+            group_home,
+            key,
+            stop: Arc::default(),
+            threads: Mutex::default(),
+            replicas: Mutex::default(),
+        };
+        group.begin(peers)?;
+        Ok(group)
+    }
+
+    fn begin(&self, peers: &[(PeerId, String)]) -> Result<(), ControlError> {
+        // What an earlier life left unflushed must be stable before it is offered (R4), and the
+        // new start durable before it numbers anything.
+        let ids: Vec<_> = self.tap.core().layout().ids().collect();
+        for volume in ids {
+            self.tap.flush(volume).map_err(|error| {
+                ControlError::failed(format!("cannot flush volume {}: {error}", volume.0))
+            })?;
+        }
+        for (peer, _) in peers {
+            let mut core = self.tap.core();
+            if core.find(*peer).is_none() {
+                core.add_replica(*peer);
+            }
+        }
+        self.must_checkpoint()?;
+        for (peer, name) in peers {
+            let id = self.tap.core().find(*peer);
+            self.serve(id.expect("it was just added"), name)?;
+        }
+        let (tap, stop) = (Arc::clone(&self.tap), Arc::clone(&self.stop));
+        self.spawn("tick", move || tick(&tap, &stop))
+    }
+
+    fn must_checkpoint(&self) -> Result<(), ControlError> {
+        match self.tap.checkpoint() {
+            true => Ok(()),
+            false => Err(ControlError::failed(format!(
+                "cannot write the ledger of group {}: see the log",
+                self.config.name
+            ))),
+        }
+    }
+
+    /// Takes a new replica in.
+    pub(super) fn add_replica(&self, peer: PeerId, name: &str) -> Result<(), ControlError> {
+        let known = self.tap.core().find(peer);
+        if known.is_some_and(|id| self.replicas().contains_key(&id)) {
+            return Ok(());
+        }
+        let id = known.unwrap_or_else(|| self.tap.core().add_replica(peer));
+        self.must_checkpoint()?;
+        self.serve(id, name)
+    }
+
+    fn serve(&self, id: ReplicaId, name: &str) -> Result<(), ControlError> {
+        let link = ReplicaLink {
+            view: PeerView::new(name.to_owned()),
+            sent: AtomicU64::new(0),
+            gate: Gate::new(()),
+            newer: Notify::new(),
+        };
+        self.replicas().insert(id, Arc::new(link));
+        for _ in 0..READERS {
+            let (tap, stop) = (Arc::clone(&self.tap), Arc::clone(&self.stop));
+            self.spawn("resync", move || read_extents(&tap, id, &stop))?;
+        }
+        let limit = self.config.spill.0.0;
+        if limit > 0 {
+            let folder = real_folder(&self.group_home, &format!("spill-{}", id.0))?;
+            let spill = Spill::create(Arc::new(folder), &self.key, self.config.id, limit)
+                .map_err(|it| ControlError::from_error(&it))?;
+            let (tap, stop) = (Arc::clone(&self.tap), Arc::clone(&self.stop));
+            self.spawn("spill", move || move_spill(&tap, id, spill, &stop))?;
+        }
+        Ok(())
+    }
+
+    fn spawn(&self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), ControlError> {
+        let thread = std::thread::Builder::new().name(name.into()).spawn(run);
+        let thread = thread
+            .map_err(|error| ControlError::failed(format!("cannot start a thread: {error}")))?;
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        Ok(())
+    }
+
+    fn replicas(&self) -> MutexGuard<'_, BTreeMap<ReplicaId, Arc<ReplicaLink>>> {
+        self.replicas.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its replicas' links.
+    pub(super) fn links(&self) -> Vec<(ReplicaId, Arc<ReplicaLink>)> {
+        self.replicas().iter().map(|(id, link)| (*id, Arc::clone(link))).collect()
+    }
+
+    /// Serves the stream of a replica that said hello, until it ends.
+    pub(super) async fn serve_link(&self, link: &Link, greeting: Greeting, name: &Name) {
+        let found = self.tap.core().find(link.peer());
+        let place = found.and_then(|id| Some((id, self.replicas().get(&id).cloned()?)));
+        let Some((id, place)) = place else {
+            // The refusal may not reach the peer; it asks again.
+            let _ = greeting.refuse(Refusal::NotAllowed, "").await;
+            return;
+        };
+        place.newer.notify_waiters();
+        let _gate = place.gate.lock().await;
+        match self.carry(link, greeting, id, &place, name).await {
+            Ok(()) => {}
+            Err(End::Diverged(why)) => place.view.diverged(&why),
+            Err(End::Lost(why)) => place.view.lost(&why),
+        }
+    }
+
+    async fn carry(
+        &self,
+        link: &Link,
+        greeting: Greeting,
+        id: ReplicaId,
+        place: &ReplicaLink,
+        name: &Name,
+    ) -> Result<(), End> {
+        let hello = greeting.hello().clone();
+        if hello.layout != self.layout_hash {
+            let text = "the volumes of both sides differ in number, name or size";
+            let _ = greeting.refuse(Refusal::Layout, text).await;
+            return Err(End::Lost(text.into()));
+        }
+        let point = ReplicaPoint {
+            fresh: hello.fresh,
+            generation: hello.generation,
+            durable: hello.durable,
+            damaged: hello.damaged,
+        };
+        let fresh = random_generation().map_err(|error| End::Lost(error.to_string()))?;
+        let verdict = self.tap.core().link_up(id, &point, fresh);
+        tracing::info!(group = %self.config.name, peer = place.view.name(), ?verdict,
+            durable = %hello.durable, "a replica said hello");
+        match verdict {
+            Verdict::Diverged => {
+                let text = "both sides have a history of their own; an operator must choose one";
+                let _ = greeting.refuse(Refusal::Diverged, text).await;
+                return Err(End::Diverged(text.into()));
+            }
+            Verdict::Full { new_generation: true, .. } => {
+                let written = tokio::task::block_in_place(|| self.tap.checkpoint());
+                if !written {
+                    self.tap.core().link_lost(id);
+                    let _ = greeting.refuse(Refusal::Unavailable, "the ledger fails").await;
+                    return Err(End::Lost("a new generation cannot be stored".into()));
+                }
+            }
+            Verdict::Full { .. } | Verdict::Resync(_) | Verdict::Continue => {}
+        }
+        let ours = self.hello(id, name);
+        let mut opened = match greeting.accept(&ours).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.tap.core().link_lost(id);
+                return Err(End::Lost(report(&error)));
+            }
+        };
+        place.view.connected(link.remote_address());
+        let end = tokio::select! {
+            end = carry(&self.tap, id, &place.sent, &mut opened.sender, &mut opened.receiver) => {
+                report(&end)
+            }
+            end = link.closed() => report(&end),
+            () = place.newer.notified() => "a newer link of the same peer took over".to_owned(),
+        };
+        self.tap.core().link_lost(id);
+        Err(End::Lost(end))
+    }
+
+    fn hello(&self, id: ReplicaId, name: &Name) -> Hello {
+        let core = self.tap.core();
+        Hello {
+            group: self.config.id,
+            role: Role::Source,
+            consistent: true,
+            damaged: false,
+            fresh: false,
+            generation: core.generation(),
+            start: core.start(),
+            durable: core.issued(),
+            applied: core.replica(id).durable,
+            layout: self.layout_hash,
+            name: name.clone(),
+        }
+    }
+
+    /// Stops or restarts shipping.
+    pub(super) fn pause(&self, paused: bool) {
+        self.paused.store(paused, Ordering::SeqCst);
+        self.tap.core().set_paused(paused);
+        self.tap.records.notify_one();
+    }
+
+    /// Waits, for as long as `longest`, until every connected replica has everything.
+    pub(super) async fn drain(&self, longest: Duration) {
+        let since = Instant::now();
+        let behind = || {
+            let core = self.tap.core();
+            let issued = core.issued();
+            let behind = |seq: Seq| seq < issued;
+            core.ids().any(|id| {
+                let replica = core.replica(id);
+                replica.linked() && !replica.paused && behind(replica.durable)
+            })
+        };
+        while behind() && since.elapsed() < longest {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Ends its threads and writes its last word. No client is connected any more.
+    pub(super) fn close(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.tap.jobs.notify_all();
+        self.tap.wake();
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // A thread that panicked has said so.
+            let _ = thread.join();
+        }
+        if let Err(error) = self.tap.close() {
+            tracing::error!(group = %self.config.name, error = %report(&error),
+                "the group could not be closed cleanly; the next start resyncs what is in doubt");
+        }
+    }
+}
+
+enum End {
+    Lost(String),
+    Diverged(String),
+}
+
+pub(super) fn real_folder(group: &GroupHome, name: &str) -> Result<RealFolder, ControlError> {
+    let path = group.folder().join(name);
+    RealFolder::open(&path)
+        .map_err(|error| ControlError::failed(format!("cannot open {}: {error}", path.display())))
+}
+
+/// Stores a new group's layout, or compares with the stored one: volumes that changed would be
+/// replicated wrongly.
+fn keep_layout(group: &GroupHome, layout: &Layout) -> Result<(), ControlError> {
+    let path = group.layout();
+    match std::fs::read(&path) {
+        Ok(stored) if stored == layout.encode() => Ok(()),
+        Ok(_) => Err(ControlError::refused(format!(
+            "the volumes differ from those in {}: an LV was added, removed, renamed or resized",
+            path.display()
+        ))
+        .hint("put the volumes back as they were, or remove the group and add and pair it anew")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            home::io::replace(&path, &layout.encode(), 0o644).map_err(Into::into)
+        }
+        Err(error) => Err(ControlError::failed(format!("cannot read {}: {error}", path.display()))),
+    }
+}
+
+fn tick(tap: &Tap, stop: &AtomicBool) {
+    let mut checkpointed = Instant::now();
+    while !stop.load(Ordering::SeqCst) {
+        let busy = {
+            let mut core = tap.core();
+            core.tick(tap.clock().now(), tap.clock().wall());
+            let resyncing = core.ids().any(|id| core.replica(id).resync.is_some());
+            core.marked_regions() > 0 || resyncing
+        };
+        tap.records.notify_one();
+        tap.jobs.notify_all();
+        tap.wake();
+        let every = if tap.in_doubt() { CHECKPOINT_RETRY } else { CHECKPOINT };
+        if checkpointed.elapsed() >= every && (busy || tap.in_doubt()) {
+            tap.checkpoint();
+            checkpointed = Instant::now();
+        }
+        std::thread::sleep(TICK);
+    }
+}

@@ -1,0 +1,260 @@
+//! What the agent says of itself: reads the cores, decides nothing for them.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use vgship_base::ids::Seq;
+use vgship_base::layout::Layout;
+
+use super::agent::{Group, Inner};
+use super::replica::ReplicaGroup;
+use super::source::{ReplicaLink, SourceGroup};
+use crate::api::status::{
+    AgentStatus, GroupStatus, Lag, OutboxStatus, ResyncStatus, Rpo, SeqStatus, State, Status,
+    VolumeStatus,
+};
+use crate::home::GroupConfig;
+use crate::receive::io::View;
+use crate::ship::replica::{Flow, Replica};
+use crate::wire::peers::Role;
+
+/// How far behind a replica may be and still count as in sync, in epochs.
+const SYNC_EPOCHS: f64 = 2.5;
+
+const MICROS: f64 = 1e6;
+
+impl Inner {
+    /// The agent and all its groups, as they are now.
+    pub(super) fn status(&self) -> Status {
+        Status {
+            agent: AgentStatus {
+                name: self.config.name.to_string(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                listen: self.endpoint().local_addr().ok().map(|address| address.to_string()),
+                peer_id: Some(self.peer_id.to_string()),
+            },
+            groups: self.groups().iter().map(group_status).collect(),
+        }
+    }
+}
+
+/// How one group is.
+pub(super) fn group_status(group: &Group) -> GroupStatus {
+    match group {
+        Group::Source(source) => source_status(source),
+        Group::Replica(replica) => replica_status(replica),
+        Group::Failed { config, error } => {
+            let mut status = bare(config, config.role, &[]);
+            status.reason = Some(match &error.hint {
+                Some(hint) => format!("{error}; next: {hint}"),
+                None => error.to_string(),
+            });
+            status
+        }
+    }
+}
+
+fn bare(config: &GroupConfig, role: Role, volumes: &[VolumeStatus]) -> GroupStatus {
+    GroupStatus {
+        name: config.name.to_string(),
+        role,
+        generation: String::new(),
+        mode: config.mode,
+        state: State::Disconnected,
+        reason: None,
+        volumes: volumes.to_vec(),
+        seq: SeqStatus::default(),
+        lag: Lag::default(),
+        dirty_bytes: 0,
+        resync: None,
+        rpo: Rpo::default(),
+        peers: Vec::new(),
+        consistent: false,
+        policy: config.on_overflow,
+        outbox: OutboxStatus::default(),
+    }
+}
+
+fn volumes(layout: &Layout) -> Vec<VolumeStatus> {
+    let status = |volume: &vgship_base::layout::VolumeLayout| VolumeStatus {
+        name: volume.name.to_string(),
+        bytes: volume.bytes,
+    };
+    layout.volumes.iter().map(status).collect()
+}
+
+/// One replica of a source, as the status shows it.
+struct Shown {
+    state: State,
+    reason: Option<String>,
+    seq: SeqStatus,
+    lag: Lag,
+    rpo: Rpo,
+    dirty_bytes: u64,
+    resync: Option<(String, u64, u64)>,
+    outbox: OutboxStatus,
+    consistent: bool,
+}
+
+fn source_status(source: &SourceGroup) -> GroupStatus {
+    let links = source.links();
+    let core = source.tap.core();
+    let mut status = bare(&source.config, Role::Source, &volumes(core.layout()));
+    status.generation = core.generation().to_string();
+    let issued = core.issued();
+    status.seq.issued = issued.0;
+    let now = source.tap.clock().wall();
+    let epoch = source.config.epoch.0.as_secs_f64();
+    let extent = core.layout().extent.bytes();
+    let shown: Vec<Shown> = links
+        .iter()
+        .map(|(id, link)| shown(core.replica(*id), link, (issued, now, epoch, extent)))
+        .collect();
+    drop(core);
+    status.peers =
+        links.iter().map(|(_, link)| link.view.status(link.sent.load(Ordering::Relaxed))).collect();
+    status.consistent = true;
+    match shown.into_iter().max_by_key(|shown| worse(shown.state)) {
+        None => status.reason = Some("no replica is paired yet: vgship pair invite".into()),
+        Some(worst) => {
+            status.resync = worst.resync.and_then(|(reason, done, total)| {
+                let mut progress = source.progress.lock().unwrap_or_else(PoisonError::into_inner);
+                progress.observe(Duration::from_micros(now), done, total);
+                progress.status(&reason)
+            });
+            status.state = worst.state;
+            status.reason = worst.reason;
+            status.seq = worst.seq;
+            status.lag = worst.lag;
+            status.rpo = worst.rpo;
+            status.dirty_bytes = worst.dirty_bytes;
+            status.outbox = worst.outbox;
+            status.consistent = worst.consistent;
+        }
+    }
+    if source.tap.in_doubt() {
+        let text = "the ledger cannot be written: a crash now means a full resync";
+        status.reason =
+            Some(status.reason.map_or(text.into(), |reason| format!("{text}; {reason}")));
+    }
+    status
+}
+
+const fn worse(state: State) -> u8 {
+    match state {
+        State::InSync | State::Promoted => 0,
+        State::Streaming => 1,
+        State::Resyncing => 2,
+        State::Map => 3,
+        State::Paused => 4,
+        State::Disconnected => 5,
+        State::Diverged => 6,
+    }
+}
+
+fn shown(
+    replica: &Replica,
+    link: &ReplicaLink,
+    (issued, now, epoch, extent): (Seq, u64, f64, u64),
+) -> Shown {
+    let behind = replica.durable < issued;
+    let age = if behind && replica.durable_clock > 0 {
+        as_f64(now.saturating_sub(replica.durable_clock)) / MICROS
+    } else {
+        0.0
+    };
+    let dirty_bytes = (replica.dirty.count() + replica.flight.len() as u64) * extent;
+    let resync = replica.resync.map(|resync| {
+        let total = (resync.total * extent).max(dirty_bytes);
+        (resync.reason.text().to_owned(), total - dirty_bytes, total)
+    });
+    let connected = link.view.is_connected() && replica.linked();
+    let (state, reason) = match replica.flow {
+        _ if replica.paused => (State::Paused, Some("paused by an operator: vgship resume".into())),
+        _ if link.view.is_diverged() => (State::Diverged, link.view.last_error()),
+        _ if !connected => (State::Disconnected, link.view.last_error()),
+        Flow::Map(why) => (State::Map, Some(why.text().to_owned())),
+        Flow::Stream if resync.is_some() => {
+            let why = resync.as_ref().map(|(reason, ..)| reason.clone());
+            (State::Resyncing, why)
+        }
+        Flow::Stream if age <= SYNC_EPOCHS * epoch => (State::InSync, None),
+        Flow::Stream => (State::Streaming, Some(format!("the replica is {age:.1} s behind"))),
+    };
+    let outbox = OutboxStatus {
+        ram_bytes: replica.outbox.ram_bytes(),
+        spill_bytes: replica.outbox.spill_bytes(),
+    };
+    Shown {
+        state,
+        reason,
+        seq: SeqStatus {
+            issued: issued.0,
+            sent: replica.sent().0,
+            durable: replica.durable.0,
+            applied: replica.applied.0,
+        },
+        lag: Lag { bytes: outbox.ram_bytes + outbox.spill_bytes, seconds: (age - epoch).max(0.0) },
+        rpo: Rpo { seconds: age, objective_seconds: None },
+        dirty_bytes,
+        consistent: resync.is_none() && matches!(replica.flow, Flow::Stream),
+        resync,
+        outbox,
+    }
+}
+
+fn replica_status(replica: &ReplicaGroup) -> GroupStatus {
+    let mut status = bare(&replica.config, Role::Replica, &volumes(&replica.layout));
+    status.peers = vec![replica.view.status(replica.received_bytes.load(Ordering::Relaxed))];
+    let view = match replica.look_at() {
+        Ok(view) => view,
+        Err(why) => {
+            status.reason = Some(why);
+            return status;
+        }
+    };
+    show(&mut status, &view);
+    let connected = replica.view.is_connected();
+    (status.state, status.reason) = if replica.paused.load(Ordering::SeqCst) {
+        (State::Paused, Some("paused by an operator: vgship resume".into()))
+    } else if let Some(fault) = view.fault {
+        (State::Disconnected, Some(fault))
+    } else if replica.view.is_diverged() {
+        (State::Diverged, replica.view.last_error())
+    } else if !connected {
+        (State::Disconnected, replica.view.last_error())
+    } else if let Some(window) = view.durable.window {
+        status.resync = Some(ResyncStatus {
+            reason: window.reason.text().to_owned(),
+            done_bytes: view.applied_bytes,
+            total_bytes: replica.layout.bytes().max(view.applied_bytes),
+            eta_seconds: None,
+            rate_bytes_per_second: 0.0,
+            incoming_bytes_per_second: 0.0,
+            losing_ground: None,
+        });
+        (State::Resyncing, Some(window.reason.text().to_owned()))
+    } else if view.durable.generation.is_none() {
+        (State::Resyncing, Some("waits for the first sync to begin".into()))
+    } else {
+        (State::InSync, None)
+    };
+    status
+}
+
+fn show(status: &mut GroupStatus, view: &View) {
+    status.generation = view.durable.generation.map_or(String::new(), |it| it.to_string());
+    status.seq = SeqStatus {
+        issued: view.received.seq.0,
+        sent: view.received.seq.0,
+        durable: view.durable.seq.0,
+        applied: view.applied.seq.0,
+    };
+    status.consistent = view.durable.consistent();
+}
+
+#[expect(clippy::cast_precision_loss, reason = "microseconds of a lag need no 53 bits")]
+fn as_f64(micros: u64) -> f64 {
+    micros as f64
+}
