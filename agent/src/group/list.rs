@@ -8,7 +8,8 @@ use super::error::GroupError;
 use super::images;
 use super::io::{self, Access};
 use super::listing::{LvListing, PvListing, VgKind, VgListing};
-use super::lvm2::{self, Lvm2Lv, Lvm2Pv, Lvm2Use, Lvm2Vg};
+use super::lvm2::{self, Lvm2Lv, Lvm2Pv, Lvm2Vg};
+use super::lvm2_plan::Lvm2Use;
 use super::rootvg::{RunningRoot, refuses_disk, refuses_lv_name, refuses_vg_name};
 use super::spec::VolumesSpec;
 
@@ -208,6 +209,7 @@ fn list_lvm2_vg(vg: &Lvm2Vg, lvs: &[Lvm2Lv], pvs: &[Lvm2Pv], root: &RunningRoot)
     for lv in lvs.iter().filter(|lv| lv.vg == vg.name) {
         group.exclude(refuses_lv_name(&lv.name));
         let (state, excluded) = match lv.usage() {
+            Lvm2Use::Served(_) if lv.is_open() => ("in use", None),
             Lvm2Use::Served(_) => ("ok", None),
             Lvm2Use::NoVolume(why) => ("no volume", Some(why)),
             Lvm2Use::Unfit(why) => ("unfit", Some(why)),

@@ -44,28 +44,29 @@ impl AixVolume {
     }
 
     /// Cuts a request at run boundaries: each run, where in it, and the part of the request.
-    fn parts(&self, offset: u64, len: u64) -> io::Result<Vec<(&Run, u64, Span)>> {
+    fn parts(&self, offset: u64, len: u64) -> io::Result<impl Iterator<Item = Part<'_>>> {
         if !Span::new(offset, len).within(self.bytes) {
             let text = format!("{len} bytes at {offset} reach behind the end at {}", self.bytes);
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        let mut parts = Vec::new();
+        let first = self.runs.partition_point(|run| run.at + run.len <= offset);
         let mut done = 0;
-        while done < len {
-            let at = offset + done;
-            let run = &self.runs[self.runs.partition_point(|run| run.at + run.len <= at)];
-            let inside = at - run.at;
+        Ok(self.runs[first..].iter().map_while(move |run| {
+            let inside = (offset + done).checked_sub(run.at)?;
             let step = (run.len - inside).min(len - done);
-            parts.push((run, inside, Span::new(done, step)));
+            let part = Span::new(done, step);
             done += step;
-        }
-        Ok(parts)
+            (step > 0).then_some((run, inside, part))
+        }))
     }
 
     fn disk(&self, copy: &MirrorCopy) -> &dyn Disk {
         &*self.disks[copy.disk]
     }
 }
+
+/// A run, where in it, and which part of a request.
+type Part<'a> = (&'a Run, u64, Span);
 
 /// A part of a buffer; parts come from a request of the buffer's length, so they fit it.
 fn range(part: Span) -> std::ops::Range<usize> {
@@ -121,7 +122,7 @@ impl Disk for AixVolume {
 
     fn allocation(&self, offset: u64, end: u64) -> io::Result<(Allocation, u64)> {
         let len = end.saturating_sub(offset);
-        let Some(&(run, inside, part)) = self.parts(offset, len)?.first() else {
+        let Some((run, inside, part)) = self.parts(offset, len)?.next() else {
             return Ok((Allocation::Data, end));
         };
         let Some(copy) = run.copies.iter().find(|copy| copy.fresh) else {
