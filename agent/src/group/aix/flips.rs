@@ -184,7 +184,7 @@ fn bytes_by_dice_never_lead_out_of_the_data_area() {
     let more = [(area + 17 * 512, 700), (area + 2065 * 512, 256), (8 * 512, 32)];
     let targets: Vec<(usize, usize)> = targets.into_iter().chain(more).collect();
     let mut served = 0;
-    for seed in 0..3000 {
+    for seed in 0..1000 {
         let (mut rng, mut head) = (Rng::new(seed), clean.to_vec());
         for _ in 0..=rng.index(8) {
             let (at, span) = targets[rng.index(targets.len())];
@@ -197,13 +197,13 @@ fn bytes_by_dice_never_lead_out_of_the_data_area() {
             served += 1;
         }
     }
-    assert!(served > 100, "the dice must leave something to serve: {served}");
+    assert!(served > 30, "the dice must leave something to serve: {served}");
     assert!(bench.longest.load(Ordering::Relaxed) <= READ_MAX);
 }
 
 #[test]
 fn any_bytes_at_all_are_refused_without_a_panic() {
-    for seed in 0..2000 {
+    for seed in 0..1000 {
         let mut rng = Rng::new(seed);
         let sectors = rng.index(130);
         let mut bytes: Vec<u8> = Vec::new();

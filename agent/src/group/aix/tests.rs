@@ -344,3 +344,33 @@ fn a_striped_lv_is_refused() {
     let vg = read_vg(&written.disks).unwrap();
     assert!(matches!(&vg.lvs[0].state, LvState::Refused(why) if why.contains("striped")));
 }
+
+#[test]
+fn a_partition_with_more_copies_than_its_lv_may_have_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let lvs = vec![LvRecipe::new("plain", 2, Placement::Contiguous(0))];
+    let written = write(&Recipe { lvs, ..Recipe::default() }, place.path()).unwrap();
+    let disk = OpenOptions::new().write(true).open(&written.disks[0]).unwrap();
+    for area in [136, 2242] {
+        let fifth = (area + 17) * 512 + 32 + 4 * 32;
+        disk.write_all_at(&[0, 1, 0, 0, 0, 0, 0, 2], fifth).unwrap();
+    }
+    let vg = read_vg(&written.disks).unwrap();
+    assert!(matches!(&vg.lvs[0].state, LvState::Refused(why) if why.contains("more copies")));
+}
+
+#[test]
+fn of_two_records_that_differ_the_one_counts_that_its_area_confirms() {
+    for sector in [7, 70] {
+        let place = tempfile::tempdir().unwrap();
+        let written = write(&example(), place.path()).unwrap();
+        let disk = OpenOptions::new().write(true).open(&written.disks[0]).unwrap();
+        disk.write_all_at(&[0xff; 4], sector * 512 + 6).unwrap();
+        let vg = read_vg(&written.disks).unwrap();
+        assert_reads_as_written(&written, &vg);
+        assert!(vg.notes[0].contains(&format!("sector {sector}")), "{:?}", vg.notes);
+        let other = 77 - sector;
+        disk.write_all_at(&[0xee; 4], other * 512 + 6).unwrap();
+        assert!(matches!(members(&written.disks), Err(ProbeError::Differ)));
+    }
+}

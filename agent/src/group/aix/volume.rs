@@ -133,3 +133,47 @@ impl Disk for AixVolume {
         Ok((kind, offset + (found - at)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use vgship_base::sim::{Power, SimDisk};
+
+    use super::*;
+
+    /// A volume of 1 KiB with a copy on each of two disks, and their power supplies.
+    fn mirrored(second_is_fresh: bool) -> (AixVolume, [Power; 2]) {
+        let power = [Power::default(), Power::default()];
+        let disk = |power| Arc::new(SimDisk::volume(power, 4096)) as SharedDisk;
+        let copies = vec![
+            MirrorCopy { disk: 0, offset: 512, fresh: true },
+            MirrorCopy { disk: 1, offset: 1024, fresh: second_is_fresh },
+        ];
+        let runs = vec![Run { at: 0, len: 1024, copies }];
+        let disks = power.iter().map(disk).collect();
+        (AixVolume { bytes: 1024, runs, disks }, power)
+    }
+
+    #[test]
+    fn a_disk_that_fails_is_read_from_its_mirror() {
+        let (volume, [first, second]) = mirrored(true);
+        volume.write_at(3, b"both").unwrap();
+        first.fail_after(0);
+        let mut found = [0; 4];
+        volume.read_at(3, &mut found).unwrap();
+        assert_eq!(found, *b"both");
+        assert!(volume.write_at(3, b"one?").is_err(), "a write must reach every copy");
+        assert!(volume.flush().is_err());
+        second.fail_after(0);
+        assert!(volume.read_at(3, &mut found).is_err());
+    }
+
+    #[test]
+    fn a_stale_mirror_is_no_way_out() {
+        let (volume, [first, _]) = mirrored(false);
+        volume.write_at(0, b"x").unwrap();
+        first.fail_after(0);
+        assert!(volume.read_at(0, &mut [0]).is_err());
+    }
+}
