@@ -35,7 +35,8 @@ pub enum AixError {
     },
     /// A format whose entries are not public.
     #[error(
-        "{vgid} is a {kind} VG (record version {version}): its entries are not public; use live commands"
+        "{vgid} is a {kind} VG (record version {version}): its entries are not public; \
+         use live commands"
     )]
     Unserved {
         /// Big or scalable.
