@@ -92,7 +92,8 @@ pub enum GroupError {
     },
     /// `aix:VG` on another system.
     #[error(
-        "aix:{vg} needs AIX and its LVM commands, which this build does not drive; use aix-disks:PATH,... for the VG's disks"
+        "aix:{vg} needs AIX and its LVM commands, which this build does not drive; \
+         use aix-disks:PATH,... for the VG's disks"
     )]
     NeedsAix {
         /// Which VG.

@@ -30,10 +30,14 @@ pub enum EntryKind {
 /// A file that is a volume.
 pub type Image = (Name, u64);
 
+/// The folder that some file systems keep at their root, so that one made for images has it.
+const LOST_AND_FOUND: &str = "lost+found";
+
 /// Sorts a folder's entries into volumes and problems. What begins with a dot is passed over.
 pub fn volumes(entries: &[Entry]) -> (Vec<Image>, Vec<VolumeProblem>) {
     let (mut images, mut problems) = (Vec::new(), Vec::new());
-    for entry in entries.iter().filter(|entry| !entry.name.starts_with('.')) {
+    let passed_over = |name: &str| name.starts_with('.') || name == LOST_AND_FOUND;
+    for entry in entries.iter().filter(|entry| !passed_over(&entry.name)) {
         match volume(entry) {
             Ok(image) => images.push(image),
             Err(reason) => problems.push(VolumeProblem::new(&entry.name, reason)),
@@ -101,6 +105,7 @@ mod tests {
     fn only_regular_files_of_whole_sectors_are_volumes() {
         let entries = [
             entry(".lock", EntryKind::File(1)),
+            entry("lost+found", EntryKind::Other),
             entry("datalv", EntryKind::File(1 << 20)),
             entry("odd", EntryKind::File(513)),
             entry("empty", EntryKind::File(0)),

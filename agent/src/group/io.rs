@@ -254,3 +254,22 @@ mod platform {
         RunningRoot::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_fails_is_quoted_with_what_it_said() {
+        let command = |script: &str| ["sh", "-c", script].map(str::to_owned).to_vec();
+        let said =
+            concat!(env!("CARGO_MANIFEST_DIR"), "/src/group/fixtures/lvm2/no-such-vg.stderr");
+        let error = run(&command(&format!("cat {said} >&2; exit 5"))).unwrap_err().to_string();
+        assert!(error.contains("exit status: 5"), "{error}");
+        let joined = "Volume group \"nosuchvg\" not found; Cannot process volume group nosuchvg";
+        assert!(error.ends_with(joined), "{error}");
+        assert_eq!(run(&command("echo $LC_ALL")).unwrap(), b"C\n");
+        let absent = run(&vec!["no-such-program-here".to_owned()]);
+        assert!(matches!(absent, Err(GroupError::Io { action: "run", .. })));
+    }
+}

@@ -8,7 +8,8 @@ use super::error::GroupError;
 use super::images;
 use super::io::{self, Access};
 use super::listing::{LvListing, PvListing, VgKind, VgListing};
-use super::lvm2::{self, Lvm2Lv, Lvm2Pv, Lvm2Use, Lvm2Vg};
+use super::lvm2::{self, Lvm2Lv, Lvm2Pv, Lvm2Vg};
+use super::lvm2_plan::Lvm2Use;
 use super::rootvg::{RunningRoot, refuses_disk, refuses_lv_name, refuses_vg_name};
 use super::spec::VolumesSpec;
 
@@ -16,17 +17,22 @@ use super::spec::VolumesSpec;
 /// Reads only, and says of what it cannot read why.
 pub fn list(specs: &[VolumesSpec]) -> Vec<VgListing> {
     let root = io::running_root();
-    let (mut groups, mut disks) = (Vec::new(), BTreeSet::new());
+    let (mut groups, mut named) = (Vec::new(), BTreeSet::new());
     let mut lvm2_failure = None;
     for spec in specs {
         match spec {
             VolumesSpec::Images(dir) => groups.push(list_images(spec, dir)),
-            VolumesSpec::AixDisks(paths) => disks.extend(paths.iter().cloned()),
+            VolumesSpec::AixDisks(paths) => {
+                groups.extend(list_aix(paths, true, &root));
+                named.extend(paths);
+            }
             VolumesSpec::Aix(vg) => groups.push(failed(spec, vg, "needs AIX and its LVM commands")),
             VolumesSpec::Lvm2(_) => {}
         }
     }
-    groups.extend(list_aix(&disks, io::block_devices(), &root));
+    let mut others = io::block_devices();
+    others.retain(|path| !named.contains(path));
+    groups.extend(list_aix(&others, false, &root));
     if io::has_program("vgs") {
         match list_lvm2(&root) {
             Ok(found) => groups.extend(found),
@@ -91,26 +97,25 @@ fn list_images(spec: &VolumesSpec, dir: &Path) -> VgListing {
     group
 }
 
-/// The VGs on the disks that were named, and on those of this machine that hold one.
-fn list_aix(named: &BTreeSet<PathBuf>, found: Vec<PathBuf>, root: &RunningRoot) -> Vec<VgListing> {
+/// The VGs on these disks. A disk without one is passed over, unless it was named.
+fn list_aix(paths: &[PathBuf], named: bool, root: &RunningRoot) -> Vec<VgListing> {
     let mut groups = Vec::new();
     let mut members: BTreeMap<Vgid, Vec<(Member, Option<String>)>> = BTreeMap::new();
-    let others = found.into_iter().filter(|path| !named.contains(path)).map(|path| (path, false));
-    for (path, is_named) in named.iter().map(|path| (path.clone(), true)).chain(others) {
-        let label = path.to_string_lossy().into_owned();
-        let member = io::open_disk(&path, Access::ReadOnly).and_then(|disk| {
+    for path in paths {
+        let label = path.to_string_lossy();
+        let member = io::open_disk(path, Access::ReadOnly).and_then(|disk| {
             let wrong = |source| GroupError::Probe { path: path.clone(), source };
             probe(&label, disk).map_err(wrong)
         });
         match member {
             Ok(member) => {
-                let device = io::block_device(&path).ok().flatten();
+                let device = io::block_device(path).ok().flatten();
                 let refusal = device.and_then(|device| root.refuses_device(device));
                 let refusal = refuses_disk(&member).or(refusal);
                 members.entry(member.record.geometry().vgid).or_default().push((member, refusal));
             }
-            Err(error) if is_named => {
-                let spec = VolumesSpec::AixDisks(vec![path]);
+            Err(error) if named => {
+                let spec = VolumesSpec::AixDisks(vec![path.clone()]);
                 groups.push(failed(&spec, &label, &with_causes(&error)));
             }
             Err(_) => {}
@@ -204,6 +209,7 @@ fn list_lvm2_vg(vg: &Lvm2Vg, lvs: &[Lvm2Lv], pvs: &[Lvm2Pv], root: &RunningRoot)
     for lv in lvs.iter().filter(|lv| lv.vg == vg.name) {
         group.exclude(refuses_lv_name(&lv.name));
         let (state, excluded) = match lv.usage() {
+            Lvm2Use::Served(_) if lv.is_open() => ("in use", None),
             Lvm2Use::Served(_) => ("ok", None),
             Lvm2Use::NoVolume(why) => ("no volume", Some(why)),
             Lvm2Use::Unfit(why) => ("unfit", Some(why)),

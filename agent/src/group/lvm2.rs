@@ -7,10 +7,6 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use vgship_base::ids::Name;
-use vgship_base::layout::Layout;
-
-use super::error::VolumeProblem;
-use super::images::size_problem;
 
 /// Largest report that is read. Unit: bytes. 4096 LVs take about 1 MiB.
 pub const REPORT_BYTES_MAX: u64 = 64 << 20;
@@ -210,91 +206,8 @@ pub fn parse_pvs(json: &[u8]) -> Result<Vec<Lvm2Pv>, ReportError> {
     rows(json, |table: Table| table.pv)?.into_iter().map(read).collect()
 }
 
-/// What is done with an LV.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Lvm2Use {
-    /// It is a volume of the group.
-    Served(Name),
-    /// It is no volume by its nature: why.
-    NoVolume(String),
-    /// It is a volume, but cannot be served as it is: why, and what to do.
-    Unfit(String),
-}
-
-impl Lvm2Lv {
-    /// What is done with this LV.
-    pub fn usage(&self) -> Lvm2Use {
-        let letter = |at: usize| self.attr.chars().nth(at).unwrap_or('-');
-        let kind = letter(0);
-        let no_volume = |why: &str| Lvm2Use::NoVolume(why.to_owned());
-        if self.name.starts_with('[') {
-            return no_volume("it is internal to LVM");
-        }
-        if matches!(kind, 's' | 'S') || (kind == 'V' && !self.origin.is_empty()) {
-            return Lvm2Use::NoVolume(format!("it is a snapshot of {}", self.origin));
-        }
-        match kind {
-            't' | 'd' => return no_volume("it is a pool; the LVs in it are served"),
-            'C' if self.segtype.ends_with("-pool") => {
-                return no_volume("it is a cache pool; the LVs that it caches are served");
-            }
-            'T' | 'D' | 'e' | 'i' | 'I' | 'l' | 'p' => return no_volume("it is internal to LVM"),
-            _ => {}
-        }
-        let unfit = |why: String| Lvm2Use::Unfit(why);
-        if letter(1) == 'r' || letter(1) == 'R' {
-            unfit("is read-only; make it writable with lvchange -prw".to_owned())
-        } else if !matches!(letter(4), 'a' | 'X') {
-            unfit(format!("is not active; activate it with lvchange -ay {}/{}", self.vg, self.name))
-        } else {
-            match self.name.parse() {
-                Ok(name) => Lvm2Use::Served(name),
-                Err(_) => unfit("has a name with letters that vgship does not take".to_owned()),
-            }
-        }
-    }
-}
-
-/// The commands that make what a replica's VG lacks of the layout, or which of its LVs do not fit.
-///
-/// Unit: `extent_bytes`, bytes.
-pub fn missing(
-    lvs: &[Lvm2Lv],
-    vg: &str,
-    extent_bytes: u64,
-    layout: &Layout,
-    create: bool,
-) -> Result<Vec<Command>, Vec<VolumeProblem>> {
-    let (mut commands, mut problems) = (Vec::new(), Vec::new());
-    for wanted in &layout.volumes {
-        let name = wanted.name.as_str();
-        let mut problem = |why: String| problems.push(VolumeProblem::new(name, why));
-        match lvs.iter().find(|lv| lv.name == name).map(|lv| (lv, lv.usage())) {
-            Some((lv, Lvm2Use::Served(_))) => {
-                problems.extend(size_problem(name, lv.bytes, wanted.bytes));
-            }
-            Some((_, Lvm2Use::NoVolume(why))) => problem(format!("cannot be written: {why}")),
-            Some((_, Lvm2Use::Unfit(why))) => problem(why),
-            None if !wanted.bytes.is_multiple_of(extent_bytes.max(1)) => problem(format!(
-                "has {} bytes, which is no multiple of the {extent_bytes} that {vg} allocates by; \
-                 make a VG with a smaller extent (vgcreate -s)",
-                wanted.bytes
-            )),
-            None if create => commands.push(lvcreate_command(vg, &wanted.name, wanted.bytes)),
-            None => {
-                let command = lvcreate_command(vg, &wanted.name, wanted.bytes).join(" ");
-                problem(format!("is missing; make it with: {command}"));
-            }
-        }
-    }
-    if problems.is_empty() { Ok(commands) } else { Err(problems) }
-}
-
 #[cfg(test)]
 mod tests {
-    use vgship_base::extent::ExtentSize;
-    use vgship_base::layout::VolumeLayout;
-
     use super::*;
 
     const VGS: &[u8] = include_bytes!("fixtures/lvm2/vgs.json");
@@ -310,27 +223,6 @@ mod tests {
         let pvs = parse_pvs(PVS).unwrap();
         let missing: Vec<_> = pvs.iter().filter(|pv| pv.missing).map(|pv| &pv.vg[..]).collect();
         assert_eq!((pvs.len(), pvs[0].bytes, missing), (5, 53_684_994_048, vec!["lostvg"]));
-    }
-
-    #[test]
-    fn only_volumes_are_served_and_each_other_lv_says_why_not() {
-        let lvs = parse_lvs(LVS).unwrap();
-        let usage = |name: &str| lvs.iter().find(|lv| lv.name == name).unwrap().usage();
-        for name in ["dbdatalv", "dbloglv", "thinlv", "root"] {
-            assert_eq!(usage(name), Lvm2Use::Served(name.parse().unwrap()));
-        }
-        let why_not = |name| match usage(name) {
-            Lvm2Use::NoVolume(why) => why,
-            other => panic!("{name}: {other:?}"),
-        };
-        assert!(why_not("dbdatasnap").contains("snapshot of dbdatalv"));
-        assert!(why_not("thinsnap").contains("snapshot of thinlv"));
-        assert!(why_not("pool0").contains("pool"));
-        for name in ["[pool0_tdata]", "[pool0_tmeta]", "[lvol0_pmspare]"] {
-            assert!(why_not(name).contains("internal"), "{name}");
-        }
-        let Lvm2Use::Unfit(why) = usage("idlelv") else { panic!("an inactive LV is served") };
-        assert!(why.contains("lvchange -ay datavg/idlelv"), "{why}");
     }
 
     #[test]
@@ -366,35 +258,5 @@ mod tests {
         );
         assert!(vgs_command(None).last().unwrap().contains("vg_uuid"));
         assert_eq!(pvs_command()[0], "pvs");
-    }
-
-    #[test]
-    fn a_replica_lacks_what_is_not_there_and_refuses_what_differs() {
-        let lvs = parse_lvs(LVS).unwrap();
-        let layout = |volumes: &[(&str, u64)]| Layout {
-            extent: ExtentSize::from_log2(16).unwrap(),
-            volumes: volumes
-                .iter()
-                .map(|&(name, bytes)| VolumeLayout {
-                    name: name.parse().unwrap(),
-                    bytes,
-                    masked: 0,
-                })
-                .collect(),
-        };
-        let wanted = layout(&[("dbloglv", 2 << 30), ("newlv", 8 << 20)]);
-        let made = missing(&lvs, "datavg", 4 << 20, &wanted, true).unwrap();
-        assert_eq!(made.len(), 1);
-        assert_eq!(made[0].join(" "), "lvcreate --yes -n newlv -L 8388608b datavg");
-        let problems = missing(&lvs, "datavg", 4 << 20, &wanted, false).unwrap_err();
-        assert!(problems[0].reason.contains("make it with: lvcreate"), "{problems:?}");
-        let wrong =
-            layout(&[("dbloglv", 1 << 30), ("odd", 512), ("pool0", 4 << 30), ("idlelv", 512)]);
-        let problems = missing(&lvs, "datavg", 4 << 20, &wrong, true).unwrap_err();
-        let texts = ["2147483648 bytes, its source", "vgcreate -s", "pool", "lvchange -ay"];
-        assert_eq!(problems.len(), texts.len());
-        for (problem, text) in problems.iter().zip(texts) {
-            assert!(problem.reason.contains(text), "{problem:?}");
-        }
     }
 }

@@ -7,6 +7,8 @@ pub mod aix;
 
 pub mod lvm2;
 
+pub mod lvm2_plan;
+
 pub mod images;
 
 pub mod rootvg;

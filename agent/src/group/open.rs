@@ -12,7 +12,8 @@ use vgship_base::limits::VOLUMES_MAX;
 use super::aix::{AixVolume, LvState, Member, Vg, assemble, probe};
 use super::error::{GroupError, VolumeProblem};
 use super::io::{self, Access};
-use super::lvm2::{self, Lvm2Use};
+use super::lvm2;
+use super::lvm2_plan::{self, Lvm2Use};
 use super::rootvg::{RunningRoot, refuses_disk, refuses_lv_name, refuses_vg_name};
 use super::spec::VolumesSpec;
 use super::{OpenGroup, images};
@@ -278,7 +279,7 @@ fn replica_lvm2(
     let lvs = lvm2_lvs(spec, vg, &io::running_root())?;
     let extents = report(&lvm2::vgs_command(Some(vg)), lvm2::parse_vgs)?;
     let extent = extents.first().map_or(1, |vg| vg.extent_bytes);
-    match lvm2::missing(&lvs, vg, extent, layout, create) {
+    match lvm2_plan::missing(&lvs, vg, extent, layout, create) {
         Ok(commands) => commands.iter().try_for_each(|command| io::run(command).map(drop))?,
         Err(problems) => {
             return Err(GroupError::Volumes { place: spec.to_string(), problems });

@@ -24,7 +24,8 @@ pub enum VolumesSpec {
 pub enum SpecError {
     /// No known word before the colon.
     #[error(
-        "{0:?} does not say where volumes are: use images:DIR, aix-disks:PATH[,PATH...], lvm2:VG or aix:VG"
+        "{0:?} does not say where volumes are: use images:DIR, \
+         aix-disks:PATH[,PATH...], lvm2:VG or aix:VG"
     )]
     Kind(String),
     /// Nothing behind the colon, or between two commas.
@@ -32,7 +33,8 @@ pub enum SpecError {
     Empty(String),
     /// Not a VG's name.
     #[error(
-        "{0:?} is not the name of a volume group: use letters, digits, '.', '_', '+' or '-', not starting with '-'"
+        "{0:?} is not the name of a volume group: use letters, digits, \
+         '.', '_', '+' or '-', not starting with '-'"
     )]
     VgName(String),
 }

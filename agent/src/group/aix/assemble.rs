@@ -6,6 +6,7 @@ use thiserror::Error;
 use vgship_base::disk::SharedDisk;
 
 use super::SECTOR;
+use super::badblocks::{self, DIRECTORY_AT, DIRECTORY_BYTES};
 use super::map::{Source, lv_map};
 use super::place::MirrorCopy;
 use super::probe::Member;
@@ -34,7 +35,8 @@ pub enum AixError {
     },
     /// A format whose entries are not public.
     #[error(
-        "{vgid} is a {kind} VG (record version {version}): its entries are not public; use live commands"
+        "{vgid} is a {kind} VG (record version {version}): its entries are not public; \
+         use live commands"
     )]
     Unserved {
         /// Big or scalable.
@@ -202,7 +204,11 @@ pub fn assemble(members: &[Member]) -> Result<Vg, AixError> {
         notes.push(format!("PV {} (PVID {}) is not at hand", pv.number, pv.pvid));
     }
     notes.extend(vgda.defects.iter().cloned());
-    let source = Source { vgda: &vgda, vgsa: vgsa.as_ref(), pvs: &pvs, disks: &disks };
+    let mut bad = Vec::new();
+    for member in members {
+        bad.push(bad_sectors(member, &mut notes)?);
+    }
+    let source = Source { vgda: &vgda, vgsa: vgsa.as_ref(), pvs: &pvs, disks: &disks, bad: &bad };
     let lvs = lv_map(&source, &mut notes);
     let disks = members.iter().map(|member| member.disk.clone()).collect();
     Ok(Vg { vgid: geometry.vgid, pp_log2: geometry.pp_log2, pvs, lvs, notes, disks })
@@ -319,6 +325,27 @@ fn newest_vgsa(disks: &[(&Member, &LvmRecord)]) -> Result<(Option<Vgsa>, Vec<Str
         }
     }
     Ok((newest, notes))
+}
+
+/// The bad sectors that a disk's directory or its backup names.
+fn bad_sectors(member: &Member, notes: &mut Vec<String>) -> Result<Vec<u64>, AixError> {
+    let mut sectors = Vec::new();
+    for sector in DIRECTORY_AT {
+        let mut directory = vec![0; DIRECTORY_BYTES];
+        member.disk.read_at(sector * SECTOR, &mut directory).map_err(|source| AixError::Read {
+            label: member.label.clone(),
+            sector,
+            source,
+        })?;
+        match badblocks::decode(&directory) {
+            Ok(found) => sectors.extend(found),
+            Err(error) => notes.push(format!(
+                "the bad-block directory at sector {sector} of {} is damaged: {error}",
+                member.label
+            )),
+        }
+    }
+    Ok(sectors)
 }
 
 /// An area of bounded length, or `None` when it does not lie on the disk or is too short.

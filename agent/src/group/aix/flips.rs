@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use vgship_base::disk::{Disk, SharedDisk};
+use vgship_base::sim::Rng;
 use vgship_test_images::{LvRecipe, Placement, Plan, Recipe, disk_images};
 
 use super::*;
@@ -150,21 +151,77 @@ fn two_whole_copies_outvote_a_damaged_one() {
     }
 }
 
+/// Whatever is served lies within its disk and behind the structures.
+fn assert_leads_into_the_data_area(vg: &Vg, bytes: u64, what: impl std::fmt::Display) {
+    assert!(vg.lvs.iter().map(|lv| lv.lps.len()).sum::<usize>() <= 32 * 2096, "{what}");
+    for lv in vg.lvs.iter().filter(|lv| !matches!(lv.state, LvState::Refused(_))) {
+        assert_eq!(lv.bytes, lv.lps.len() as u64 * vg.pp_bytes(), "{what}");
+        for copy in lv.lps.iter().flatten() {
+            let end = copy.offset.checked_add(vg.pp_bytes());
+            assert!(copy.offset >= (136 + 2098) * 512, "{what}");
+            assert!(end.is_some_and(|end| end <= bytes), "{what}");
+        }
+    }
+}
+
 #[test]
 fn a_bit_of_the_only_copy_never_leads_out_of_the_data_area() {
     let bench = Bench::new(&recipe(3));
     for bit in area_bits(136 * 512).chain(bits(128 * 512, 16)) {
-        let Ok(vg) = bench.read(1, Some(bit)) else { continue };
-        assert!(vg.lvs.iter().map(|lv| lv.lps.len()).sum::<usize>() <= 32 * 2096);
-        for lv in vg.lvs.iter().filter(|lv| !matches!(lv.state, LvState::Refused(_))) {
-            for copy in lv.lps.iter().flatten() {
-                let end = copy.offset.checked_add(vg.pp_bytes());
-                assert!(copy.offset >= (136 + 2098) * 512, "byte {}", bit / 8);
-                assert!(end.is_some_and(|end| end <= bench.heads[0].1), "byte {}", bit / 8);
-            }
+        if let Ok(vg) = bench.read(1, Some(bit)) {
+            assert_leads_into_the_data_area(&vg, bench.heads[0].1, format!("byte {}", bit / 8));
         }
     }
     assert!(bench.longest.load(Ordering::Relaxed) <= READ_MAX);
+}
+
+#[test]
+fn bytes_by_dice_never_lead_out_of_the_data_area() {
+    let bench = Bench::new(&recipe(3));
+    let (clean, len) = (&bench.heads[0].0, bench.heads[0].1);
+    let area = 136 * 512;
+    let targets = [(7 * 512, 70), (128 * 512, 40), (area, 40), (area + 512, 160)];
+    let more = [(area + 17 * 512, 700), (area + 2065 * 512, 256), (8 * 512, 32)];
+    let targets: Vec<(usize, usize)> = targets.into_iter().chain(more).collect();
+    let mut served = 0;
+    for seed in 0..1000 {
+        let (mut rng, mut head) = (Rng::new(seed), clean.to_vec());
+        for _ in 0..=rng.index(8) {
+            let (at, span) = targets[rng.index(targets.len())];
+            let value = [0, 1, 0x7f, 0xff, rng.draw().to_be_bytes()[0]][rng.index(5)];
+            head[at + rng.index(span)] = value;
+        }
+        let wrong = Bench { heads: vec![(Arc::new(head), len)], longest: bench.longest.clone() };
+        if let Ok(vg) = wrong.read(1, None) {
+            assert_leads_into_the_data_area(&vg, len, format!("seed {seed}"));
+            served += 1;
+        }
+    }
+    assert!(served > 30, "the dice must leave something to serve: {served}");
+    assert!(bench.longest.load(Ordering::Relaxed) <= READ_MAX);
+}
+
+#[test]
+fn any_bytes_at_all_are_refused_without_a_panic() {
+    for seed in 0..1000 {
+        let mut rng = Rng::new(seed);
+        let sectors = rng.index(130);
+        let mut bytes: Vec<u8> = Vec::new();
+        while bytes.len() < sectors * 512 + rng.index(40) {
+            let draw = if rng.one_in(3) { 0 } else { rng.draw() };
+            bytes.extend(draw.to_be_bytes());
+        }
+        for magic in [&[0xc9, 0xc2, 0xd4, 0xc1][..], b"_LVM", b"DEFECT"] {
+            let len = magic.len().min(bytes.len());
+            bytes[..len].copy_from_slice(&magic[..len]);
+            let _ = (Ipl::decode(&bytes), Record::decode(&bytes), badblocks::decode(&bytes));
+        }
+        if bytes.len() > 1024 {
+            let (opening, last) = (bytes[..8].to_vec(), bytes.len() / 512 - 1);
+            bytes[last * 512..last * 512 + 8].copy_from_slice(&opening);
+        }
+        let _ = vgda::Vgda::decode(&bytes, &[(1, Pvid([7; 16]))]);
+    }
 }
 
 #[test]

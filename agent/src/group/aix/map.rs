@@ -25,6 +25,8 @@ pub(super) struct Source<'a> {
     /// In the order of the area's descriptors.
     pub(super) pvs: &'a [Pv],
     pub(super) disks: &'a [(&'a Member, &'a LvmRecord)],
+    /// Per disk: sectors that LVM keeps elsewhere.
+    pub(super) bad: &'a [Vec<u64>],
 }
 
 /// One LV on the way.
@@ -84,6 +86,11 @@ fn place_partitions(
         let (member, _) = source.disks[disk];
         if overlap || offset + pp_bytes > member.disk.len() {
             let fault = format!("partition {lp} does not lie in the data area of {}", member.label);
+            draft.fault.get_or_insert(fault);
+        }
+        let sectors = offset / SECTOR..(offset + pp_bytes) / SECTOR;
+        if let Some(bad) = source.bad[disk].iter().find(|bad| sectors.contains(bad)) {
+            let fault = format!("LVM keeps the bad sector {bad} of {} elsewhere", member.label);
             draft.fault.get_or_insert(fault);
         }
         let fresh = !known.outdated && is_in_sync(source, pv.number, pp);

@@ -5,10 +5,11 @@
 //! their entries is not public. Nothing here writes outside of an LV's partitions.
 //!
 //! ```text
-//! record -> vgda, vgsa -> assemble -> volume
+//! record -> vgda, vgsa, badblocks -> map -> assemble -> volume
 //! ```
 
 mod assemble;
+mod badblocks;
 mod map;
 mod place;
 mod probe;

@@ -50,3 +50,29 @@ pub fn shape_of(lps: &[Vec<MirrorCopy>], pp_bytes: u64) -> String {
         count => format!("scattered, {count} runs"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn copy(disk: usize, offset: u64) -> MirrorCopy {
+        MirrorCopy { disk, offset, fresh: true }
+    }
+
+    #[test]
+    fn partitions_merge_only_where_every_copy_goes_on() {
+        let lps = [
+            vec![copy(0, 100), copy(1, 500)],
+            vec![copy(0, 110), copy(1, 510)],
+            vec![copy(0, 120)],               // one copy less
+            vec![copy(0, 130), copy(1, 540)], // one copy more
+            vec![copy(0, 140), copy(1, 900)], // only one goes on
+            vec![copy(0, 150), MirrorCopy { fresh: false, ..copy(1, 910) }],
+        ];
+        let found = runs(&lps, 10);
+        let shape: Vec<_> = found.iter().map(|run| (run.at, run.len, run.copies.len())).collect();
+        assert_eq!(shape, [(0, 20, 2), (20, 10, 1), (30, 10, 2), (40, 10, 2), (50, 10, 2)]);
+        assert_eq!(shape_of(&lps, 10), "scattered, 5 runs");
+        assert_eq!(shape_of(&lps[..2], 10), "contiguous");
+    }
+}

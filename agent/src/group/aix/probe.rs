@@ -33,7 +33,8 @@ pub enum ProbeError {
     },
     /// Two records, of which none can be believed.
     #[error(
-        "the LVM record in sector 7 and its backup in sector 70 differ, and no descriptor area agrees with one of them"
+        "the LVM record in sector 7 and its backup in sector 70 differ, \
+         and no descriptor area agrees with one of them"
     )]
     Differ,
 }

@@ -282,3 +282,95 @@ fn big_and_scalable_vgs_are_recognised_and_refused() {
         assert!(text.contains(kind) && text.contains("use live commands"), "{text}");
     }
 }
+
+#[test]
+fn an_lv_with_a_bad_sector_that_lvm_keeps_elsewhere_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let written = write(&example(), place.path()).unwrap();
+    let bad = u32::try_from(written.lv("plain").unwrap().lps[1][0].offset / 512 + 5).unwrap();
+    let disk = OpenOptions::new().write(true).open(&written.disks[1]).unwrap();
+    let mut directory = b"DEFECT\0\x01".to_vec();
+    directory.extend((bad | 0xa000_0000).to_be_bytes());
+    disk.write_all_at(&directory, 8 * 512).unwrap();
+    let vg = read_vg(&written.disks).unwrap();
+    for found in &vg.lvs {
+        let refused = matches!(&found.state, LvState::Refused(why) if why.contains("bad sector"));
+        assert_eq!(refused, found.name == "plain", "{}", found.name);
+    }
+}
+
+#[test]
+fn a_factor_moves_the_descriptors_and_the_stale_bits() {
+    let place = tempfile::tempdir().unwrap();
+    let recipe = Recipe {
+        factor: 4,
+        disks: vec![1500, 1200],
+        stale: vec![(1, 2), (0, 1)],
+        damaged: vec![((0, 1), CopyState::Older)],
+        ..example()
+    };
+    let written = write(&recipe, place.path()).unwrap();
+    let vg = read_vg(&written.disks).unwrap();
+    assert_reads_as_written(&written, &vg);
+    let fresh = |lp: &Vec<MirrorCopy>| lp.iter().map(|copy| copy.fresh).collect::<Vec<_>>();
+    let mirrored: Vec<_> = lv(&vg, "mirrored").lps.iter().map(fresh).collect();
+    assert_eq!(mirrored[1..3], [[false, true], [true, false]]);
+}
+
+#[test]
+fn without_a_whole_status_area_no_mirror_copy_is_trusted() {
+    let place = tempfile::tempdir().unwrap();
+    let written = write(&example(), place.path()).unwrap();
+    for (disk, sector) in [(0, 128), (0, 2234), (1, 128)] {
+        let disk = OpenOptions::new().write(true).open(&written.disks[disk]).unwrap();
+        disk.write_all_at(&[0xee; 8], sector * 512).unwrap();
+    }
+    let vg = read_vg(&written.disks).unwrap();
+    for found in &vg.lvs {
+        let refused = matches!(&found.state, LvState::Refused(why) if why.contains("in sync"));
+        assert_eq!(refused, found.name == "mirrored", "{}", found.name);
+    }
+}
+
+#[test]
+fn a_striped_lv_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let lvs = vec![LvRecipe::new("wide", 4, Placement::Contiguous(0))];
+    let written = write(&Recipe { lvs, ..Recipe::default() }, place.path()).unwrap();
+    let disk = OpenOptions::new().write(true).open(&written.disks[0]).unwrap();
+    for area in [136, 2242] {
+        disk.write_all_at(&[0, 5], (area + 1) * 512 + 12).unwrap();
+    }
+    let vg = read_vg(&written.disks).unwrap();
+    assert!(matches!(&vg.lvs[0].state, LvState::Refused(why) if why.contains("striped")));
+}
+
+#[test]
+fn a_partition_with_more_copies_than_its_lv_may_have_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let lvs = vec![LvRecipe::new("plain", 2, Placement::Contiguous(0))];
+    let written = write(&Recipe { lvs, ..Recipe::default() }, place.path()).unwrap();
+    let disk = OpenOptions::new().write(true).open(&written.disks[0]).unwrap();
+    for area in [136, 2242] {
+        let fifth = (area + 17) * 512 + 32 + 4 * 32;
+        disk.write_all_at(&[0, 1, 0, 0, 0, 0, 0, 2], fifth).unwrap();
+    }
+    let vg = read_vg(&written.disks).unwrap();
+    assert!(matches!(&vg.lvs[0].state, LvState::Refused(why) if why.contains("more copies")));
+}
+
+#[test]
+fn of_two_records_that_differ_the_one_counts_that_its_area_confirms() {
+    for sector in [7, 70] {
+        let place = tempfile::tempdir().unwrap();
+        let written = write(&example(), place.path()).unwrap();
+        let disk = OpenOptions::new().write(true).open(&written.disks[0]).unwrap();
+        disk.write_all_at(&[0xff; 4], sector * 512 + 6).unwrap();
+        let vg = read_vg(&written.disks).unwrap();
+        assert_reads_as_written(&written, &vg);
+        assert!(vg.notes[0].contains(&format!("sector {sector}")), "{:?}", vg.notes);
+        let other = 77 - sector;
+        disk.write_all_at(&[0xee; 4], other * 512 + 6).unwrap();
+        assert!(matches!(members(&written.disks), Err(ProbeError::Differ)));
+    }
+}

@@ -6,7 +6,7 @@
 //!                      PVs, VGDAs in the VG, length in sectors
 //! +1            16     256 LV entries of 32 bytes: index 2, -4, most LPs 2, state 2, copies 2,
 //!                      policy 2, LPs 2 (0: unused), -16
-//! +17        64 x f    PV descriptor, one per PV number: PVID 16, PPs 2, -2, psn of the first PP 4,
+//! +17        64 x f    PV descriptor, one per PV number: PVID 16, PPs 2, -2, first PP's psn 4,
 //!                      -8, then 32 bytes per PP: LV index 2 (0: free), -4, LP number 2, -24
 //! +len-33       32     256 LV names of 64 bytes
 //! +len-1         1     trailer: the header's stamp again, unless a write was cut

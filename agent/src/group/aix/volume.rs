@@ -44,28 +44,29 @@ impl AixVolume {
     }
 
     /// Cuts a request at run boundaries: each run, where in it, and the part of the request.
-    fn parts(&self, offset: u64, len: u64) -> io::Result<Vec<(&Run, u64, Span)>> {
+    fn parts(&self, offset: u64, len: u64) -> io::Result<impl Iterator<Item = Part<'_>>> {
         if !Span::new(offset, len).within(self.bytes) {
             let text = format!("{len} bytes at {offset} reach behind the end at {}", self.bytes);
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        let mut parts = Vec::new();
+        let first = self.runs.partition_point(|run| run.at + run.len <= offset);
         let mut done = 0;
-        while done < len {
-            let at = offset + done;
-            let run = &self.runs[self.runs.partition_point(|run| run.at + run.len <= at)];
-            let inside = at - run.at;
+        Ok(self.runs[first..].iter().map_while(move |run| {
+            let inside = (offset + done).checked_sub(run.at)?;
             let step = (run.len - inside).min(len - done);
-            parts.push((run, inside, Span::new(done, step)));
+            let part = Span::new(done, step);
             done += step;
-        }
-        Ok(parts)
+            (step > 0).then_some((run, inside, part))
+        }))
     }
 
     fn disk(&self, copy: &MirrorCopy) -> &dyn Disk {
         &*self.disks[copy.disk]
     }
 }
+
+/// A run, where in it, and which part of a request.
+type Part<'a> = (&'a Run, u64, Span);
 
 /// A part of a buffer; parts come from a request of the buffer's length, so they fit it.
 fn range(part: Span) -> std::ops::Range<usize> {
@@ -121,7 +122,7 @@ impl Disk for AixVolume {
 
     fn allocation(&self, offset: u64, end: u64) -> io::Result<(Allocation, u64)> {
         let len = end.saturating_sub(offset);
-        let Some(&(run, inside, part)) = self.parts(offset, len)?.first() else {
+        let Some((run, inside, part)) = self.parts(offset, len)?.next() else {
             return Ok((Allocation::Data, end));
         };
         let Some(copy) = run.copies.iter().find(|copy| copy.fresh) else {
@@ -130,5 +131,49 @@ impl Disk for AixVolume {
         let at = copy.offset + inside;
         let (kind, found) = self.disk(copy).allocation(at, at + part.len)?;
         Ok((kind, offset + (found - at)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use vgship_base::sim::{Power, SimDisk};
+
+    use super::*;
+
+    /// A volume of 1 KiB with a copy on each of two disks, and their power supplies.
+    fn mirrored(second_is_fresh: bool) -> (AixVolume, [Power; 2]) {
+        let power = [Power::default(), Power::default()];
+        let disk = |power| Arc::new(SimDisk::volume(power, 4096)) as SharedDisk;
+        let copies = vec![
+            MirrorCopy { disk: 0, offset: 512, fresh: true },
+            MirrorCopy { disk: 1, offset: 1024, fresh: second_is_fresh },
+        ];
+        let runs = vec![Run { at: 0, len: 1024, copies }];
+        let disks = power.iter().map(disk).collect();
+        (AixVolume { bytes: 1024, runs, disks }, power)
+    }
+
+    #[test]
+    fn a_disk_that_fails_is_read_from_its_mirror() {
+        let (volume, [first, second]) = mirrored(true);
+        volume.write_at(3, b"both").unwrap();
+        first.fail_after(0);
+        let mut found = [0; 4];
+        volume.read_at(3, &mut found).unwrap();
+        assert_eq!(found, *b"both");
+        assert!(volume.write_at(3, b"one?").is_err(), "a write must reach every copy");
+        assert!(volume.flush().is_err());
+        second.fail_after(0);
+        assert!(volume.read_at(3, &mut found).is_err());
+    }
+
+    #[test]
+    fn a_stale_mirror_is_no_way_out() {
+        let (volume, [first, _]) = mirrored(false);
+        volume.write_at(0, b"x").unwrap();
+        first.fail_after(0);
+        assert!(volume.read_at(0, &mut [0]).is_err());
     }
 }
