@@ -1,6 +1,8 @@
 //! The NBD tap against real clients: each test serves a temporary file in this process and lets
 //! programs of QEMU, libnbd, fio and the kernel work on it.
 
+#![expect(clippy::unwrap_used, reason = "all of this file is a test")]
+
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -160,39 +162,25 @@ fn qemu_img_copies_there_and_back() {
 #[test]
 fn qemu_io_writes_zeroes_discards_and_flushes() {
     let served = Served::start(8 * MIB);
-    run(
-        "qemu-utils",
-        "qemu-io",
-        &[
-            "-f",
-            "raw",
-            "-d",
-            "unmap",
-            "-c",
-            "write -P 0xa5 1000 100000",
-            "-c",
-            "write -f -P 0x5a 4M 2M",
-            "-c",
-            "read -P 0xa5 1000 100000",
-            "-c",
-            "write -z 64k 4k",
-            "-c",
-            "write -z -u 4M 64k",
-            "-c",
-            "discard 5M 512k",
-            "-c",
-            "flush",
-            "-c",
-            "read -P 0 64k 4k",
-            "-c",
-            "read -P 0xa5 68k 4k",
-            "-c",
-            "read -P 0 5M 512k",
-            "-c",
-            "read -P 0x5a 5632k 512k",
-            &served.uri(),
-        ],
-    );
+    let commands = [
+        "write -P 0xa5 1000 100000",
+        "write -f -P 0x5a 4M 2M",
+        "read -P 0xa5 1000 100000",
+        "write -z 64k 4k",
+        "write -z -u 4M 64k",
+        "discard 5M 512k",
+        "flush",
+        "read -P 0 64k 4k",
+        "read -P 0xa5 68k 4k",
+        "read -P 0 5M 512k",
+        "read -P 0x5a 5632k 512k",
+    ];
+    let uri = served.uri();
+    let mut args = vec!["-f", "raw", "-d", "unmap"];
+    commands.iter().for_each(|command| args.extend(["-c", command]));
+    args.push(&uri);
+    let told = run("qemu-utils", "qemu-io", &args);
+    assert!(!told.contains("failed"), "{told}");
     let image = served.image();
     assert_eq!((image[999], image[1000], image[100_999], image[101_000]), (0, 0xa5, 0xa5, 0));
     assert_eq!((image[4 << 20], image[(4 << 20) + (64 << 10)]), (0, 0x5a));
@@ -218,7 +206,7 @@ fn nbdcopy_uses_several_connections_and_finds_holes() {
 fn nbdinfo_tells_what_is_served() {
     let served = Served::start(4 * MIB);
     let image = File::options().write(true).open(served.path("image")).unwrap();
-    image.write_all_at(&[1; 65536], MIB).unwrap();
+    image.write_all_at(&vec![1; 65536], MIB).unwrap();
     let told = run("libnbd-bin", "nbdinfo", &["--json", &served.uri()]);
     let told: serde_json::Value = serde_json::from_str(&told).unwrap();
     assert_eq!(told["protocol"], "newstyle-fixed");
@@ -300,10 +288,10 @@ fn cannot_mount() -> Option<&'static str> {
 
 /// Waits for a file that a started program makes.
 fn await_file(path: &Path, maker: &mut Child) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let (deadline, shown) = (Instant::now() + Duration::from_secs(20), path.display());
     while !path.exists() {
-        assert!(maker.try_wait().unwrap().is_none(), "the program that makes {path:?} has ended");
-        assert!(Instant::now() < deadline, "{path:?} does not appear");
+        assert!(maker.try_wait().unwrap().is_none(), "the program that makes {shown} has ended");
+        assert!(Instant::now() < deadline, "{shown} does not appear");
         std::thread::yield_now();
     }
 }

@@ -64,7 +64,7 @@ fn bad_ranges_and_flags_are_refused_and_the_connection_goes_on() {
     assert_eq!(client.simple(), (51, INVALID));
     client.write(52, 0, &[0xee; 8]); // the export has no room
     assert_eq!(client.simple(), (52, NO_SPACE));
-    client.write(53, 0, &[1; 40_000]);
+    client.write(53, 0, &vec![1; 40_000]);
     assert_eq!(client.simple(), (53, 0));
 }
 
