@@ -283,7 +283,8 @@ impl<P: Send + Sync + 'static> Connection<P> {
                     return Err(ConnectionError::Payload { len: request.len });
                 }
                 Front::Large(request) => {
-                    let payload = inlet.take_large(&request, &mut &*self.stream)?;
+                    let payload =
+                        inlet.take_large(&request, |len, into| self.stream.append(len, into))?;
                     self.add(&request, payload);
                     return Ok(Read::Requests);
                 }
