@@ -252,18 +252,17 @@ impl<P: Send + Sync + 'static> Connection<P> {
 
     fn read_on(&self) {
         let found = self.read();
-        self.turns().stop_reading();
-        match found {
-            Ok(Read::Requests) => {}
-            Ok(Read::Leave) => self.close(false),
-            Ok(Read::Gone) => self.close(true),
-            Err(error) => {
-                if !self.turns().is_closed() {
-                    report(&error, &self.session.name);
-                }
-                self.close(false);
-            }
+        let mut turns = self.turns();
+        // In one step with the close: nobody may read on behind a leave.
+        turns.stop_reading();
+        match &found {
+            Ok(Read::Requests) => return,
+            Err(error) if !turns.is_closed() => report(error, &self.session.name),
+            _ => {}
         }
+        turns.close(matches!(found, Ok(Read::Gone)));
+        drop(turns);
+        self.wake.notify_all();
     }
 
     /// Reads until there is at least one request, and takes all that have arrived with it.
