@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::net::Shutdown;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -94,7 +94,7 @@ pub fn serve<P: Send + Sync + 'static>(
     place: P,
 ) {
     let mut inlet = Inlet::default();
-    let session = match shake_hands(&stream, &mut inlet, exports) {
+    let session = match shake_hands(&stream, &mut inlet, exports, HANDSHAKE_DEADLINE) {
         Ok(Some(session)) => session,
         Ok(None) => return stream.shutdown(Shutdown::Both),
         Err(error) => {
@@ -128,8 +128,9 @@ fn shake_hands(
     stream: &Stream,
     inlet: &mut Inlet,
     exports: &dyn Exports,
+    patience: Duration,
 ) -> Result<Option<Session>, ConnectionError> {
-    let deadline = Instant::now() + HANDSHAKE_DEADLINE;
+    let deadline = Instant::now() + patience;
     let mut read = |len: usize| -> Result<Option<Vec<u8>>, ConnectionError> {
         loop {
             if let Some(bytes) = inlet.take(len) {
@@ -252,18 +253,17 @@ impl<P: Send + Sync + 'static> Connection<P> {
 
     fn read_on(&self) {
         let found = self.read();
-        self.turns().stop_reading();
-        match found {
-            Ok(Read::Requests) => {}
-            Ok(Read::Leave) => self.close(false),
-            Ok(Read::Gone) => self.close(true),
-            Err(error) => {
-                if !self.turns().is_closed() {
-                    report(&error, &self.session.name);
-                }
-                self.close(false);
-            }
+        let mut turns = self.turns();
+        // In one step with the close: nobody may read on behind a leave.
+        turns.stop_reading();
+        match &found {
+            Ok(Read::Requests) => return,
+            Err(error) if !turns.is_closed() => report(error, &self.session.name),
+            _ => {}
         }
+        turns.close(matches!(found, Ok(Read::Gone)));
+        drop(turns);
+        self.wake.notify_all();
     }
 
     /// Reads until there is at least one request, and takes all that have arrived with it.
@@ -283,7 +283,8 @@ impl<P: Send + Sync + 'static> Connection<P> {
                     return Err(ConnectionError::Payload { len: request.len });
                 }
                 Front::Large(request) => {
-                    let payload = inlet.take_large(&request, &mut &*self.stream)?;
+                    let payload =
+                        inlet.take_large(&request, |len, into| self.stream.append(len, into))?;
                     self.add(&request, payload);
                     return Ok(Read::Requests);
                 }
@@ -363,6 +364,43 @@ impl<P: Send + Sync + 'static> Drop for Seat<'_, P> {
         }
         if self.0.turns().leave() || thread::panicking() {
             self.0.stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::capture::nbd::testing::Both;
+
+    #[test]
+    fn a_client_that_does_not_say_what_it_wants_is_not_awaited_for_ever() {
+        for said in [&b""[..], b"\0\0", b"\0\0\0\x03IHAVEOPT\0\0\0\x07\0\0\0\x40abc"] {
+            let (mut client, server) = UnixStream::pair().unwrap();
+            client.write_all(said).unwrap();
+            let stream = Stream::Unix(server);
+            let patience = Duration::from_millis(20);
+            let found = shake_hands(&stream, &mut Inlet::default(), &Both::new(), patience);
+            assert!(matches!(found, Err(ConnectionError::Slow)), "{found:?} after {said:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_leaves_in_a_handshake_is_no_error_unless_it_breaks_off() {
+        for (said, clean) in [(&b"\0\0\0\x03"[..], true), (b"\0\0\0\x03IHAVE", false)] {
+            let (mut client, server) = UnixStream::pair().unwrap();
+            client.write_all(said).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            let stream = Stream::Unix(server);
+            let patience = Duration::from_secs(20);
+            let found = shake_hands(&stream, &mut Inlet::default(), &Both::new(), patience);
+            match found {
+                Ok(None) => assert!(clean),
+                Err(ConnectionError::Cut) => assert!(!clean),
+                other => panic!("{other:?}"),
+            }
         }
     }
 }

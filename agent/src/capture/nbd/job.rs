@@ -35,7 +35,7 @@ enum Work {
     Status { offset: u64, len: u32, one: bool },
 }
 
-/// Jobs that take about equally long. Indexes what is remembered of their durations.
+/// Jobs that wait about equally long. Indexes what is remembered of that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// Known to wait for the disk, or for other machines.
@@ -45,7 +45,7 @@ pub enum Class {
 }
 
 /// How many memories of durations there are.
-pub const CLASSES: usize = 6;
+pub const CLASSES: usize = 4;
 
 /// One request that waits to be carried out, or to be refused in its turn.
 #[derive(Debug)]
@@ -96,15 +96,14 @@ impl Job {
 
     /// How long it can be expected to take.
     pub fn class(&self) -> Class {
-        let large = usize::from(self.bytes >= 64 << 10);
         match &self.work {
             Ok(
                 Work::Flush | Work::Write { durable: true, .. } | Work::Zero { durable: true, .. },
             ) => Class::Slow,
-            Ok(Work::Read { .. }) => Class::Usual(large),
-            Ok(Work::Write { .. }) => Class::Usual(2 + large),
-            Ok(Work::Zero { .. }) => Class::Usual(4),
-            Ok(Work::Status { .. }) | Err(_) => Class::Usual(5),
+            Ok(Work::Read { .. }) => Class::Usual(0),
+            Ok(Work::Write { .. }) => Class::Usual(1),
+            Ok(Work::Zero { .. }) => Class::Usual(2),
+            Ok(Work::Status { .. }) | Err(_) => Class::Usual(3),
         }
     }
 

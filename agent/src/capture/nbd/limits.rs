@@ -47,8 +47,8 @@ pub const DIRECT_BYTES: usize = 32 << 10;
 /// Replies that wait to be sent together. Unit: bytes of replies.
 pub const OUTLET_BYTES: usize = 64 << 10;
 
-/// A call expected to take this long is carried out while another thread reads on; below, waking
-/// a thread costs more than it gains.
+/// A call expected to wait this long, beyond copying its bytes, is carried out while another thread
+/// reads on; below, waking a thread costs more than it gains.
 pub const SLOW: Duration = Duration::from_micros(100);
 
 /// How often the watch looks for calls that block unexpectedly.

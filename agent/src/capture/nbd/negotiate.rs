@@ -225,3 +225,53 @@ fn refuse_bad(out: &mut Writer, code: u32, bad: &BadOption) {
         BadOption::TooBig => refuse(out, code, answer::TOO_BIG, "a name is too long"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::capture::nbd::testing::Both;
+
+    fn ask(negotiation: &mut Negotiation, code: u32, data: &[u8]) -> (Next, usize) {
+        let mut out = Writer::default();
+        let next = negotiation.handle(&Both::new(), code, data, &mut out).unwrap();
+        (next, out.len())
+    }
+
+    #[test]
+    fn a_context_counts_for_its_export_only_and_only_with_chunks() {
+        let chosen = b"\0\0\0\x04g/lv\0\0\0\x01\0\0\0\x0fbase:allocation";
+        let mut negotiation = Negotiation::new(true);
+        ask(&mut negotiation, option::SET_META_CONTEXT, chosen);
+        assert_eq!(negotiation.allocation, None, "chunks were not agreed on");
+        ask(&mut negotiation, option::STRUCTURED_REPLY, &[]);
+        ask(&mut negotiation, option::SET_META_CONTEXT, chosen);
+        let (next, _) = ask(&mut negotiation, option::GO, b"\0\0\0\x04g/ro\0\0");
+        let Next::Serve(session) = next else { panic!("go begins") };
+        assert!(!session.allocation);
+        assert_eq!(session.flags() & (can::READ_ONLY | can::TRIM | can::DF), 0x82);
+        let (next, _) = ask(&mut negotiation, option::GO, b"\0\0\0\x04g/lv\0\0");
+        let Next::Serve(session) = next else { panic!("go begins") };
+        assert!(session.allocation);
+        ask(&mut negotiation, option::SET_META_CONTEXT, b"\0\0\0\x04g/lv\0\0\0\0");
+        assert_eq!(negotiation.allocation, None, "a new choice replaces the old");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_answered_or_ends_the_handshake(
+            code in 0_u32..12,
+            mut data in proptest::collection::vec(any::<u8>(), 0..64),
+            small in any::<bool>(),
+        ) {
+            if small {
+                data.iter_mut().step_by(2).for_each(|byte| *byte &= 3);
+                data.iter_mut().take(3).for_each(|byte| *byte = 0);
+            }
+            let mut out = Writer::default();
+            let found = Negotiation::new(false).handle(&Both::new(), code, &data, &mut out);
+            prop_assert!(matches!(found, Err(_) | Ok(Next::Serve(_))) || !out.is_empty());
+        }
+    }
+}

@@ -100,10 +100,15 @@ impl Inlet {
         }
     }
 
-    /// Takes the request that [`Front::Large`] announced and reads the rest of its payload.
+    /// Takes the request that [`Front::Large`] announced and reads the rest of its payload, into
+    /// memory of its own. `read` appends so many bytes, or fewer where the socket ends.
     ///
     /// Shape: the caller has bounded the request's length.
-    pub fn take_large(&mut self, request: &Request, from: &mut impl Read) -> io::Result<Bytes> {
+    pub fn take_large(
+        &mut self,
+        request: &Request,
+        read: impl FnOnce(u64, &mut Vec<u8>) -> io::Result<()>,
+    ) -> io::Result<Bytes> {
         let payload = request.payload() as usize;
         let waiting = payload.min(self.len() - HEADER_BYTES);
         let mut bytes = Vec::with_capacity(payload);
@@ -111,7 +116,7 @@ impl Inlet {
             &self.memory[self.start + HEADER_BYTES..self.start + HEADER_BYTES + waiting],
         );
         self.start += HEADER_BYTES + waiting;
-        from.take((payload - waiting) as u64).read_to_end(&mut bytes)?;
+        read((payload - waiting) as u64, &mut bytes)?;
         match bytes.len() == payload {
             true => Ok(Bytes::from(bytes)),
             false => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -157,5 +162,112 @@ impl Outlet {
             self.waiting.clear();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::nbd::request::Command;
+
+    /// Gives and takes at most `step` bytes in one call.
+    struct Stepwise<'a> {
+        left: &'a [u8],
+        taken: Vec<u8>,
+        step: usize,
+    }
+
+    impl Read for Stepwise<'_> {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            let step = self.step.min(into.len());
+            self.left.read(&mut into[..step])
+        }
+    }
+
+    impl Write for Stepwise<'_> {
+        fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+            let step = self.step.min(from.len());
+            self.taken.extend_from_slice(&from[..step]);
+            Ok(step)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    const SIZES: [usize; 8] =
+        [0, 1, 512, DIRECT_BYTES - 1, DIRECT_BYTES, 3, INLET_BYTES + 1, DIRECT_BYTES - 1];
+
+    fn payload(len: usize, salt: usize) -> Vec<u8> {
+        (0..=252).cycle().skip(salt).take(len).collect()
+    }
+
+    fn stream() -> Vec<u8> {
+        let mut all = Vec::new();
+        for (number, len) in SIZES.repeat(9).into_iter().enumerate() {
+            all.extend_from_slice(&[0x25, 0x60, 0x95, 0x13, 0, 0, 0, 1]);
+            all.extend_from_slice(&(number as u64).to_be_bytes());
+            all.extend_from_slice(&[0; 8]);
+            all.extend_from_slice(&u32::try_from(len).unwrap().to_be_bytes());
+            all.extend_from_slice(&payload(len, number));
+        }
+        all
+    }
+
+    #[test]
+    fn requests_come_out_whole_however_they_arrive() {
+        let all = stream();
+        for step in [7, 28, 1000, 40_000, usize::MAX] {
+            let mut from = Stepwise { left: &all, taken: Vec::new(), step };
+            let mut inlet = Inlet::default();
+            for (number, len) in SIZES.repeat(9).into_iter().enumerate() {
+                let (request, bytes) = loop {
+                    match inlet.front().unwrap() {
+                        Front::Part => assert!(inlet.fill(&mut from).unwrap() > 0),
+                        Front::Whole(request) => break (request, inlet.take_whole(&request)),
+                        Front::Large(request) => {
+                            let read = |len, into: &mut Vec<u8>| {
+                                (&mut from).take(len).read_to_end(into).map(drop)
+                            };
+                            break (request, inlet.take_large(&request, read).unwrap());
+                        }
+                    }
+                };
+                assert_eq!((request.command, request.cookie), (Command::Write, number as u64));
+                assert!(bytes == payload(len, number), "request {number}, step {step}");
+            }
+            assert_eq!(inlet.fill(&mut from).unwrap(), 0);
+            assert!(inlet.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_payload_that_ends_early_is_an_error() {
+        let all = stream();
+        let start = 28 * 5 + SIZES[..4].iter().sum::<usize>();
+        let mut inlet = Inlet::default();
+        let mut from = &all[start - 28..start + 100];
+        inlet.fill(&mut from).unwrap();
+        let Front::Large(request) = inlet.front().unwrap() else { panic!("it is large") };
+        let error = inlet.take_large(&request, |_, _| Ok(())).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn replies_leave_together_and_in_order() {
+        let mut to = Stepwise { left: &[], taken: Vec::new(), step: 1000 };
+        let mut outlet = Outlet::default();
+        outlet.push(b"one", b"", &mut to).unwrap();
+        outlet.push(b"two", &[2; 100], &mut to).unwrap();
+        assert!(to.taken.is_empty(), "small replies wait");
+        let large = payload(DIRECT_BYTES * 3, 3);
+        outlet.push(b"three", &large, &mut to).unwrap();
+        outlet.push(b"four", b"", &mut to).unwrap();
+        outlet.flush(&mut to).unwrap();
+        assert_eq!(to.taken, [b"onetwo", &[2; 100][..], b"three", &large, b"four"].concat());
+        let before = to.taken.len();
+        (0..10).for_each(|_| outlet.push(&[], &[1; DIRECT_BYTES / 4], &mut to).unwrap());
+        assert!(to.taken.len() > before, "much does not wait");
     }
 }

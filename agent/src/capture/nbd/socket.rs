@@ -163,6 +163,16 @@ impl Stream {
             }
         }
     }
+
+    /// Appends the next `len` bytes, or fewer where they end. Memory that `into` has room for is
+    /// not cleared before: the standard library can do that for its own sockets only.
+    pub fn append(&self, len: u64, into: &mut Vec<u8>) -> io::Result<()> {
+        match self {
+            Stream::Unix(stream) => stream.take(len).read_to_end(into)?,
+            Stream::Tcp(stream) => stream.take(len).read_to_end(into)?,
+        };
+        Ok(())
+    }
 }
 
 impl Read for &Stream {
@@ -170,14 +180,6 @@ impl Read for &Stream {
         match self {
             Stream::Unix(stream) => (&*stream).read(into),
             Stream::Tcp(stream) => (&*stream).read(into),
-        }
-    }
-
-    // Forwarded, since only the socket itself can read into memory that was not cleared.
-    fn read_to_end(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
-        match self {
-            Stream::Unix(stream) => (&*stream).read_to_end(into),
-            Stream::Tcp(stream) => (&*stream).read_to_end(into),
         }
     }
 }

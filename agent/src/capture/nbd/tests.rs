@@ -1,12 +1,15 @@
 //! The server over a real socket, against clients that behave badly and clients that wait.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
 
-use super::limits::{NAME_BYTES_MAX, OPTIONS_MAX, PAYLOAD_MAX, REQUESTS_MAX};
+use super::io::NbdServer;
+use super::limits::{CONNECTIONS_MAX, NAME_BYTES_MAX, OPTIONS_MAX, PAYLOAD_MAX, REQUESTS_MAX};
 use super::socket::{ListenError, Listener};
-use super::testing::{BYTES, Client, HELD_OFFSET, Served, serve};
+use super::testing::{BYTES, Both, Client, HELD_OFFSET, Served, serve};
 
 const INVALID: u32 = 22;
 const NO_SPACE: u32 = 28;
@@ -64,7 +67,7 @@ fn bad_ranges_and_flags_are_refused_and_the_connection_goes_on() {
     assert_eq!(client.simple(), (51, INVALID));
     client.write(52, 0, &[0xee; 8]); // the export has no room
     assert_eq!(client.simple(), (52, NO_SPACE));
-    client.write(53, 0, &[1; 40_000]);
+    client.write(53, 0, &vec![1; 40_000]);
     assert_eq!(client.simple(), (53, 0));
 }
 
@@ -258,6 +261,48 @@ fn what_is_read_and_not_answered_is_bounded() {
     let mut cookies: Vec<_> = (0..count).map(|_| client.simple().0).collect();
     cookies.sort_unstable();
     assert!(cookies.into_iter().eq(0..count));
+}
+
+#[test]
+fn an_export_that_panics_costs_its_connection_only() {
+    let served = serve();
+    let mut neighbour = served.open("g/lv");
+    let mut client = served.open("g/lv");
+    client.write(1, 0, &[0xdd; 512]);
+    client.assert_closed();
+    neighbour.write(2, 0, &[1; 512]);
+    assert_eq!(neighbour.simple(), (2, 0));
+    served.assert_alive();
+}
+
+#[test]
+fn so_many_connections_and_no_more() {
+    let served = serve();
+    let clients: Vec<_> = (0..CONNECTIONS_MAX).map(|_| served.connect()).collect();
+    let mut refused = UnixStream::connect(served.place.path().join("nbd.sock")).unwrap();
+    assert_eq!(refused.read(&mut [0; 18]).unwrap(), 0);
+    drop(clients);
+    while served.server.clients() > 0 {
+        std::thread::yield_now();
+    }
+    served.assert_alive();
+}
+
+#[test]
+fn loopback_clients_are_served_alike() {
+    let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+    let server = NbdServer::start(vec![listener], Arc::new(Both::new())).unwrap();
+    let mut client = TcpStream::connect(&server.places()[0]).unwrap();
+    client.read_exact(&mut [0; 18]).unwrap();
+    client.write_all(b"\0\0\0\x03IHAVEOPT\0\0\0\x01\0\0\0\x04g/lv").unwrap();
+    client.read_exact(&mut [0; 10]).unwrap();
+    client.write_all(&Client::header(0, 1, 9, 0, 1 << 20)).unwrap();
+    client.write_all(&vec![1; 1 << 20]).unwrap();
+    let mut reply = [0; 16];
+    client.read_exact(&mut reply).unwrap();
+    assert_eq!(reply[4..], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]);
+    server.shutdown();
+    assert_eq!(client.read(&mut reply).unwrap(), 0);
 }
 
 #[test]

@@ -12,6 +12,10 @@ use std::time::Duration;
 use super::job::{CLASSES, Class, Job};
 use super::limits::{BYTES_MAX, REQUESTS_MAX, SLOW, THREADS_MAX};
 
+/// Time that is put down to copying and not to waiting. Unit: nanoseconds for each byte. Another
+/// thread could copy no faster.
+const COPY_NS: u64 = 1;
+
 /// What a thread is to do.
 #[derive(Debug)]
 pub enum Turn {
@@ -115,8 +119,9 @@ impl Turns {
         self.running -= 1;
         self.bytes -= done.bytes;
         if let Class::Usual(class) = done.class {
+            let waited = done.took.saturating_sub(Duration::from_nanos(done.bytes * COPY_NS));
             // Bounded, so that one job during which the machine did something else tells little.
-            self.usual[class] = (self.usual[class] * 7 + done.took.min(4 * SLOW)) / 8;
+            self.usual[class] = (self.usual[class] * 7 + waited.min(4 * SLOW)) / 8;
         }
     }
 
@@ -179,5 +184,92 @@ impl Turns {
     /// Whether jobs are under way and no turn was taken since the last [`Turns::is_busy`].
     pub const fn seems_stuck(&self) -> bool {
         self.running > 0 && self.watched == self.turns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::capture::nbd::negotiate::Session;
+    use crate::capture::nbd::request::{Command, Request};
+    use crate::capture::nbd::testing::Memory;
+
+    fn job(command: Command, len: u32) -> Job {
+        let export = Arc::new(Memory::new(false));
+        let session = Session { export, name: "a".into(), structured: false, allocation: false };
+        let request = Request { command, flags: 0, cookie: 1, offset: 0, len };
+        Job::new(&session, &request, Bytes::new())
+    }
+
+    /// A thread takes a job and ends it after a time.
+    fn pass(turns: &mut Turns, len: u32, took: Duration) -> bool {
+        turns.add(job(Command::Read, len));
+        let (job, slow) = match turns.take() {
+            Turn::Quick(job) => (job, false),
+            Turn::Slow(job) => (job, true),
+            other => panic!("a job waits, not {other:?}"),
+        };
+        turns.done(Done { bytes: job.bytes(), class: job.class(), took });
+        slow
+    }
+
+    #[test]
+    fn one_thread_reads_and_the_others_sleep() {
+        let mut turns = Turns::new();
+        assert!(matches!(turns.take(), Turn::Read));
+        assert!(matches!(turns.take(), Turn::Sleep));
+        turns.stop_reading();
+        assert!(matches!(turns.take(), Turn::Read));
+        turns.stop_reading();
+        turns.add(job(Command::Read, 1));
+        turns.close(false);
+        assert!(matches!(turns.take(), Turn::Quick(_)), "what was read is carried out");
+        assert!(matches!(turns.take(), Turn::Leave));
+        assert!(turns.leave());
+    }
+
+    #[test]
+    fn what_waits_long_is_expected_to_wait_until_it_does_not() {
+        let mut turns = Turns::new();
+        assert!(!pass(&mut turns, 512, SLOW * 1000));
+        assert!(!pass(&mut turns, 512, SLOW / 10), "once is no habit");
+        (0..9).for_each(|_| _ = pass(&mut turns, 512, SLOW * 2));
+        assert!(pass(&mut turns, 512, SLOW / 10));
+        (0..9).for_each(|_| _ = pass(&mut turns, 512, SLOW / 10));
+        assert!(!pass(&mut turns, 512, SLOW / 10));
+        let copying = Duration::from_millis(1);
+        (0..99).for_each(|_| assert!(!pass(&mut turns, 1 << 20, copying)));
+    }
+
+    #[test]
+    fn a_turn_is_handed_to_a_sleeper_before_a_thread_is_started() {
+        let mut turns = Turns::new();
+        turns.sleep();
+        assert_eq!(turns.hand_on(), Helper::Wake);
+        assert_eq!(turns.hand_on(), Helper::Start, "the sleeper is taken already");
+        turns.rise();
+        assert!(matches!(turns.take(), Turn::Read));
+        assert_eq!(turns.hand_on(), Helper::None, "somebody reads and nothing waits");
+        turns.add(job(Command::Flush, 0));
+        let started = (0..2 * THREADS_MAX).filter(|_| turns.hand_on() == Helper::Start).count();
+        assert_eq!(started, THREADS_MAX - 2);
+    }
+
+    #[test]
+    fn requests_and_bytes_are_bounded() {
+        let mut turns = Turns::new();
+        (1..REQUESTS_MAX).for_each(|_| turns.add(job(Command::Read, 1)));
+        assert!(turns.has_room());
+        turns.add(job(Command::Read, 1));
+        assert!(!turns.has_room());
+        turns.close(true);
+        assert_eq!((turns.bytes, turns.queue.len()), (0, 0));
+        let mut turns = Turns { bytes: BYTES_MAX, ..Turns::new() };
+        assert!(!turns.has_room());
+        assert!(matches!(turns.take(), Turn::Sleep));
     }
 }
