@@ -183,7 +183,7 @@ fn damage_in_a_closed_segment_is_promised() {
     journal.flush().unwrap();
     drop(journal);
     let first = segment::name(1);
-    let end = usize::try_from(folder.file(&first).unwrap().live().len()).unwrap();
+    let end = folder.file(&first).unwrap().live().len();
     folder.file(&first).unwrap().decay(end - 500, 0);
     let (journal, found) = recover(&folder, 0);
     assert_eq!(found.last, Seq(1));
