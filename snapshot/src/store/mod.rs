@@ -253,16 +253,14 @@ impl Store {
     }
 
     fn append(&mut self, id: ExtentId, content: &[u8], promise: u64) -> Result<(), StoreError> {
-        let pack = match &mut self.current {
-            Some(pack) => pack,
-            None => {
-                let number = self.next_number;
-                self.next_number += 1;
-                let (writer, reader) = self.files.create(number)?;
-                self.readers.insert(number, reader);
-                self.current.insert(Current { number, writer, flushed: 0 })
-            }
-        };
+        if self.current.is_none() {
+            let number = self.next_number;
+            self.next_number += 1;
+            let (writer, reader) = self.files.create(number)?;
+            self.readers.insert(number, reader);
+            self.current = Some(Current { number, writer, flushed: 0 });
+        }
+        let pack = self.current.as_mut().expect("was begun if there was none");
         let flushed = pack.flushed.max(promise);
         let placed = pack
             .writer
