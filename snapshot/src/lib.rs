@@ -18,3 +18,5 @@
 //! ```
 
 pub mod seal;
+
+pub mod store;

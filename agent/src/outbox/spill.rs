@@ -77,6 +77,8 @@ pub struct Spill {
     limit: u64,
     /// Complete segments, the front one perhaps half read.
     complete: VecDeque<Waiting>,
+    /// Their sizes. Unit: bytes.
+    complete_bytes: u64,
     writer: Option<SegmentWriter>,
     /// The front segment, while it is read.
     reader: Option<(u64, SegmentReader)>,
@@ -106,6 +108,7 @@ impl Spill {
             group,
             limit,
             complete: VecDeque::new(),
+            complete_bytes: 0,
             writer: None,
             reader: None,
             front: VecDeque::new(),
@@ -190,6 +193,7 @@ impl Spill {
         if let Some(writer) = self.writer.take() {
             let (number, bytes) = (writer.head().number, writer.bytes());
             self.complete.push_back(Waiting { number, bytes });
+            self.complete_bytes += bytes;
         }
     }
 
@@ -250,6 +254,7 @@ impl Spill {
                         return Err(SpillError::Damaged { segment, offset });
                     }
                     self.complete.pop_front();
+                    self.complete_bytes -= reader.passed();
                     self.place().remove(number)?;
                 }
             }
@@ -285,14 +290,14 @@ impl Spill {
 
     /// How much disk it takes. Unit: bytes.
     pub fn disk_bytes(&self) -> u64 {
-        let complete: u64 = self.complete.iter().map(|it| it.bytes).sum();
-        complete + self.writer.as_ref().map_or(0, SegmentWriter::bytes)
+        self.complete_bytes + self.writer.as_ref().map_or(0, SegmentWriter::bytes)
     }
 
     /// Drops everything and gives the room back.
     pub fn clear(&mut self) -> Result<(), SpillError> {
         (self.writer, self.reader, self.frames, self.waiting) = (None, None, 0, 0);
         self.complete.clear();
+        self.complete_bytes = 0;
         self.front.clear();
         let (numbers, fresh) = self.place().list()?;
         for number in numbers {

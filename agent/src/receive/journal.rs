@@ -28,6 +28,17 @@ pub enum JournalError {
     #[error("the records after {} at byte {} of segment {} are damaged", .0.after, .0.offset,
         segment::name(.0.segment))]
     Damaged(Damage),
+    /// The journal does not reach back to the checkpoint, though nothing in it is damaged.
+    #[error(
+        "the journal begins after {first}, but the volumes hold only what is up to {checkpoint}: \
+        a file of one of them is missing; put it back, or remove the journal and resynchronise"
+    )]
+    Begins {
+        /// The record behind which the journal begins.
+        first: Seq,
+        /// The checkpoint that was given.
+        checkpoint: Seq,
+    },
     /// Records must ascend.
     #[error("record {found} cannot follow {after} in the journal")]
     Order {
@@ -98,7 +109,8 @@ impl Journal {
     ///
     /// # Errors
     /// [`JournalError::Segment`]: the disk refused, or the files are another group's or need
-    /// another key; nothing was changed then. Damage is no error, see [`Recovered::damage`].
+    /// another key. [`JournalError::Begins`]: it does not belong to this checkpoint. Nothing was
+    /// changed in either case. Damage is no error, see [`Recovered::damage`].
     pub fn recover(
         folder: SharedFolder,
         key: &DataKey,

@@ -142,6 +142,24 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        /// Whatever is in a body, decoding neither panics nor invents.
+        #[test]
+        fn any_bytes_decode_to_themselves_or_not_at_all(
+            at in 0usize..70,
+            change in proptest::collection::vec(0u8..=255, 0..40),
+        ) {
+            let mut bytes = GOLDEN.to_vec();
+            bytes.splice(at..(at + change.len()).min(70), change);
+            if let Ok(batch) = Batch::decode(bytes.clone()) {
+                proptest::prop_assert_eq!(
+                    encoded(batch.promised, batch.after, &batch.records),
+                    bytes
+                );
+            }
+        }
+    }
+
     #[test]
     fn runs_hold_all_records_in_order_and_fit_a_frame() {
         let largest = PAYLOAD_MAX as usize;

@@ -13,8 +13,9 @@ use vgship_base::ids::GroupId;
 use super::frame::{Frames, HEAD_LEN, Head, OVERHEAD, Seal};
 use super::{DataKey, Purpose, SealError, header};
 
-/// Where frames begin. Unit: bytes.
-const STEP: u64 = 512;
+/// Frames begin on multiples of this. Unit: bytes.
+const STEP: u64 = STEP_LEN as u64;
+const STEP_LEN: usize = 512;
 /// What a disk writes as one piece. Unit: bytes.
 const BLOCK: u64 = 4096;
 /// How much is searched at once behind a break. Unit: bytes.
@@ -72,9 +73,9 @@ impl SealedWriter {
     ) -> Result<Placed, SealError> {
         self.refuse_when_poisoned()?;
         self.buffer.clear();
-        self.buffer.reserve(len + OVERHEAD + STEP as usize);
+        self.buffer.reserve(len + OVERHEAD + STEP_LEN);
         let number = self.frames.seal(&mut self.buffer, len, fill);
-        self.buffer.resize(self.buffer.len().next_multiple_of(STEP as usize), 0);
+        self.buffer.resize(self.buffer.len().next_multiple_of(STEP_LEN), 0);
         let placed = Placed { number, at: self.at };
         if let Err(source) = self.disk.write_at(self.at, &self.buffer) {
             self.poisoned = true;
@@ -218,7 +219,7 @@ impl SealedReader {
             if !read(&*self.disk, from, &mut chunk)? {
                 return Ok(None);
             }
-            for (place, piece) in (from..).step_by(STEP as usize).zip(chunk.chunks(STEP as usize)) {
+            for (place, piece) in (from..).step_by(STEP_LEN).zip(chunk.chunks(STEP_LEN)) {
                 let head = piece.first_chunk().and_then(|head| Head::decode(head).ok());
                 if head.is_none_or(|head| head.number < self.next) {
                     continue;

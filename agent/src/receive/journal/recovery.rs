@@ -11,14 +11,16 @@ use crate::segment::{Head, SEGMENT_BYTES, SegmentError};
 /// The segments that continue one another, up to the newest whose head is whole.
 struct Chain {
     links: VecDeque<Link>,
-    /// A newer segment whose head is not whole: it had been published, so it is damaged.
+    /// The next newer segment, when its head is not whole: it was published, so it is damaged.
     headless: Option<u64>,
+    /// The segment that the first of them continues, when its head is not whole.
+    broken: Option<u64>,
     highest: u64,
 }
 
 pub(super) fn recover(row: Row, checkpoint: Seq) -> Result<(Journal, Recovered), JournalError> {
     let (numbers, fresh) = row.place().list()?;
-    let chain = chain(&row, &numbers)?;
+    let chain = usable_chain(&row, &numbers, checkpoint)?;
     let mut walk = Walk::new(row.clone(), checkpoint, chain.links.clone());
     let mut tail = Tail::default();
     while let Some(found) = walk.step()? {
@@ -27,7 +29,14 @@ pub(super) fn recover(row: Row, checkpoint: Seq) -> Result<(Journal, Recovered),
     let last = walk.last().max(checkpoint);
     let headless =
         chain.headless.map(|segment| Damage { segment, offset: 0, after: last, promised: true });
-    let damage = walk.take_damage().or(headless).or(walk.skipped());
+    // What was before a lost head, and is not needed, goes: `Journal::first_after` moves behind it.
+    let history = chain.broken.map(|segment| Damage {
+        segment,
+        offset: 0,
+        after: Seq::ZERO,
+        promised: false,
+    });
+    let damage = walk.take_damage().or(headless).or(walk.skipped()).or(history);
 
     let kept = kept(&walk, &chain.links, tail, checkpoint);
     let head = Head {
@@ -60,10 +69,28 @@ pub(super) fn recover(row: Row, checkpoint: Seq) -> Result<(Journal, Recovered),
     Ok((journal, Recovered { last, damage }))
 }
 
+/// The newest chain that begins at or before the checkpoint. A head that is lost ends the row that
+/// was there before it.
+fn usable_chain(row: &Row, numbers: &[u64], checkpoint: Seq) -> Result<Chain, JournalError> {
+    let highest = numbers.last().copied().unwrap_or(0);
+    let mut found = chain(row, numbers)?;
+    while let Some(first) = found.links.front().map(|link| link.after)
+        && first > checkpoint
+    {
+        let Some(broken) = found.broken else {
+            return Err(JournalError::Begins { first, checkpoint });
+        };
+        let end = numbers.partition_point(|&number| number < broken);
+        found = chain(row, &numbers[..end])?;
+        found.headless.get_or_insert(broken);
+    }
+    Ok(Chain { highest, ..found })
+}
+
 /// Follows the heads back from the newest.
 fn chain(row: &Row, numbers: &[u64]) -> Result<Chain, SegmentError> {
     let highest = numbers.last().copied().unwrap_or(0);
-    let mut chain = Chain { links: VecDeque::new(), headless: None, highest };
+    let mut chain = Chain { links: VecDeque::new(), headless: None, broken: None, highest };
     let (mut wanted, mut frames) = (None, None);
     for &number in numbers.iter().rev() {
         if wanted.is_some_and(|wanted| wanted != number) {
@@ -76,7 +103,10 @@ fn chain(row: &Row, numbers: &[u64]) -> Result<Chain, SegmentError> {
                 (wanted, frames) = (Some(previous.number), Some(previous.frames));
             }
             Err(error) if !error.is_damage() => return Err(error),
-            Err(_) if wanted.is_some() => break, // the walk will miss it, if it is needed
+            Err(_) if wanted.is_some() => {
+                chain.broken = Some(number); // the walk will miss it, if it is needed
+                break;
+            }
             Err(_) => chain.headless = Some(number),
         }
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use vgship_base::folder::Folder;
 use vgship_base::ids::{Generation, GroupId, ReplicaId, Seq, VolumeId};
 use vgship_base::record::{Body, Record, ResyncBegin, ResyncReason, Target};
-use vgship_base::sim::{Power, SimFolder};
+use vgship_base::sim::{Power, Rng, SimFolder};
 use vgship_snapshot::seal::DataKey;
 
 use super::{Damage, Journal, JournalError, Recovered};
@@ -150,6 +150,84 @@ fn promised_damage_is_reported_and_recovery_ends_before_it() {
     }
 }
 
+/// Goal: recovery from damage can be cut short anywhere and comes to the same end.
+/// Method: several segments, a promised record in the midst damaged; power fails after each
+/// possible number of operations of the first recovery.
+#[test]
+fn recovery_from_damage_may_be_interrupted_anywhere() {
+    for operations in 1.. {
+        let power = Power::default();
+        let folder = SimFolder::new(&power);
+        let (mut journal, _) = recover(&folder, 0);
+        journal.set_segment_bytes(12 << 10); // two records each
+        fill(&mut journal, 1..=9);
+        drop(journal);
+        let names = segments(&folder);
+        folder.file(&names[2]).unwrap().decay(8192 + 40, 1); // record 6
+        power.fail_after(operations);
+        let done = Journal::recover(Arc::new(folder.clone()), &key(), GROUP, Seq(0)).is_ok();
+        folder.power_cut(&mut Rng::new(u64::from(operations)));
+        power.restore();
+        let (mut journal, found) = recover(&folder, 0);
+        assert_eq!(found.last, Seq(5), "{operations} operations");
+        journal.append(&[write(6, 9, 10)], Seq(5)).unwrap();
+        journal.flush().unwrap();
+        let (journal, found) = recover(&folder, 0);
+        assert_eq!(found, Recovered { last: Seq(6), damage: None });
+        assert_eq!(seqs(&journal, 0), [1, 2, 3, 4, 5, 6], "{operations} operations");
+        let last = journal.replay(Seq(0)).flat_map(Result::unwrap).last();
+        assert_eq!(last, Some(write(6, 9, 10)), "{operations} operations");
+        assert_eq!(journal.segments(), segments(&folder).len());
+        if done {
+            assert!(operations > 20, "{operations}");
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_journal_that_does_not_reach_the_checkpoint_is_refused_and_left_alone() {
+    let folder = SimFolder::new(&Power::default());
+    let (mut journal, _) = recover(&folder, 0);
+    journal.set_segment_bytes(8192);
+    fill(&mut journal, 1..=9);
+    journal.trim(Seq(6)).unwrap();
+    let (first, before) = (journal.first_after(), segments(&folder));
+    let shared = Arc::new(folder.clone());
+    let refused = Journal::recover(shared, &key(), GROUP, Seq(first.0 - 1)).err();
+    assert!(matches!(refused, Some(JournalError::Begins { .. })), "{refused:?}");
+    assert_eq!(segments(&folder), before);
+    assert_eq!(recover(&folder, first.0).1, Recovered { last: Seq(9), damage: None });
+}
+
+#[test]
+fn a_head_that_was_lost_ends_the_row_before_it() {
+    for (victim, checkpoint, last) in [(0, 0, 0), (1, 0, 2), (2, 0, 4), (4, 0, 8), (1, 1, 2)] {
+        let folder = SimFolder::new(&Power::default());
+        let (mut journal, _) = recover(&folder, 0);
+        journal.set_segment_bytes(12 << 10); // two records each
+        fill(&mut journal, 1..=9);
+        drop(journal);
+        folder.file(&segments(&folder)[victim]).unwrap().decay(600, 1);
+        let (mut journal, found) = recover(&folder, checkpoint);
+        assert_eq!(found.last, Seq(last), "segment {victim}");
+        let damage = found.damage.unwrap();
+        assert!(damage.promised && damage.segment == victim as u64 + 1, "{damage:?}");
+        journal.append(&[write(last + 1, 9, 10)], Seq(0)).unwrap();
+        journal.flush().unwrap();
+        assert_eq!(seqs(&recover(&folder, 0).0, 0), (1..=last + 1).collect::<Vec<_>>());
+    }
+    let folder = SimFolder::new(&Power::default());
+    let (mut journal, _) = recover(&folder, 0);
+    journal.set_segment_bytes(12 << 10);
+    fill(&mut journal, 1..=9);
+    folder.file(&segments(&folder)[1]).unwrap().decay(600, 1);
+    let (journal, found) = recover(&folder, 4);
+    assert_eq!(found.last, Seq(9), "what was lost is in the volumes");
+    assert!(found.damage.is_some_and(|damage| !damage.promised && damage.segment == 2));
+    assert_eq!(seqs(&journal, 4), [5, 6, 7, 8, 9]);
+}
+
 #[test]
 fn a_tail_that_was_never_promised_is_cut_without_alarm() {
     let folder = SimFolder::new(&Power::default());
@@ -183,7 +261,7 @@ fn damage_in_a_closed_segment_is_promised() {
     journal.flush().unwrap();
     drop(journal);
     let first = segment::name(1);
-    let end = usize::try_from(folder.file(&first).unwrap().live().len()).unwrap();
+    let end = folder.file(&first).unwrap().live().len();
     folder.file(&first).unwrap().decay(end - 500, 0);
     let (journal, found) = recover(&folder, 0);
     assert_eq!(found.last, Seq(1));
@@ -216,7 +294,7 @@ fn after_a_failed_flush_nothing_is_taken_and_nothing_is_believed() {
     assert!(matches!(journal.append(&[], Seq(3)), Err(JournalError::Poisoned)));
     drop(journal);
     let (_, found) = recover(&folder, 0); // reads record 4 from the cache
-    folder.power_cut(&mut vgship_base::sim::Rng::new(1));
+    folder.power_cut(&mut Rng::new(1));
     let (journal, again) = recover(&folder, 0);
     assert_eq!(again, Recovered { last: found.last, damage: None });
     assert_eq!(seqs(&journal, 0), (1..=found.last.0).collect::<Vec<_>>());

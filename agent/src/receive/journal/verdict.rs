@@ -1,14 +1,12 @@
-//! What recovery does with the place behind the last good record: a total table.
+//! What recovery does where the next frame in order is not there, whole: a total table.
 //!
 //! Three traps. That a later frame is whole proves no damage: unflushed writes survive in any
 //! order. Its promise does. That bytes do not decode is the end of the log only if nothing behind
 //! was promised. And what lies behind the end may be whole: it is cut off durably, not just left.
 
-/// What is known of the place behind the last good record.
+/// What is known of the gap behind the last good record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Evidence {
-    /// The next frame is whole and follows the last good record.
-    pub(super) whole: bool,
     /// The next whole frame follows a record at or below the checkpoint: what is missing before it
     /// is held by the replica's volumes.
     pub(super) covered: bool,
@@ -21,8 +19,6 @@ pub(super) struct Evidence {
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Read on.
-    Keep,
     /// Read on behind the gap: history is lost, nothing else.
     Skip,
     /// The row ends here, and records that were promised are lost.
@@ -37,24 +33,23 @@ const X: Option<bool> = None; // either
 
 /// The first row that fits decides.
 #[rustfmt::skip]
-const TABLE: [([Option<bool>; 4], Verdict); 5] = [
-    // whole covered closed promised
-    ([ T,    X,      X,     X ], Verdict::Keep),   // the normal case
-    ([ F,    T,      X,     X ], Verdict::Skip),   // the volumes hold what is missing
-    ([ F,    F,      T,     X ], Verdict::Damage), // flushed before the next segment was begun
-    ([ F,    F,      F,     T ], Verdict::Damage), // a later promise covers what is missing
-    ([ F,    F,      F,     F ], Verdict::Cut),    // a torn tail, or unflushed writes out of order
+const TABLE: [([Option<bool>; 3], Verdict); 4] = [
+    // covered closed promised
+    ([ T,      X,     X ], Verdict::Skip),   // the volumes hold what is missing
+    ([ F,      T,     X ], Verdict::Damage), // flushed before the next segment was begun
+    ([ F,      F,     T ], Verdict::Damage), // a later promise covers what is missing
+    ([ F,      F,     F ], Verdict::Cut),    // a torn tail, or unflushed writes out of order
 ];
 
 impl Evidence {
     pub(super) fn verdict(self) -> Verdict {
-        let facts = [self.whole, self.covered, self.closed, self.promised];
-        let row = TABLE.iter().find(|(row, _)| fits(row, facts));
+        let facts = [self.covered, self.closed, self.promised];
+        let row = TABLE.iter().find(|(row, _)| fits(*row, facts));
         row.expect("the table has a row for all evidence").1
     }
 }
 
-fn fits(row: &[Option<bool>; 4], facts: [bool; 4]) -> bool {
+fn fits(row: [Option<bool>; 3], facts: [bool; 3]) -> bool {
     row.iter().zip(facts).all(|(wanted, fact)| wanted.is_none_or(|wanted| wanted == fact))
 }
 
@@ -65,14 +60,14 @@ mod tests {
     #[test]
     fn all_evidence_meets_exactly_one_row_and_no_row_is_dead() {
         let mut used = [0; TABLE.len()];
-        for bits in 0..16u8 {
+        for bits in 0..8u8 {
             let facts = std::array::from_fn(|at| bits >> at & 1 == 1);
             let rows: Vec<usize> =
-                (0..TABLE.len()).filter(|&at| fits(&TABLE[at].0, facts)).collect();
+                (0..TABLE.len()).filter(|&at| fits(TABLE[at].0, facts)).collect();
             assert_eq!(rows.len(), 1, "{facts:?}");
             used[rows[0]] += 1;
-            let [whole, covered, closed, promised] = facts;
-            let verdict = Evidence { whole, covered, closed, promised }.verdict();
+            let [covered, closed, promised] = facts;
+            let verdict = Evidence { covered, closed, promised }.verdict();
             assert_eq!(verdict, TABLE[rows[0]].1);
         }
         assert!(used.iter().all(|&times| times > 0));

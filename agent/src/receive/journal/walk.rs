@@ -188,14 +188,13 @@ impl Walk {
             promised = promised.max(found.batch.promised);
         }
         let evidence = Evidence {
-            whole: false,
             covered,
             closed: reading.link.frames.is_some(),
             promised: promised > last.max(from),
         };
         let segment = reading.link.number;
         match evidence.verdict() {
-            Verdict::Keep | Verdict::Skip => {
+            Verdict::Skip => {
                 if let Some(found) = &behind {
                     reading.next = found.frame + 1;
                 }
