@@ -179,6 +179,12 @@ impl Link {
         }
     }
 
+    /// The connection below, to open what no link would.
+    #[cfg(test)]
+    pub(super) const fn raw(&self) -> &quinn::Connection {
+        &self.connection
+    }
+
     /// The next stream that the peer opens. Its hello may take a while: hear it in a task of its
     /// own. May be dropped at any point.
     pub async fn accept(&self) -> Result<Knock, LinkError> {

@@ -82,6 +82,12 @@ impl FrameSender {
         stopped.map(|_| ()).map_err(|_| WriteError::ClosedStream)
     }
 
+    /// The stream below, to send what no sender would.
+    #[cfg(test)]
+    pub(super) fn into_stream(self) -> SendStream {
+        self.stream
+    }
+
     fn push(&mut self, chunk: Bytes) {
         self.queued += chunk.len() as u64;
         self.queue.push_back(chunk);

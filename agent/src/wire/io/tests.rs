@@ -14,6 +14,9 @@ use crate::wire::hello::Hello;
 use crate::wire::identity::Identity;
 use crate::wire::peers::{Grant, Peer, Role};
 
+mod admission;
+mod hostile;
+mod pairing;
 mod transfer;
 
 const GROUP: GroupId = GroupId([7; 16]);
