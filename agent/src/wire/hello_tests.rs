@@ -81,9 +81,9 @@ fn the_rest_is_known_from_the_prefix_and_bounded() {
 fn a_newer_program_is_met_at_the_newest_common_version() {
     let mut longer = example().body();
     longer.put(b"fields of a later version");
-    let newer = framed(HELLO_MAGIC, 1, 7, longer);
+    let newer = framed(HELLO_MAGIC, 1, 7, &longer);
     assert_eq!(Hello::decode(&newer), Ok(Some((1, example()))));
-    let strange = framed(HELLO_MAGIC, HIGHEST + 1, 9, Writer::default());
+    let strange = framed(HELLO_MAGIC, HIGHEST + 1, 9, &Writer::default());
     assert_eq!(Hello::decode(&strange), Ok(None), "not even looked at");
     for (lowest, highest) in [(0, 1), (2, 1)] {
         assert!(Hello::decode(&example().encode_versions(lowest, highest)).is_err());

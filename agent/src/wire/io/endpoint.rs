@@ -30,6 +30,12 @@ const HANDSHAKES_MAX: usize = 32;
 /// With fewer free places than this, a client must first show that it receives at its address.
 const HANDSHAKES_EASY: usize = HANDSHAKES_MAX / 2;
 
+/// First packets that wait for their handshake; more are dropped and come again.
+const INCOMING_MAX: usize = 256;
+
+/// Memory for packets that come before their handshake is begun. Unit: bytes.
+const INCOMING_BYTES: u64 = 4 << 20;
+
 /// Arrivals that wait for the agent.
 const ARRIVALS_MAX: usize = 16;
 
@@ -271,13 +277,18 @@ impl Endpoint {
             .inspect_err(|why| tracing::debug!(%from, %why, "a handshake failed"))
             .ok()?;
         let peer = shown_id(&connection)?;
+        let pairing = asks_for_pairing(&connection);
+        // Asked once more: a revocation may have come between handshake and here.
+        if !pairing && !self.config.book.knows(peer) {
+            connection.close(Close::Revoked.code(), b"");
+            return None;
+        }
         let mut welcome = connection.open_uni().await.ok()?;
         welcome.finish().ok()?;
-        if asks_for_pairing(&connection) {
-            return serve_pairing(&self.config, &connection, peer).await.map(Arrival::Paired);
+        match pairing {
+            true => serve_pairing(&self.config, &connection, peer).await.map(Arrival::Paired),
+            false => Some(Arrival::Link(self.link(connection, peer))),
         }
-        // Asked once more: a revocation may have come between handshake and here.
-        self.config.book.knows(peer).then(|| Arrival::Link(self.link(connection, peer)))
     }
 }
 
@@ -286,7 +297,11 @@ fn server_config(
     transport: &Arc<TransportConfig>,
 ) -> Result<ServerConfig, rustls::Error> {
     let mut server = ServerConfig::with_crypto(server_crypto(config)?);
-    server.transport_config(transport.clone()).migration(true);
+    server
+        .transport_config(transport.clone())
+        .migration(true)
+        .max_incoming(INCOMING_MAX)
+        .incoming_buffer_size_total(INCOMING_BYTES);
     Ok(server)
 }
 

@@ -36,7 +36,7 @@ struct Agent {
     endpoint: Endpoint,
     arrivals: Arrivals,
     book: Arc<PeerBook>,
-    _home: tempfile::TempDir,
+    home: tempfile::TempDir,
 }
 
 impl Agent {
@@ -53,7 +53,7 @@ impl Agent {
             tuning: Tuning::default(),
         };
         let (endpoint, arrivals) = Endpoint::bind(config).unwrap();
-        Agent { endpoint, arrivals, book, _home: home }
+        Agent { endpoint, arrivals, book, home }
     }
 
     fn id(&self) -> PeerId {
@@ -75,7 +75,7 @@ impl Agent {
     async fn link(&mut self) -> Link {
         match self.arrivals.next().await.unwrap() {
             Arrival::Link(link) => link,
-            other => panic!("{other:?}"),
+            other @ Arrival::Paired(_) => panic!("{other:?}"),
         }
     }
 }

@@ -1,3 +1,5 @@
+use quinn::ConnectionError;
+
 use super::super::{Close, ConnectError, HelloError};
 use super::*;
 use crate::wire::hello::Refusal;
@@ -9,8 +11,32 @@ async fn a_stranger_fails_in_the_handshake() {
     let (replica, stranger) = (Agent::start("replica"), Agent::start("stranger"));
     let refused = in_time(stranger.endpoint.connect(replica.address(), replica.id())).await;
     let refused = refused.unwrap_err();
-    assert!(matches!(refused, ConnectError::Refused { .. }), "{refused:?}");
     assert_eq!(refused.ended(), Ended::Refused);
+    let ConnectError::Refused { source, .. } = refused else { panic!("{refused:?}") };
+    let by_tls = matches!(source, ConnectionError::ConnectionClosed(_));
+    assert!(by_tls, "only a closed handshake, no word of an agent: {source:?}");
+}
+
+/// Goal: a link that nobody holds any more does not stand for ever.
+#[tokio::test]
+async fn a_dropped_link_closes_and_one_with_a_stream_does_not() {
+    let (_source, replica, out, into) = linked().await;
+    let streams = in_time(opened(&out, &into)).await;
+    drop(into);
+    assert!(out.stands());
+    drop(streams);
+    in_time(out.closed()).await;
+    drop(replica);
+}
+
+/// Goal: who holds only a stream of a revoked peer loses it too.
+#[tokio::test]
+async fn a_revocation_reaches_streams_whose_link_was_dropped() {
+    let (_source, replica, out, into) = linked().await;
+    let (_theirs, mut ours) = in_time(opened(&out, &into)).await;
+    drop(into);
+    replica.book.revoke("source").unwrap();
+    assert!(in_time(ours.receiver.next()).await.is_err());
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use crate::wire::pairing::{GroupOffer, Refused, Secret};
 use crate::wire::peers::ATTEMPTS;
 use crate::wire::token::Token;
 
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 
 fn invite(inviter: &Agent, role: Role, lasts: Duration) -> Token {
     let group = (role == Role::Replica).then_some(GROUP);
@@ -25,7 +25,7 @@ async fn join(joiner: &Agent, token: &Token) -> Result<GroupId, JoinError> {
 async fn paired(agent: &mut Agent) -> Paired {
     match in_time(agent.arrivals.next()).await.unwrap() {
         Arrival::Paired(paired) => paired,
-        other => panic!("{other:?}"),
+        other @ Arrival::Link(_) => panic!("{other:?}"),
     }
 }
 
@@ -66,10 +66,10 @@ async fn a_source_joins_and_brings_its_group() {
 async fn a_pairing_outlives_the_process() {
     let (source, replica) = (Agent::start("lpar1"), Agent::start("lpar2"));
     join(&replica, &invite(&source, Role::Replica, HOUR)).await.unwrap();
-    let again = PeerBook::open(source._home.path().join("peers.toml")).unwrap();
+    let again = PeerBook::open(source.home.path().join("peers.toml")).unwrap();
     assert!(again.allows(replica.id(), GROUP, Role::Replica));
     assert!(again.invites().is_empty());
-    let text = std::fs::read_to_string(source._home.path().join("peers.toml")).unwrap();
+    let text = std::fs::read_to_string(source.home.path().join("peers.toml")).unwrap();
     assert!(text.contains("lpar2"), "{text}");
 }
 
@@ -78,12 +78,12 @@ async fn a_pairing_outlives_the_process() {
 async fn a_token_works_once() {
     let (source, first) = (Agent::start("lpar1"), Agent::start("lpar2"));
     let second = Agent::start("lpar3");
-    let (token, _open) =
+    let (token, open) =
         (invite(&source, Role::Replica, HOUR), invite(&source, Role::Replica, HOUR));
     join(&first, &token).await.unwrap();
     let again = join(&second, &token).await;
     assert!(matches!(again, Err(JoinError::Refused(Refused::Invite))), "{again:?}");
-    join(&second, &_open).await.unwrap();
+    join(&second, &open).await.unwrap();
     let third = join(&Agent::start("lpar4"), &token).await;
     let connect = matches!(third, Err(JoinError::Connect(ConnectError::Refused { .. })));
     assert!(connect, "{third:?}");
