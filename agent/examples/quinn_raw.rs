@@ -1,16 +1,18 @@
 //! The limit of a link on this machine: one connection over loopback, both ends in this process,
 //! one stream, the transport of real links, nothing above it but frames.
 //!
-//! Usage: `quinn_raw [GIB] [raw|frames|compressed] [CHUNK_KIB] [cubic|bbr]`. Prints one line of
-//! JSON: bytes, seconds, bytes a second.
+//! Usage: `quinn_raw [GIB] [raw|frames|compressed] [CHUNK_KIB] [cubic|bbr] [ROUND_TRIP_MS]`. Prints
+//! one line of JSON: bytes, seconds, bytes a second. With a round trip, datagrams go through a relay
+//! that holds them back; the relay costs processor time, so it shows windows, not the limit.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, OnceLock, mpsc};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
+use socket2::SockRef;
 use vgship::wire::batch::Compression;
 use vgship::wire::frame::Frame;
 use vgship::wire::hello::Hello;
@@ -51,6 +53,7 @@ async fn main() -> Result<()> {
         "frames" | "compressed" => Compression::Adaptive,
         other => bail!("{other} is none of raw, frames, compressed"),
     };
+    let round_trip: u64 = args.next().as_deref().unwrap_or("0").parse().context("ROUND_TRIP_MS")?;
     let tuning = Tuning { congestion, ..Tuning::default() };
     let home = tempfile::tempdir()?;
     let (source, _nothing_comes) = agent("source", home.path(), compression, tuning)?;
@@ -59,7 +62,11 @@ async fn main() -> Result<()> {
     replica.config().book.admit(peer(&source, Role::Source)?)?;
 
     let reader = tokio::spawn(receive(arrivals));
-    let link = source.connect(replica.local_addr()?, replica.id()).await?;
+    let address = match round_trip {
+        0 => replica.local_addr()?,
+        millis => relay(replica.local_addr()?, Duration::from_millis(millis / 2))?,
+    };
+    let link = source.connect(address, replica.id()).await?;
     let opened = link.open(&hello(Role::Source)?).await?;
     let payload = match data.as_str() {
         "compressed" => b"a line of text that repeats\n".repeat(kib * 1024 / 28 + 1),
@@ -75,7 +82,7 @@ async fn main() -> Result<()> {
     let rate = sent as f64 / seconds;
     println!(
         "{{\"bytes\": {sent}, \"seconds\": {seconds:.3}, \"bytes_per_second\": {rate:.0}, \
-         \"chunk_kib\": {kib}, \"data\": \"{data}\", \"congestion\": \"{congestion:?}\"}}"
+         \"round_trip_ms\": {round_trip}, \"chunk_kib\": {kib}, \"data\": \"{data}\", \"congestion\": \"{congestion:?}\"}}"
     );
     Ok(())
 }
@@ -164,6 +171,54 @@ fn hello(role: Role) -> Result<Hello> {
         layout: [0; 32],
         name: "bench".parse()?,
     })
+}
+
+/// Passes datagrams between one client and `server`, each way late by `delay`.
+fn relay(server: SocketAddr, delay: Duration) -> Result<SocketAddr> {
+    let front = Arc::new(UdpSocket::bind("127.0.0.1:0")?);
+    let back = Arc::new(UdpSocket::bind("127.0.0.1:0")?);
+    for socket in [&front, &back] {
+        let socket = SockRef::from(&**socket);
+        socket.set_recv_buffer_size(8 << 20)?;
+        socket.set_send_buffer_size(8 << 20)?;
+    }
+    back.connect(server)?;
+    let address = front.local_addr()?;
+    let client = Arc::new(OnceLock::new());
+    let (known, sender) = (client.clone(), back.clone());
+    let inward = move |from| {
+        let _ = known.set(from);
+    };
+    late(front.clone(), delay, inward, move |bytes| sender.send(bytes));
+    let outward = move |bytes: &[u8]| match client.get() {
+        Some(client) => front.send_to(bytes, client),
+        None => Ok(0),
+    };
+    late(back, delay, |_| {}, outward);
+    Ok(address)
+}
+
+/// Takes datagrams off `from` in one thread and gives them to `to` in another, `delay` later.
+fn late(
+    from: Arc<UdpSocket>,
+    delay: Duration,
+    sender: impl Fn(SocketAddr) + Send + 'static,
+    to: impl Fn(&[u8]) -> std::io::Result<usize> + Send + 'static,
+) {
+    let (queue, held) = mpsc::sync_channel::<(Instant, Vec<u8>)>(1 << 16);
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok((len, address)) = from.recv_from(&mut buffer) {
+            sender(address);
+            let _ = queue.try_send((Instant::now() + delay, buffer[..len].to_vec()));
+        }
+    });
+    std::thread::spawn(move || {
+        for (due, bytes) in held {
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            let _ = to(&bytes); // a full buffer loses it, as a network does
+        }
+    });
 }
 
 fn noise(len: usize) -> Vec<u8> {
