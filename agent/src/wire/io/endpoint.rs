@@ -255,10 +255,9 @@ impl Endpoint {
             let Ok(place) = places.clone().acquire_owned().await else { return };
             let (this, server, arrived) = (self.clone(), server.clone(), arrived.clone());
             tokio::spawn(async move {
-                let came = tokio::time::timeout(HANDSHAKE_PATIENCE, this.take(incoming, server));
-                let came = came.await;
+                let came = this.take(incoming, server).await;
                 drop(place);
-                if let Ok(Some(arrival)) = came {
+                if let Some(arrival) = came {
                     // No receiver: the agent stops, and the link ends with its endpoint.
                     let _ = arrived.send(arrival).await;
                 }
@@ -266,7 +265,24 @@ impl Endpoint {
         }
     }
 
-    async fn take(self, incoming: quinn::Incoming, mut server: ServerConfig) -> Option<Arrival> {
+    async fn take(self, incoming: quinn::Incoming, server: ServerConfig) -> Option<Arrival> {
+        let from = incoming.remote_address();
+        let admitted = tokio::time::timeout(HANDSHAKE_PATIENCE, self.admit(incoming, server));
+        let admitted = admitted.await.inspect_err(|_| tracing::debug!(%from, "silent handshake"));
+        let (connection, peer) = admitted.ok()??;
+        match asks_for_pairing(&connection) {
+            // Keeps its own time: a pairing that was granted must not be lost to a slow joiner.
+            true => serve_pairing(&self.config, &connection, peer).await.map(Arrival::Paired),
+            false => Some(Arrival::Link(self.link(connection, peer))),
+        }
+    }
+
+    /// Runs the handshake, which admits or refuses, and says welcome.
+    async fn admit(
+        &self,
+        incoming: quinn::Incoming,
+        mut server: ServerConfig,
+    ) -> Option<(quinn::Connection, PeerId)> {
         let from = incoming.remote_address();
         server.crypto = server_crypto(&self.config).ok()?;
         let connection = match incoming.accept_with(Arc::new(server)) {
@@ -277,18 +293,14 @@ impl Endpoint {
             .inspect_err(|why| tracing::debug!(%from, %why, "a handshake failed"))
             .ok()?;
         let peer = shown_id(&connection)?;
-        let pairing = asks_for_pairing(&connection);
         // Asked once more: a revocation may have come between handshake and here.
-        if !pairing && !self.config.book.knows(peer) {
+        if !asks_for_pairing(&connection) && !self.config.book.knows(peer) {
             connection.close(Close::Revoked.code(), b"");
             return None;
         }
         let mut welcome = connection.open_uni().await.ok()?;
         welcome.finish().ok()?;
-        match pairing {
-            true => serve_pairing(&self.config, &connection, peer).await.map(Arrival::Paired),
-            false => Some(Arrival::Link(self.link(connection, peer))),
-        }
+        Some((connection, peer))
     }
 }
 

@@ -1,3 +1,5 @@
+use std::os::unix::fs::PermissionsExt;
+
 use super::super::{ConnectError, JoinError, Paired};
 use super::*;
 use crate::wire::pairing::{GroupOffer, Refused, Secret};
@@ -71,6 +73,9 @@ async fn a_pairing_outlives_the_process() {
     assert!(again.invites().is_empty());
     let text = std::fs::read_to_string(source.home.path().join("peers.toml")).unwrap();
     assert!(text.contains("lpar2"), "{text}");
+    let mode =
+        std::fs::metadata(source.home.path().join("peers.toml")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
 }
 
 /// Goal: with its last open invite the agent closes the door: the handshake itself fails.
