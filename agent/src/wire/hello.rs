@@ -161,7 +161,7 @@ impl Hello {
     }
 
     fn encode_versions(&self, lowest: u16, highest: u16) -> Vec<u8> {
-        framed(HELLO_MAGIC, lowest, highest, self.body())
+        framed(HELLO_MAGIC, lowest, highest, &self.body())
     }
 
     /// Reads a hello. The first result is the newest version that both sides speak, or `None`:
@@ -215,11 +215,11 @@ impl Reply {
     /// The reply as sent.
     pub fn encode(&self) -> Vec<u8> {
         match self {
-            Reply::Accepted { version, hello } => framed(REPLY_MAGIC, *version, 0, hello.body()),
+            Reply::Accepted { version, hello } => framed(REPLY_MAGIC, *version, 0, &hello.body()),
             Reply::Refused { refusal, text } => {
                 let mut body = Writer::default();
                 body.text(shortened(text));
-                framed(REPLY_MAGIC, 0, refusal.code(), body)
+                framed(REPLY_MAGIC, 0, refusal.code(), &body)
             }
         }
     }
@@ -258,7 +258,7 @@ pub(super) fn name(from: &mut Reader<'_>, field: &'static str) -> Result<Name, F
     text.parse().map_err(|_| FormatError::Field { field, found: text.len() as u64, rule })
 }
 
-fn framed(magic: [u8; 4], first: u16, second: u16, body: Writer) -> Vec<u8> {
+fn framed(magic: [u8; 4], first: u16, second: u16, body: &Writer) -> Vec<u8> {
     let len = u32::try_from(body.len()).expect("bodies are below 4096 bytes");
     let mut out = Writer::default();
     out.put(&magic).u16(first).u16(second).u32(len).put(body.as_slice());

@@ -181,10 +181,16 @@ pub enum Refused {
     #[error("the invite has expired: ask for a new token")]
     Expired,
     /// The message does not fit the invite: another role, or no group from the source's side.
-    #[error("the invite is for the other role, or the source's side names no group")]
+    #[error(
+        "the invite is for the other role, or the source's side names no group: \
+         ask for a new token for the right role"
+    )]
     Role,
     /// Another agent of this name is paired with the inviter.
-    #[error("the inviter knows another agent of this name: rename this agent, or revoke the other")]
+    #[error(
+        "the inviter knows another agent of this name: rename this agent, or revoke the other, \
+         and ask for a new token"
+    )]
     NameTaken,
     /// The inviter could not store the pairing, or no longer has the group.
     #[error("the inviter could not carry out the pairing: see its log")]

@@ -1,1 +1,167 @@
+use super::*;
+use crate::wire::pairing::{Secret, Session};
 
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+fn peer(text: &str, id: u8) -> Peer {
+    Peer {
+        name: name(text),
+        id: PeerId([id; 32]),
+        address: Some("192.0.2.7:7300".parse().unwrap()),
+        since: 1_764_000_000,
+        grants: vec![Grant { group: GroupId([5; 16]), name: name("datavg"), role: Role::Replica }],
+    }
+}
+
+fn invite(id: u8) -> Invite {
+    Invite {
+        id: InviteId([id; 8]),
+        verifier: Secret([id; 32]).verifier(),
+        name: name("datavg"),
+        group: Some(GroupId([5; 16])),
+        role: Role::Replica,
+        expires: 100,
+        attempts: ATTEMPTS,
+    }
+}
+
+fn claim(id: u8, secret: u8) -> Claim {
+    let session = Session { inviter: PeerId([1; 32]), joiner: PeerId([2; 32]), bytes: [3; 32] };
+    Claim { invite: InviteId([id; 8]), proof: Secret([secret; 32]).proof(&session), session }
+}
+
+fn with_invite() -> Book {
+    let mut book = Book::default();
+    book.invite(invite(7), 0).unwrap();
+    book
+}
+
+const TEXT: &str = r#"version = 1
+
+[[peer]]
+name = "recovery"
+id = "1111111111111111111111111111111111111111111111111111111111111111"
+address = "192.0.2.7:7300"
+since = 1764000000
+
+[[peer.grant]]
+group = "05050505050505050505050505050505"
+name = "datavg"
+role = "replica"
+
+[[invite]]
+id = "0909090909090909"
+verifier = "0404040404040404040404040404040404040404040404040404040404040404"
+name = "datavg"
+role = "source"
+expires = 100
+attempts = 3
+"#;
+
+#[test]
+fn the_text_holds_both_ways() {
+    let mut book = Book::default();
+    book.admit(peer("recovery", 0x11)).unwrap();
+    let verifier = Verifier([4; 32]);
+    book.invite(Invite { group: None, role: Role::Source, verifier, ..invite(9) }, 0).unwrap();
+    assert_eq!(book.encode(), TEXT);
+    assert_eq!(Book::decode(TEXT).unwrap(), book);
+}
+
+#[test]
+fn a_book_that_is_none_is_refused() {
+    for (from, to) in [
+        ("version = 1", "version = 2"),
+        ("since", "sinse"),
+        ("1111", "111g"),
+        ("\"replica\"", "\"both\""),
+        ("\"recovery\"", "\"../recovery\""),
+        ("attempts = 3", "attempts = 300"),
+    ] {
+        assert!(Book::decode(&TEXT.replacen(from, to, 1)).is_err(), "{to}");
+    }
+    let entry = &TEXT[TEXT.find("[[peer]]").unwrap()..TEXT.find("[[peer.grant]]").unwrap()];
+    let twice = format!("{TEXT}\n{entry}");
+    assert!(matches!(Book::decode(&twice), Err(BookError::Twice(_))));
+}
+
+#[test]
+fn only_what_was_granted_is_allowed() {
+    let mut book = Book::default();
+    book.admit(peer("recovery", 1)).unwrap();
+    let allows =
+        |book: &Book, id, group, role| book.allows(PeerId([id; 32]), GroupId([group; 16]), role);
+    assert!(allows(&book, 1, 5, Role::Replica));
+    assert!(!allows(&book, 1, 5, Role::Source), "another role");
+    assert!(!allows(&book, 1, 6, Role::Replica), "another group");
+    assert!(!allows(&book, 2, 5, Role::Replica), "another peer");
+    assert!(book.set_role(PeerId([1; 32]), GroupId([5; 16]), Role::Source));
+    assert!(allows(&book, 1, 5, Role::Source) && !allows(&book, 1, 5, Role::Replica));
+    assert!(book.revoke("recovery").is_some());
+    assert!(!allows(&book, 1, 5, Role::Source));
+    assert!(book.revoke("recovery").is_none());
+}
+
+#[test]
+fn a_second_pairing_adds_to_the_first_and_a_name_cannot_be_taken_over() {
+    let mut book = Book::default();
+    book.admit(peer("recovery", 1)).unwrap();
+    let grants = vec![Grant { group: GroupId([6; 16]), name: name("logvg"), role: Role::Source }];
+    book.admit(Peer { address: None, since: 9, grants, ..peer("recovery", 1) }).unwrap();
+    let [known] = book.peers() else { panic!("one peer") };
+    assert_eq!((known.grants.len(), known.since), (2, 1_764_000_000));
+    assert!(known.address.is_some(), "a known address is kept");
+    assert!(matches!(book.admit(peer("recovery", 2)), Err(BookError::NameTaken(_))));
+}
+
+#[test]
+fn an_invite_is_used_once() {
+    let mut book = with_invite();
+    assert!(book.pairing_open(0));
+    assert_eq!(book.redeem(&claim(7, 7), 0), Ok(invite(7)));
+    assert_eq!(book.redeem(&claim(7, 7), 0), Err(Refused::Invite));
+    assert!(!book.pairing_open(0));
+}
+
+#[test]
+fn an_invite_is_burnt_by_wrong_proofs() {
+    let mut book = with_invite();
+    for _ in 0..ATTEMPTS {
+        assert_eq!(book.redeem(&claim(7, 8), 0), Err(Refused::Invite));
+    }
+    assert_eq!(book.redeem(&claim(7, 7), 0), Err(Refused::Invite), "right, but too late");
+    let mut book = with_invite();
+    book.redeem(&claim(7, 8), 0).unwrap_err();
+    assert!(book.redeem(&claim(7, 7), 0).is_ok(), "one mistake is forgiven");
+}
+
+#[test]
+fn who_does_not_know_an_invites_id_cannot_burn_it() {
+    let mut book = with_invite();
+    for _ in 0..100 {
+        book.redeem(&claim(8, 8), 0).unwrap_err();
+    }
+    assert!(book.redeem(&claim(7, 7), 0).is_ok());
+}
+
+#[test]
+fn an_invite_ends_at_its_time() {
+    let mut book = with_invite();
+    assert!(book.pairing_open(99) && !book.pairing_open(100));
+    assert_eq!(book.redeem(&claim(7, 7), 100), Err(Refused::Expired));
+    assert_eq!(book.redeem(&claim(7, 7), 0), Err(Refused::Invite), "gone for good");
+}
+
+#[test]
+fn open_invites_are_bounded_and_expired_ones_make_room() {
+    let mut book = Book::default();
+    for id in 0..INVITES_MAX {
+        book.invite(invite(u8::try_from(id).unwrap()), 0).unwrap();
+    }
+    assert!(matches!(book.invite(invite(200), 0), Err(BookError::TooManyInvites)));
+    book.invite(Invite { expires: 300, ..invite(200) }, 100).unwrap();
+    assert_eq!(book.invites().len(), 1);
+    assert!(book.revoke_invite("c8c8c8c8c8c8c8c8") && !book.revoke_invite("c8c8c8c8c8c8c8c8"));
+}

@@ -229,3 +229,7 @@ fn unknown() -> Error {
 fn only_tls13() -> Error {
     PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into()
 }
+
+#[cfg(test)]
+#[path = "tls_tests.rs"]
+mod tests;

@@ -30,6 +30,12 @@ const HANDSHAKES_MAX: usize = 32;
 /// With fewer free places than this, a client must first show that it receives at its address.
 const HANDSHAKES_EASY: usize = HANDSHAKES_MAX / 2;
 
+/// First packets that wait for their handshake; more are dropped and come again.
+const INCOMING_MAX: usize = 256;
+
+/// Memory for packets that come before their handshake is begun. Unit: bytes.
+const INCOMING_BYTES: u64 = 4 << 20;
+
 /// Arrivals that wait for the agent.
 const ARRIVALS_MAX: usize = 16;
 
@@ -249,10 +255,9 @@ impl Endpoint {
             let Ok(place) = places.clone().acquire_owned().await else { return };
             let (this, server, arrived) = (self.clone(), server.clone(), arrived.clone());
             tokio::spawn(async move {
-                let came = tokio::time::timeout(HANDSHAKE_PATIENCE, this.take(incoming, server));
-                let came = came.await;
+                let came = this.take(incoming, server).await;
                 drop(place);
-                if let Ok(Some(arrival)) = came {
+                if let Some(arrival) = came {
                     // No receiver: the agent stops, and the link ends with its endpoint.
                     let _ = arrived.send(arrival).await;
                 }
@@ -260,7 +265,24 @@ impl Endpoint {
         }
     }
 
-    async fn take(self, incoming: quinn::Incoming, mut server: ServerConfig) -> Option<Arrival> {
+    async fn take(self, incoming: quinn::Incoming, server: ServerConfig) -> Option<Arrival> {
+        let from = incoming.remote_address();
+        let admitted = tokio::time::timeout(HANDSHAKE_PATIENCE, self.admit(incoming, server));
+        let admitted = admitted.await.inspect_err(|_| tracing::debug!(%from, "silent handshake"));
+        let (connection, peer) = admitted.ok()??;
+        match asks_for_pairing(&connection) {
+            // Keeps its own time: a pairing that was granted must not be lost to a slow joiner.
+            true => serve_pairing(&self.config, &connection, peer).await.map(Arrival::Paired),
+            false => Some(Arrival::Link(self.link(connection, peer))),
+        }
+    }
+
+    /// Runs the handshake, which admits or refuses, and says welcome.
+    async fn admit(
+        &self,
+        incoming: quinn::Incoming,
+        mut server: ServerConfig,
+    ) -> Option<(quinn::Connection, PeerId)> {
         let from = incoming.remote_address();
         server.crypto = server_crypto(&self.config).ok()?;
         let connection = match incoming.accept_with(Arc::new(server)) {
@@ -271,13 +293,14 @@ impl Endpoint {
             .inspect_err(|why| tracing::debug!(%from, %why, "a handshake failed"))
             .ok()?;
         let peer = shown_id(&connection)?;
+        // Asked once more: a revocation may have come between handshake and here.
+        if !asks_for_pairing(&connection) && !self.config.book.knows(peer) {
+            connection.close(Close::Revoked.code(), b"");
+            return None;
+        }
         let mut welcome = connection.open_uni().await.ok()?;
         welcome.finish().ok()?;
-        if asks_for_pairing(&connection) {
-            return serve_pairing(&self.config, &connection, peer).await.map(Arrival::Paired);
-        }
-        // Asked once more: a revocation may have come between handshake and here.
-        self.config.book.knows(peer).then(|| Arrival::Link(self.link(connection, peer)))
+        Some((connection, peer))
     }
 }
 
@@ -286,7 +309,11 @@ fn server_config(
     transport: &Arc<TransportConfig>,
 ) -> Result<ServerConfig, rustls::Error> {
     let mut server = ServerConfig::with_crypto(server_crypto(config)?);
-    server.transport_config(transport.clone()).migration(true);
+    server
+        .transport_config(transport.clone())
+        .migration(true)
+        .max_incoming(INCOMING_MAX)
+        .incoming_buffer_size_total(INCOMING_BYTES);
     Ok(server)
 }
 

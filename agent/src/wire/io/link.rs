@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use quinn::{ConnectionError, ReadExactError, RecvStream, SendStream, VarInt, WriteError};
 use thiserror::Error;
+use tokio::task::AbortHandle;
 use vgship_base::bytes::FormatError;
 use vgship_base::ids::PeerId;
 
@@ -68,14 +69,27 @@ impl LinkError {
     }
 }
 
-/// A connection to a paired agent. Cheap to clone; the connection ends when it is closed, when the
-/// peer is revoked, or when nothing was heard for 10 s.
+/// A connection to a paired agent. Cheap to clone. The connection ends when it is closed, when the
+/// peer is revoked, when nothing was heard for 10 s, or when the last clone and the last stream's
+/// halves are dropped.
 #[derive(Clone, Debug)]
 pub struct Link {
     connection: quinn::Connection,
     peer: PeerId,
     book: Arc<PeerBook>,
     compression: Compression,
+    watch: Arc<Watch>,
+}
+
+/// The task that watches over a connection. It lives as long as a link or a stream of it does; when
+/// all are dropped the connection closes.
+#[derive(Debug)]
+pub(super) struct Watch(AbortHandle);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// A group's stream, opened and answered.
@@ -131,8 +145,9 @@ impl Link {
         book: Arc<PeerBook>,
         (compression, send_window): (Compression, u64),
     ) -> Link {
-        tokio::spawn(watch_over(connection.clone(), peer, book.clone(), send_window));
-        Link { connection, peer, book, compression }
+        let watch = watch_over(connection.clone(), peer, book.clone(), send_window);
+        let watch = Arc::new(Watch(tokio::spawn(watch).abort_handle()));
+        Link { connection, peer, book, compression, watch }
     }
 
     /// Who is across: proved by the handshake.
@@ -179,6 +194,12 @@ impl Link {
         }
     }
 
+    /// The connection below, to open what no link would.
+    #[cfg(test)]
+    pub(super) const fn raw(&self) -> &quinn::Connection {
+        &self.connection
+    }
+
     /// The next stream that the peer opens. Its hello may take a while: hear it in a task of its
     /// own. May be dropped at any point.
     pub async fn accept(&self) -> Result<Knock, LinkError> {
@@ -202,8 +223,9 @@ impl Link {
     }
 
     fn opened(&self, version: u16, theirs: Hello, send: SendStream, receive: RecvStream) -> Opened {
-        let sender = FrameSender::new(send, self.compression);
-        Opened { version, theirs, sender, receiver: FrameReceiver::new(receive) }
+        let sender = FrameSender::new(send, self.compression, self.watch.clone());
+        let receiver = FrameReceiver::new(receive, self.watch.clone());
+        Opened { version, theirs, sender, receiver }
     }
 }
 

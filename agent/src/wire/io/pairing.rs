@@ -176,8 +176,13 @@ async fn serve(
     connection: &Connection,
     joiner: PeerId,
 ) -> Result<Result<Paired, Refused>, JoinError> {
-    let (mut send, mut receive) = connection.accept_bi().await?;
-    let join = Join::decode(&receive.read_to_end(MESSAGE_MAX).await?)?;
+    let heard = async {
+        let (send, mut receive) = connection.accept_bi().await?;
+        Ok::<_, JoinError>((send, receive.read_to_end(MESSAGE_MAX).await?))
+    };
+    let heard = tokio::time::timeout(PATIENCE, heard).await;
+    let (mut send, message) = heard.map_err(|_| JoinError::Silent)??;
+    let join = Join::decode(&message)?;
     let session = session(connection, config.identity.id(), joiner).ok_or(JoinError::NoKey)?;
     let decided = decide(config, join, session);
     let answer: Answer = match &decided {
@@ -191,8 +196,8 @@ async fn serve(
         Ok::<_, JoinError>(())
     };
     // A granted pairing stands in the book, whether the joiner hears of it or not.
-    if let Err(error) = sent.await {
-        tracing::warn!(peer = %joiner, %error, "the joiner may not have heard the answer");
+    if !matches!(tokio::time::timeout(PATIENCE, sent).await, Ok(Ok(()))) {
+        tracing::warn!(peer = %joiner, "the joiner may not have heard the answer");
     }
     Ok(decided.map(|(paired, _)| paired))
 }

@@ -1,31 +1,40 @@
 //! Frames over one bidirectional stream.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use quinn::{ReadError, RecvStream, SendStream, WriteError};
 use thiserror::Error;
 use vgship_base::record::Record;
 
+use super::link::Watch;
 use crate::wire::batch::{BatchEncoder, Compression};
 use crate::wire::frame::{Answer, Frame, FrameError, HEADER_LEN, Header, answer_runs};
 
 /// The sending half of a group's stream.
 ///
 /// Every call may be dropped half way, in `select!` too: what was handed in is queued at once and
-/// goes out, whole and in order, with this or the next call that sends.
+/// goes out, whole and in order, with this or the next call that sends. To drop the sender itself
+/// ends the stream as it is, which the peer sees as an end or as a cut frame: say
+/// [`Frame::Bye`] and [`FrameSender::finish`] to leave in order.
 #[derive(Debug)]
 pub struct FrameSender {
     stream: SendStream,
     encoder: BatchEncoder,
     queue: VecDeque<Bytes>,
     queued: u64,
+    _watch: Arc<Watch>,
 }
 
 impl FrameSender {
-    pub(super) const fn new(stream: SendStream, compression: Compression) -> FrameSender {
+    pub(super) fn new(
+        stream: SendStream,
+        compression: Compression,
+        watch: Arc<Watch>,
+    ) -> FrameSender {
         let encoder = BatchEncoder::new(compression);
-        FrameSender { stream, encoder, queue: VecDeque::new(), queued: 0 }
+        FrameSender { stream, encoder, queue: VecDeque::new(), queued: 0, _watch: watch }
     }
 
     /// Sends records, in one frame or several, without copying large data. Returns when the link
@@ -82,6 +91,12 @@ impl FrameSender {
         stopped.map(|_| ()).map_err(|_| WriteError::ClosedStream)
     }
 
+    /// The stream below, to send what no sender would.
+    #[cfg(test)]
+    pub(super) fn into_stream(self) -> SendStream {
+        self.stream
+    }
+
     fn push(&mut self, chunk: Bytes) {
         self.queued += chunk.len() as u64;
         self.queue.push_back(chunk);
@@ -110,11 +125,12 @@ pub struct FrameReceiver {
     header: [u8; HEADER_LEN],
     filled: usize,
     body: Option<(Header, Vec<u8>)>,
+    _watch: Arc<Watch>,
 }
 
 impl FrameReceiver {
-    pub(super) const fn new(stream: RecvStream) -> FrameReceiver {
-        FrameReceiver { stream, header: [0; HEADER_LEN], filled: 0, body: None }
+    pub(super) const fn new(stream: RecvStream, watch: Arc<Watch>) -> FrameReceiver {
+        FrameReceiver { stream, header: [0; HEADER_LEN], filled: 0, body: None, _watch: watch }
     }
 
     /// The next frame; `None` when the peer ended the stream between two frames.

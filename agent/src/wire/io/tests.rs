@@ -14,6 +14,9 @@ use crate::wire::hello::Hello;
 use crate::wire::identity::Identity;
 use crate::wire::peers::{Grant, Peer, Role};
 
+mod admission;
+mod hostile;
+mod pairing;
 mod transfer;
 
 const GROUP: GroupId = GroupId([7; 16]);
@@ -33,7 +36,7 @@ struct Agent {
     endpoint: Endpoint,
     arrivals: Arrivals,
     book: Arc<PeerBook>,
-    _home: tempfile::TempDir,
+    home: tempfile::TempDir,
 }
 
 impl Agent {
@@ -50,7 +53,7 @@ impl Agent {
             tuning: Tuning::default(),
         };
         let (endpoint, arrivals) = Endpoint::bind(config).unwrap();
-        Agent { endpoint, arrivals, book, _home: home }
+        Agent { endpoint, arrivals, book, home }
     }
 
     fn id(&self) -> PeerId {
@@ -72,7 +75,7 @@ impl Agent {
     async fn link(&mut self) -> Link {
         match self.arrivals.next().await.unwrap() {
             Arrival::Link(link) => link,
-            other => panic!("{other:?}"),
+            other @ Arrival::Paired(_) => panic!("{other:?}"),
         }
     }
 }
