@@ -48,7 +48,7 @@ pub enum Command {
     ///
     /// Ends its connections at once when the agent runs.
     Revoke {
-        /// The peer's name, or the beginning of its id
+        /// The peer's name or id
         peer: String,
     },
 }
@@ -75,7 +75,10 @@ pub(super) fn run(command: Command, context: &Context<'_>) -> Result<(), Control
 fn invite(invite: &InviteRequest, context: &Context<'_>) -> Result<(), ControlError> {
     let by_agent = async |client: Client| client.pair_invite(invite).await;
     let alone = |home: &LockedHome| {
-        home.load_group(&invite.group)?;
+        // A peer that will be the source brings the group; a replica joins one that is here.
+        if invite.role == Role::Replica {
+            home.load_group(&invite.group)?;
+        }
         context.parts.pair_invite(home, invite.clone())
     };
     let made = context.by_agent_or_alone(by_agent, alone)?;

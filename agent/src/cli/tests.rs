@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{CommandFactory, Parser};
+use vgship_base::extent::ExtentSize;
 use vgship_base::ids::PeerId;
+use vgship_base::layout::{Layout, VolumeLayout};
 
-use super::parts::{Found, FoundVolume, Running};
+use super::parts::{Listing, Running};
 use super::{Cli, Context, Output, Parts, block_on, run};
 use crate::api::control::{Answer, Invitation, InviteRequest, Pairings, Revoked, SharedControl};
 use crate::api::tests::Fake;
@@ -65,16 +67,22 @@ impl Parts for FakeParts {
         }
     }
 
-    fn check_volumes(&self, spec: &str) -> Result<Vec<FoundVolume>, ControlError> {
+    fn check_volumes(
+        &self,
+        spec: &str,
+        extent: ExtentSize,
+        replica_of: Option<&Layout>,
+    ) -> Result<Layout, ControlError> {
+        let volume = VolumeLayout { name: "lv".parse().unwrap(), bytes: 1 << 20, masked: 0 };
         match spec {
             "images:/missing" => Err(ControlError::failed("cannot read /missing: not found")),
             "lvm2:rootvg" => Err(ControlError::refused("rootvg is not replicated")),
-            _ => Ok(vec![FoundVolume { name: "lv".into(), bytes: 1 << 20, note: None }]),
+            _ => Ok(replica_of.cloned().unwrap_or(Layout { extent, volumes: vec![volume] })),
         }
     }
 
-    fn find_groups(&self, _: &[PathBuf]) -> Result<Found, ControlError> {
-        Ok(Found { groups: Vec::new(), problems: Vec::new() })
+    fn find_groups(&self, paths: &[PathBuf]) -> Result<Listing, ControlError> {
+        Ok(Listing { text: format!("{paths:?}"), json: serde_json::json!({"groups": []}) })
     }
 
     fn pair_invite(
@@ -161,7 +169,9 @@ fn without_an_agent_the_home_itself_is_changed() {
     assert_eq!((group.extent.to_string(), group.history), ("4 KiB".into(), "48h".parse().ok()));
     vgship(&home, "group list").unwrap();
     vgship(&home, "pair invite --group g --role replica").unwrap();
+    vgship(&home, "pair invite --group brought --role source").unwrap();
     vgship(&home, "pair list --json").unwrap();
+    vgship(&home, "vg list /d/disk.img").unwrap();
     for (args, code, said) in [
         ("group add g --volumes images:/srv/g", 3, "there is a group g already"),
         ("group add h --volumes images:/srv/h --mode sync", 3, "mode sync is not possible"),
@@ -169,6 +179,7 @@ fn without_an_agent_the_home_itself_is_changed() {
         ("group add h --volumes lvm2:rootvg", 3, "rootvg is not replicated"),
         ("group add h --volumes /srv/h", 2, "does not say where"),
         ("group add h --volumes images:/h --extent 4096", 2, "the unit is missing"),
+        ("group add h --volumes images:/h --extent 48KiB", 2, "48 KiB is no extent size"),
         ("group add .h --volumes images:/h", 2, "is not a name"),
         ("pair invite --group other --role replica", 1, "there is no group other here"),
         ("pair invite --group g --role boss", 2, "invalid value 'boss'"),
