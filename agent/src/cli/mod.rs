@@ -1,4 +1,4 @@
-//! The command line, a file per command. `docs` of each command are its help text.
+//! The command line, a file per command; a command's help text is its type's documentation.
 //!
 //! Every command prints for people or, with `--json`, one JSON document; messages go to stderr.
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused, 4 timed out.
