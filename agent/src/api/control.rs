@@ -43,7 +43,7 @@ pub trait Control: Send + Sync + 'static {
     /// Who may do what.
     fn pair_list(&self) -> Answer<'_, Pairings>;
 
-    /// Takes away all that a peer may do. `peer` is its name or the beginning of its id.
+    /// Takes away all that a peer may do. `peer` is its name or id.
     fn pair_revoke(&self, peer: String) -> Answer<'_, Revoked>;
 }
 
@@ -119,7 +119,7 @@ pub struct JoinRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RevokeRequest {
-    /// The peer's name, or the beginning of its id.
+    /// The peer's name or id.
     pub peer: String,
 }
 
@@ -319,7 +319,11 @@ impl std::error::Error for ControlError {}
 
 impl From<HomeError> for ControlError {
     fn from(error: HomeError) -> ControlError {
-        let kind = if error.is_refusal() { ErrorKind::Refused } else { ErrorKind::Failed };
+        let kind = match error {
+            HomeError::Extent { .. } => ErrorKind::Usage,
+            _ if error.is_refusal() => ErrorKind::Refused,
+            _ => ErrorKind::Failed,
+        };
         ControlError { kind, hint: error.hint(), ..ControlError::from_error(&error) }
     }
 }

@@ -34,4 +34,4 @@ pub use control::{Answer, Control, ControlError, ErrorKind};
 pub use status::Status;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -19,7 +19,7 @@ use crate::home::{GroupSpec, Home, Mode, Period, Role};
 
 /// Knows the group payroll, which is paused already and never in sync.
 #[derive(Default)]
-struct Fake {
+pub(crate) struct Fake {
     waiting: Arc<AtomicUsize>,
 }
 

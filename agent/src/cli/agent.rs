@@ -10,8 +10,9 @@ use crate::home::Config;
 
 /// Run the agent in the foreground
 ///
-/// Prints one line that begins with "ready" on stdout when it serves. SIGTERM and SIGINT stop it
-/// cleanly.
+/// Prints one line that begins with "ready" on stdout when it serves.
+///
+/// SIGTERM and SIGINT stop it cleanly.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Only check configuration, key, identity, groups and volumes

@@ -1,9 +1,12 @@
 //! `vgship agent --check`: everything that can be wrong before an agent runs, all at once.
 
-use serde::Serialize;
+use std::path::Path;
 
-use super::parts::FoundVolume;
-use super::{Context, Output, Parts};
+use serde::Serialize;
+use vgship_base::ids::Name;
+use vgship_base::layout::Layout;
+
+use super::{Context, Parts, output};
 use crate::api::ControlError;
 use crate::home::io::check_secret;
 use crate::home::{Home, Role};
@@ -51,23 +54,31 @@ pub(super) fn check(home: &Home, parts: &dyn Parts) -> Vec<Finding> {
     ];
     match home.group_names() {
         Err(error) => found.push(finding("groups", Err(error.into()))),
-        Ok(names) => found.extend(names.into_iter().map(|name| {
-            let group = home.load_group(&name).map_err(ControlError::from);
-            let checked = group.and_then(|group| {
-                let layout = home.group(&name).layout();
-                if group.role == Role::Replica && !layout.exists() {
-                    let text = format!("the layout is missing: {}", layout.display());
-                    return Err(
-                        ControlError::failed(text).hint("pair again, so that the source sends it")
-                    );
-                }
-                let volumes: Vec<FoundVolume> = parts.check_volumes(&group.volumes)?;
-                Ok(format!("{}, {}", group.role.as_str(), Output::volumes(&volumes)))
-            });
-            finding(&format!("group {name}"), checked)
-        })),
+        Ok(names) => found.extend(
+            names.iter().map(|name| finding(&format!("group {name}"), group(home, parts, name))),
+        ),
     }
     found
+}
+
+fn group(home: &Home, parts: &dyn Parts, name: &Name) -> Result<String, ControlError> {
+    let group = home.load_group(name)?;
+    let layout = match group.role {
+        Role::Source => None,
+        Role::Replica => Some(replica_layout(&home.group(name).layout())?),
+    };
+    let found = parts.check_volumes(&group.volumes, group.extent_size()?, layout.as_ref())?;
+    Ok(format!("{}, {}", group.role.as_str(), output::volumes(&found)))
+}
+
+/// What the source said that the replica consists of.
+fn replica_layout(path: &Path) -> Result<Layout, ControlError> {
+    let unusable = |why: &dyn std::fmt::Display| {
+        ControlError::failed(format!("the layout {} cannot be used: {why}", path.display()))
+            .hint("pair again, so that the source sends it anew")
+    };
+    let bytes = std::fs::read(path).map_err(|error| unusable(&error))?;
+    Layout::decode(&bytes).map_err(|error| unusable(&error))
 }
 
 fn peers(home: &Home, parts: &dyn Parts) -> Result<String, ControlError> {
@@ -106,6 +117,9 @@ mod tests {
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;
 
+    use vgship_base::extent::ExtentSize;
+    use vgship_base::ids::GroupId;
+
     use super::super::tests::{FakeParts, golden};
     use super::*;
     use crate::home::GroupSpec;
@@ -120,10 +134,17 @@ mod tests {
         for (name, volumes) in [("good", "images:/srv/good"), ("bad", "images:/missing")] {
             locked.add_group(GroupSpec::new(name.parse().unwrap(), volumes)).unwrap();
         }
+        for name in ["replica", "unpaired"] {
+            let spec = GroupSpec::new(name.parse().unwrap(), "images:/srv/replica");
+            let group = spec.into_config(GroupId::default(), Role::Replica);
+            locked.create_group(&group).unwrap();
+        }
+        let layout = FakeParts.check_volumes("", ExtentSize::from_log2(12).unwrap(), None).unwrap();
+        let path = home.group(&"replica".parse().unwrap()).layout();
+        std::fs::write(path, layout.encode()).unwrap();
         std::fs::set_permissions(home.key(), Permissions::from_mode(0o644)).unwrap();
-        let found = rendered(&check(&home, &FakeParts))
-            .replace(&home.config().display().to_string(), "C")
-            .replace(&home.key().display().to_string(), "K");
+        let folder = place.path().display().to_string();
+        let found = rendered(&check(&home, &FakeParts)).replace(&folder, "H");
         golden("check.txt", &found);
     }
 }

@@ -3,7 +3,7 @@
 use vgship_base::ids::Name;
 
 use super::table::Table;
-use super::{Context, Output};
+use super::{Context, output};
 use crate::api::ControlError;
 use crate::api::control::{GroupSummary, Groups};
 use crate::home::{GroupSpec, History, Mode, Overflow, Period, Size};
@@ -84,9 +84,9 @@ fn run_add(mut spec: GroupSpec, context: &Context<'_>) -> Result<(), ControlErro
         client.group_add(&spec).await.map(|group| (group, "it is served now".to_owned()))
     };
     let alone = |home: &crate::home::LockedHome| {
-        let volumes = context.parts.check_volumes(&spec.volumes)?;
+        let volumes = context.parts.check_volumes(&spec.volumes, spec.extent_size()?, None)?;
         let group = home.add_group(spec.clone())?;
-        let when = format!("{}; it will be served when the agent runs", Output::volumes(&volumes));
+        let when = format!("{}; it will be served when the agent runs", output::volumes(&volumes));
         Ok((GroupSummary::from(&group), when))
     };
     let (group, when) = context.by_agent_or_alone(by_agent, alone)?;

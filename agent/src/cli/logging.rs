@@ -19,11 +19,12 @@ pub fn start(config: LogConfig, chosen: Option<LogFormat>) -> Result<(), Control
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
-    let started = match chosen.unwrap_or(config.format) {
+    // A process that logs already goes on as it does: who embeds the agent chose first.
+    let _ = match chosen.unwrap_or(config.format) {
         LogFormat::Text => lines.try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     };
-    started.map_err(|error| ControlError::failed(format!("cannot start logging: {error}")))
+    Ok(())
 }
 
 /// What the variable says, else the level; libraries speak only of what they warn of.

@@ -1,4 +1,4 @@
-//! The command line, a file per command. `docs` of each command are its help text.
+//! The command line, a file per command; a command's help text is its type's documentation.
 //!
 //! Every command prints for people or, with `--json`, one JSON document; messages go to stderr.
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused, 4 timed out.
@@ -46,7 +46,7 @@ pub use parts::Parts;
 
 /// Replicates volume groups to a peer: live, in order, encrypted.
 #[derive(Debug, Parser)]
-#[command(name = "vgship", version, max_term_width = 100, subcommand_required = true)]
+#[command(name = "vgship", version, subcommand_required = true)]
 pub struct Cli {
     #[command(flatten)]
     globals: Globals,
@@ -56,6 +56,7 @@ pub struct Cli {
 
 /// What every command takes.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Options of every command")]
 struct Globals {
     /// The agent's folder; without it VGSHIP_HOME, else the platform's places
     #[arg(long, global = true, value_name = "DIR")]
@@ -64,28 +65,21 @@ struct Globals {
     #[arg(long, global = true)]
     json: bool,
     /// How log lines on stderr are written; without it as configured
-    #[arg(long, global = true, value_name = "FORMAT")]
+    #[arg(long, global = true, value_name = "text|json", hide_possible_values = true)]
     log_format: Option<LogFormat>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Set up an agent: its folder, key, identity and configuration
     Init(init::Args),
-    /// Run the agent in the foreground
     Agent(agent::Args),
-    /// Look at volume groups
     #[command(subcommand)]
     Vg(vg::Command),
-    /// Add and list replicated groups
     #[command(subcommand)]
     Group(group::Command),
-    /// Pair with other agents
     #[command(subcommand)]
     Pair(pair::Command),
-    /// Show how the groups are
     Status(status::Args),
-    /// Wait until a group has reached a state
     Wait(wait::Args),
     /// Stop shipping or applying a group; applications go on
     Pause(pause::Args),

@@ -3,6 +3,8 @@
 use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
+use vgship_base::layout::Layout;
+use vgship_base::units::ByteLen;
 
 use crate::api::ControlError;
 
@@ -56,6 +58,15 @@ impl Output {
             Err(error) => Err(ControlError::failed(format!("cannot write to stdout: {error}"))),
             Ok(()) => Ok(()),
         }
+    }
+}
+
+/// A group's volumes in a few words.
+pub(crate) fn volumes(layout: &Layout) -> String {
+    let bytes = ByteLen(layout.bytes());
+    match layout.volumes.len() {
+        1 => format!("1 volume, {bytes}"),
+        many => format!("{many} volumes, {bytes}"),
     }
 }
 

@@ -13,8 +13,9 @@ use crate::home::{LockedHome, Period, Role};
 pub enum Command {
     /// Print a one-time token with which a peer joins a group
     ///
-    /// Whoever has the token can join until it expires: hand it over like a password. Works through
-    /// the running agent or without one.
+    /// Whoever has the token can join until it expires: hand it over like a password.
+    ///
+    /// Works through the running agent or without one.
     Invite {
         /// For which group
         #[arg(long, value_name = "G")]
@@ -23,13 +24,14 @@ pub enum Command {
         #[arg(long)]
         role: Role,
         /// How long the token can be used
-        #[arg(long, value_name = "DURATION", default_value = "1 h")]
+        #[arg(long, value_name = "DURATION", default_value = "1h")]
         expires: Period,
     },
     /// Use a token that a peer's "pair invite" printed
     ///
-    /// Reaches the peer over the network, so the agent must be running. As replica it creates the
-    /// volumes that SPEC lacks.
+    /// Reaches the peer over the network, so the agent must be running.
+    ///
+    /// As replica it creates the volumes that SPEC lacks.
     Join {
         /// What "pair invite" printed
         token: String,
@@ -46,7 +48,7 @@ pub enum Command {
     ///
     /// Ends its connections at once when the agent runs.
     Revoke {
-        /// The peer's name, or the beginning of its id
+        /// The peer's name or id
         peer: String,
     },
 }
@@ -73,7 +75,10 @@ pub(super) fn run(command: Command, context: &Context<'_>) -> Result<(), Control
 fn invite(invite: &InviteRequest, context: &Context<'_>) -> Result<(), ControlError> {
     let by_agent = async |client: Client| client.pair_invite(invite).await;
     let alone = |home: &LockedHome| {
-        home.load_group(&invite.group)?;
+        // A peer that will be the source brings the group; a replica joins one that is here.
+        if invite.role == Role::Replica {
+            home.load_group(&invite.group)?;
+        }
         context.parts.pair_invite(home, invite.clone())
     };
     let made = context.by_agent_or_alone(by_agent, alone)?;

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use vgship_base::extent::ExtentSize;
 use vgship_base::ids::PeerId;
+use vgship_base::layout::Layout;
 
-use super::Output;
 use crate::api::ControlError;
 use crate::api::control::{Answer, Invitation, InviteRequest, Pairings, Revoked, SharedControl};
 use crate::home::{Config, Home, LockedHome};
@@ -24,11 +24,17 @@ pub trait Parts: Sync {
     /// is wrong with one that cannot be ([`crate::api::ErrorKind::Usage`]).
     fn resolve_volumes(&self, spec: &str) -> Result<String, ControlError>;
 
-    /// Whether the volumes of a group can be opened; nothing stays open. A rootvg is refused.
-    fn check_volumes(&self, spec: &str) -> Result<Vec<FoundVolume>, ControlError>;
+    /// Whether the volumes of a group can be opened, and which they are; nothing stays open. With
+    /// `replica_of` they must be those of this layout. A rootvg is refused, always.
+    fn check_volumes(
+        &self,
+        spec: &str,
+        extent: ExtentSize,
+        replica_of: Option<&Layout>,
+    ) -> Result<Layout, ControlError>;
 
-    /// The volume groups found on this machine, or on the disks and images named.
-    fn find_groups(&self, paths: &[PathBuf]) -> Result<Found, ControlError>;
+    /// The volume groups of this machine and of the disks, images and folders named.
+    fn find_groups(&self, paths: &[PathBuf]) -> Result<Listing, ControlError>;
 
     /// Makes a one-time token while no agent runs. The running agent's `Control` does the same.
     fn pair_invite(
@@ -59,53 +65,11 @@ pub trait Running: Send {
     fn stop(self: Box<Self>) -> Answer<'static, ()>;
 }
 
-/// All volume groups that were found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Found {
-    /// In the order to show them.
-    pub groups: Vec<FoundGroup>,
-    /// Places that could not be looked at, each with the reason.
-    pub problems: Vec<String>,
-}
-
-/// One volume group that was found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FoundGroup {
-    /// Its name, or its id where it has none on disk.
-    pub name: String,
-    /// Of what kind: `aix original`, `aix big`, `aix scalable`, `lvm2`.
-    pub kind: String,
-    /// Its size. Unit: bytes.
-    pub bytes: u64,
-    /// The disks or images it lies on.
-    pub disks: Vec<String>,
-    /// Its volumes.
-    pub volumes: Vec<FoundVolume>,
-    /// What to give to `group add --volumes`; none when it cannot be replicated.
-    pub spec: Option<String>,
-    /// Why it is never replicated or cannot be served.
-    pub excluded: Option<String>,
-}
-
-/// One volume that was found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FoundVolume {
-    /// Its name.
-    pub name: String,
-    /// Its size. Unit: bytes.
-    pub bytes: u64,
-    /// What is special: its type, how often it is mirrored, its head that is never overwritten.
-    pub note: Option<String>,
-}
-
-impl Output {
-    /// Text that a person reads when the volumes of a group were opened.
-    pub(crate) fn volumes(found: &[FoundVolume]) -> String {
-        let total = found.iter().fold(0_u64, |sum, volume| sum.saturating_add(volume.bytes));
-        let total = vgship_base::units::ByteLen(total);
-        match found.len() {
-            1 => format!("1 volume, {total}"),
-            many => format!("{many} volumes, {total}"),
-        }
-    }
+/// Volume groups that were found, for people and for programs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listing {
+    /// What is printed for people.
+    pub text: String,
+    /// The JSON document.
+    pub json: serde_json::Value,
 }

@@ -1,14 +1,19 @@
 //! The command line as a whole: help texts, exit codes, commands with and without an agent.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clap::{CommandFactory, Parser};
+use vgship_base::extent::ExtentSize;
 use vgship_base::ids::PeerId;
+use vgship_base::layout::{Layout, VolumeLayout};
 
-use super::parts::{Found, FoundVolume, Running};
-use super::{Cli, Context, Output, Parts, run};
-use crate::api::control::{Answer, Invitation, InviteRequest, Pairings, Revoked};
-use crate::api::{ControlError, ErrorKind};
+use super::parts::{Listing, Running};
+use super::{Cli, Context, Output, Parts, block_on, run};
+use crate::api::control::{Answer, Invitation, InviteRequest, Pairings, Revoked, SharedControl};
+use crate::api::tests::Fake;
+use crate::api::{Client, ControlError, ErrorKind};
 use crate::home::{Config, Home, LockedHome};
 
 /// Compares with a file of `golden/`; with `VGSHIP_BLESS=1` writes it instead.
@@ -21,8 +26,26 @@ pub(super) fn golden(name: &str, text: &str) {
     assert!(known == text, "{name} differs; look at it with VGSHIP_BLESS=1 and git diff:\n{text}");
 }
 
-/// Knows volumes at every path but `/missing`, and no agent.
+/// Knows volumes at every path but `/missing`, and an agent that knows the group payroll.
 pub(super) struct FakeParts;
+
+/// Keeps the home, as a real agent does.
+struct FakeAgent(LockedHome);
+
+impl Running for FakeAgent {
+    fn control(&self) -> SharedControl {
+        Arc::new(Fake::default())
+    }
+
+    fn failed(&mut self) -> Answer<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+
+    fn stop(self: Box<Self>) -> Answer<'static, ()> {
+        drop(self.0);
+        Box::pin(async { Ok(()) })
+    }
+}
 
 impl Parts for FakeParts {
     fn make_identity(&self, folder: &Path) -> Result<PeerId, ControlError> {
@@ -44,16 +67,22 @@ impl Parts for FakeParts {
         }
     }
 
-    fn check_volumes(&self, spec: &str) -> Result<Vec<FoundVolume>, ControlError> {
+    fn check_volumes(
+        &self,
+        spec: &str,
+        extent: ExtentSize,
+        replica_of: Option<&Layout>,
+    ) -> Result<Layout, ControlError> {
+        let volume = VolumeLayout { name: "lv".parse().unwrap(), bytes: 1 << 20, masked: 0 };
         match spec {
             "images:/missing" => Err(ControlError::failed("cannot read /missing: not found")),
             "lvm2:rootvg" => Err(ControlError::refused("rootvg is not replicated")),
-            _ => Ok(vec![FoundVolume { name: "lv".into(), bytes: 1 << 20, note: None }]),
+            _ => Ok(replica_of.cloned().unwrap_or(Layout { extent, volumes: vec![volume] })),
         }
     }
 
-    fn find_groups(&self, _: &[PathBuf]) -> Result<Found, ControlError> {
-        Ok(Found { groups: Vec::new(), problems: Vec::new() })
+    fn find_groups(&self, paths: &[PathBuf]) -> Result<Listing, ControlError> {
+        Ok(Listing { text: format!("{paths:?}"), json: serde_json::json!({"groups": []}) })
     }
 
     fn pair_invite(
@@ -73,8 +102,13 @@ impl Parts for FakeParts {
         Err(ControlError::failed(format!("nobody called {peer} is paired")))
     }
 
-    fn start(&self, _: LockedHome, _: Config) -> Answer<'static, Box<dyn Running>> {
-        Box::pin(async { Err(ControlError::failed("there is no agent in this test")) })
+    fn start(&self, home: LockedHome, config: Config) -> Answer<'static, Box<dyn Running>> {
+        Box::pin(async move {
+            match config.name.as_str() {
+                "broken" => Err(ControlError::failed("this agent cannot start")),
+                _ => Ok(Box::new(FakeAgent(home)) as Box<dyn Running>),
+            }
+        })
     }
 }
 
@@ -135,7 +169,9 @@ fn without_an_agent_the_home_itself_is_changed() {
     assert_eq!((group.extent.to_string(), group.history), ("4 KiB".into(), "48h".parse().ok()));
     vgship(&home, "group list").unwrap();
     vgship(&home, "pair invite --group g --role replica").unwrap();
+    vgship(&home, "pair invite --group brought --role source").unwrap();
     vgship(&home, "pair list --json").unwrap();
+    vgship(&home, "vg list /d/disk.img").unwrap();
     for (args, code, said) in [
         ("group add g --volumes images:/srv/g", 3, "there is a group g already"),
         ("group add h --volumes images:/srv/h --mode sync", 3, "mode sync is not possible"),
@@ -143,7 +179,8 @@ fn without_an_agent_the_home_itself_is_changed() {
         ("group add h --volumes lvm2:rootvg", 3, "rootvg is not replicated"),
         ("group add h --volumes /srv/h", 2, "does not say where"),
         ("group add h --volumes images:/h --extent 4096", 2, "the unit is missing"),
-        ("group add -h/h --volumes images:/h", 2, "unexpected"),
+        ("group add h --volumes images:/h --extent 48KiB", 2, "48 KiB is no extent size"),
+        ("group add .h --volumes images:/h", 2, "is not a name"),
         ("pair invite --group other --role replica", 1, "there is no group other here"),
         ("pair invite --group g --role boss", 2, "invalid value 'boss'"),
         ("pair revoke nobody", 1, "nobody called nobody"),
@@ -152,7 +189,6 @@ fn without_an_agent_the_home_itself_is_changed() {
         ("wait g --for in-sync --timeout 1s", 1, "no agent answers at"),
         ("wait g --for ever", 2, "invalid value 'ever'"),
         ("pause g", 1, "no agent answers at"),
-        ("agent", 1, "there is no agent in this test"),
         ("fly", 2, "unrecognized subcommand"),
     ] {
         let (found, message) = vgship(&home, args).expect_err(args);
@@ -171,6 +207,54 @@ fn a_home_that_another_holds_is_not_changed() {
     assert!(code == 1 && said.starts_with("another vgship process is at work"), "{said}");
     drop(locked);
     vgship(&home, "group add g --volumes images:/srv/g").unwrap();
+}
+
+#[test]
+fn an_agent_serves_until_it_is_told_to_stop() {
+    let place = tempfile::tempdir().unwrap();
+    let home = Home::at(place.path());
+    vgship(&home, "init --name prod").unwrap();
+    let agent = std::thread::spawn({
+        let home = home.clone();
+        move || vgship(&home, "agent --log-format json")
+    });
+    let begun = Instant::now();
+    while block_on(Client::new(&home).status(None)).is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it never served");
+        std::thread::yield_now();
+    }
+    vgship(&home, "status").unwrap();
+    vgship(&home, "status payroll --json").unwrap();
+    vgship(&home, "group add new --volumes images:/srv/new").unwrap();
+    assert_eq!(home.group_names().unwrap(), [], "the agent was asked, the home left alone");
+    vgship(&home, "pair invite --group payroll --role replica").unwrap();
+    vgship(&home, "pair revoke recovery").unwrap();
+    vgship(&home, "resume payroll").unwrap();
+    vgship(&home, "wait payroll --for durable").unwrap();
+    for (args, code, said) in [
+        ("agent", 1, "another vgship process is at work"),
+        ("pause payroll", 3, "is paused already"),
+        ("wait payroll --for in-sync --timeout 1ms", 4, "was not in-sync within 1 ms"),
+        ("status other", 1, "there is no group other here; there are: payroll"),
+        ("pair join token", 1, "token is no token"),
+    ] {
+        let (found, message) = vgship(&home, args).expect_err(args);
+        assert!(found == code && message.contains(said), "{args}: {found} {message}");
+    }
+    nix::sys::signal::kill(nix::unistd::getpid(), nix::sys::signal::SIGTERM).unwrap();
+    assert_eq!(agent.join().unwrap(), Ok(()));
+    assert!(!home.api_socket().exists());
+    assert!(home.lock().is_ok());
+}
+
+#[test]
+fn an_agent_that_cannot_start_leaves_the_home_free() {
+    let place = tempfile::tempdir().unwrap();
+    let home = Home::at(place.path());
+    vgship(&home, "init --name broken").unwrap();
+    let (code, said) = vgship(&home, "agent").unwrap_err();
+    assert_eq!((code, said.as_str()), (1, "this agent cannot start"));
+    assert!(home.lock().is_ok() && !home.api_socket().exists());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `config.toml`: what one agent is, as a person writes it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -11,8 +11,7 @@ use super::error::HomeError;
 use super::text;
 
 /// Where an agent listens for its peers unless told otherwise.
-pub const LISTEN_DEFAULT: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 7300);
+pub const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7300);
 
 /// Largest configuration that is read. Unit: bytes.
 pub const CONFIG_BYTES_MAX: u64 = 64 << 10;
@@ -27,6 +26,9 @@ pub struct Config {
     /// Where peers reach it, over UDP.
     #[serde(default = "listen_default")]
     pub listen: SocketAddr,
+    /// Where peers are told to reach it, when that is another address than the one it listens at.
+    #[serde(default)]
+    pub advertise: Option<SocketAddr>,
     /// Where applications reach it over TCP besides the socket; loopback only.
     #[serde(default)]
     pub nbd_tcp: Option<SocketAddr>,
@@ -94,6 +96,26 @@ impl Config {
         }
     }
 
+    /// What an invitation tells a peer to connect to; none while it cannot be known.
+    ///
+    /// `bound` is where a running agent really listens (its port may have been configured as 0);
+    /// `own` is this machine's address towards others, for an agent that listens on all.
+    pub fn reachable_at(
+        &self,
+        bound: Option<SocketAddr>,
+        own: Option<IpAddr>,
+    ) -> Option<SocketAddr> {
+        if self.advertise.is_some() {
+            return self.advertise;
+        }
+        let listens = bound.unwrap_or(self.listen);
+        let ip = match listens.ip() {
+            ip if ip.is_unspecified() => own?,
+            ip => ip,
+        };
+        (listens.port() != 0).then(|| SocketAddr::new(ip, listens.port()))
+    }
+
     /// A new agent's configuration, with every key explained.
     pub fn sample(name: &Name, listen: SocketAddr) -> String {
         format!(
@@ -106,6 +128,10 @@ name = \"{name}\"
 
 # Where peers reach it: UDP, encrypted, paired peers only.
 listen = \"{listen}\"
+
+# What invitations tell peers to connect to, where that is another address:
+# behind address translation, or on a machine with several networks.
+# advertise = \"192.0.2.10:7300\"
 
 # Volumes are served over NBD at nbd.sock in this home. For applications that
 # need TCP, a loopback address can be added:
@@ -177,6 +203,20 @@ mod tests {
             assert!(error.contains(said), "{error}");
             assert!(!error.contains('\n'), "{error}");
         }
+    }
+
+    #[test]
+    fn an_invitation_names_an_address_that_can_be_reached() {
+        let config = |rest: &str| read(&format!("name = \"a\"\n{rest}")).unwrap();
+        let at = |text: &str| Some(text.parse::<SocketAddr>().unwrap());
+        let own = Some("192.0.2.7".parse().unwrap());
+        assert_eq!(config("").reachable_at(None, own), at("192.0.2.7:7300"));
+        assert_eq!(config("").reachable_at(None, None), None);
+        let fixed = config("listen = \"127.0.0.1:0\"");
+        assert_eq!(fixed.reachable_at(None, own), None, "the port is not known yet");
+        assert_eq!(fixed.reachable_at(at("127.0.0.1:9"), own), at("127.0.0.1:9"));
+        let told = config("advertise = \"192.0.2.10:1\"");
+        assert_eq!(told.reachable_at(at("127.0.0.1:9"), own), at("192.0.2.10:1"));
     }
 
     proptest::proptest! {

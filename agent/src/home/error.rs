@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use vgship_base::ids::Name;
 
+use super::quantity::Size;
+
 /// Why a home cannot be read, changed or made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -65,6 +67,13 @@ pub enum HomeError {
         key: &'static str,
         /// What is wrong.
         why: String,
+    },
+
+    /// A size that extents cannot have.
+    #[error("{size} is no extent size: a power of two from 4 KiB to 1 MiB")]
+    Extent {
+        /// Which.
+        size: Size,
     },
 
     /// Others than the owner can read a secret.
@@ -130,7 +139,7 @@ impl HomeError {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some("run it as the user that owns the home, or name another with --home".into())
             }
-            Self::Io { .. } => None,
+            Self::Io { .. } | Self::Extent { .. } => None,
             Self::Missing { init, .. } => Some(format!("set one up with: {init}")),
             Self::Exists { path } => Some(format!(
                 "use it as it is, choose another --home, or move it away first; \

@@ -162,6 +162,10 @@ fn epoch_default() -> Period {
     EPOCH_DEFAULT
 }
 
+fn extent_size(size: Size) -> Result<ExtentSize, HomeError> {
+    ExtentSize::from_bytes(size.0.0).ok_or(HomeError::Extent { size })
+}
+
 impl GroupSpec {
     /// A group of these volumes with every default.
     pub fn new(name: Name, volumes: impl Into<String>) -> GroupSpec {
@@ -176,6 +180,11 @@ impl GroupSpec {
             epoch: EPOCH_DEFAULT,
             history: None,
         }
+    }
+
+    /// The extent size, checked.
+    pub fn extent_size(&self) -> Result<ExtentSize, HomeError> {
+        extent_size(self.extent)
     }
 
     /// The group that it becomes on this side.
@@ -211,17 +220,16 @@ impl GroupConfig {
         format!("# A group of this agent. Change it only while the agent is stopped.\n{fields}")
     }
 
-    /// The extent size; checked when the group was read or added.
-    pub fn extent_size(&self) -> Option<ExtentSize> {
-        ExtentSize::from_bytes(self.extent.0.0)
+    /// The extent size, checked.
+    pub fn extent_size(&self) -> Result<ExtentSize, HomeError> {
+        extent_size(self.extent)
     }
 
     /// Whether all values can be; `path` is named in errors.
     pub fn check(&self, path: &Path) -> Result<(), HomeError> {
         let wrong = |key, why| Err(HomeError::Value { path: path.to_owned(), key, why });
-        if self.extent_size().is_none() {
-            let why = format!("{} is no power of two from 4 KiB to 1 MiB", self.extent);
-            return wrong("extent", why);
+        if let Err(error) = self.extent_size() {
+            return wrong("extent", error.to_string());
         }
         if self.outbox_ram < OUTBOX_RAM_MIN {
             let why = format!("{} is less than {OUTBOX_RAM_MIN}", self.outbox_ram);
@@ -287,7 +295,7 @@ mod tests {
     fn values_that_cannot_be_are_refused_by_key() {
         let good = example().to_text();
         for (from, to, said) in [
-            ("extent = \"64 KiB\"", "extent = \"48 KiB\"", "`extent`: 48 KiB is no power of two"),
+            ("extent = \"64 KiB\"", "extent = \"48 KiB\"", "`extent`: 48 KiB is no extent size"),
             (
                 "extent = \"64 KiB\"",
                 "extent = 65536",
