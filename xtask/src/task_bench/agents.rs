@@ -18,6 +18,8 @@ use crate::tree;
 pub const GROUP: &str = "bench";
 /// Its one volume. An image file of this name is its LV.
 pub const VOLUME: &str = "lv0";
+/// After this a command hangs. Unit: seconds, for timeout(1).
+const COMMAND_LIMIT: &str = "960";
 
 /// An agent with its home and its images; its process ends with this value.
 pub struct Agent {
@@ -73,7 +75,7 @@ impl Agent {
     /// Waits until the replica has all that was written before the call, on its LVs.
     pub fn wait_applied(&self) -> Result<()> {
         for what in ["in-sync", "applied"] {
-            self.say(&["wait", GROUP, "--for", what, "--timeout", "900s"])?;
+            self.say(&["wait", GROUP, "--for", what, "--timeout", "15m"])?;
         }
         Ok(())
     }
@@ -81,7 +83,8 @@ impl Agent {
     /// Starts the process and waits until it serves.
     pub fn start(&mut self) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.home.join("agent.log"))?;
-        let mut command = self.command(&["agent"]);
+        let mut command = Command::new(&self.program);
+        command.arg("--home").arg(&self.home).arg("agent").stdin(Stdio::null());
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn()?;
         let stdout = child.stdout.take().context("the agent's output")?;
         self.child = Some(child);
@@ -149,14 +152,11 @@ impl Agent {
         format!("images:{}", self.images.display())
     }
 
+    /// Runs a command of the agent; none may take longer than the longest wait.
     fn say(&self, args: &[&str]) -> Result<String> {
-        tree::output(&mut self.command(args))
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
-        command.arg("--home").arg(&self.home).args(args).stdin(Stdio::null());
-        command
+        let mut command = Command::new("timeout");
+        command.arg(COMMAND_LIMIT).arg(&self.program).arg("--home").arg(&self.home).args(args);
+        tree::output(&mut command)
     }
 }
 

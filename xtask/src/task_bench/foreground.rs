@@ -53,9 +53,12 @@ pub fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
         subjects.push(Subject::new("vgship, link down", agents.cut.uri(), None));
     }
     let mut drains = Vec::new();
-    for _ in 0..plan.rounds {
+    let count = subjects.len();
+    for round in 0..plan.rounds as usize {
         for (index, load) in LOADS.iter().enumerate() {
-            for subject in &mut subjects {
+            for turn in 0..count {
+                // Another one first each time, so that nobody always follows the same.
+                let subject = &mut subjects[(round + index + turn) % count];
                 settle(&plan.dir)?;
                 let measured = over_nbd(&subject.uri, *load, plan.seconds, plan.size)
                     .with_context(|| format!("foreground, {}, {}", load.name, subject.name))?;

@@ -24,10 +24,8 @@ pub fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
     report.add(PART, "disk, 4 KiB", "fio, flush each", median(&synced), Unit::WritesPerSecond);
     report.add(PART, "disk, 4 KiB", "write and flush", median(&waits), Unit::Milliseconds);
     if plan.vgship.is_some() {
-        let mut rates = Vec::new();
-        for _ in 0..plan.rounds {
-            rates.push(raw_quinn().context("limits, raw quinn")?);
-        }
+        let rates: Result<Vec<f64>> = (0..plan.rounds).map(|_| raw_quinn()).collect();
+        let rates = rates.context("limits, raw quinn")?;
         let rate = median(&rates);
         report.add(PART, "one connection", "raw quinn", rate, Unit::MegabytesPerSecond);
     }

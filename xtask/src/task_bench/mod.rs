@@ -27,7 +27,7 @@ use crate::tree;
 /// six times `--size` of free disk.
 #[derive(clap::Args)]
 pub struct Args {
-    /// A small run of a minute or two: less data, shorter and fewer rounds
+    /// A small run of a minute or two: less data, shorter loads
     #[arg(long)]
     quick: bool,
     /// Print one JSON document instead of the table
@@ -42,7 +42,7 @@ pub struct Args {
     /// Size of the measured volume. Unit: MiB
     #[arg(long)]
     size: Option<u64>,
-    /// Rounds of each measurement
+    /// Rounds of each measurement [default: 3]
     #[arg(long)]
     rounds: Option<u32>,
     /// Work here, on the disk to be measured [default: bench in the target folder]
@@ -105,8 +105,8 @@ pub fn run(args: &Args) -> Result<bool> {
         dir,
         vgship,
         size: args.size.unwrap_or(if args.quick { 256 } else { 2048 }) << 20,
-        rounds: args.rounds.unwrap_or(if args.quick { 1 } else { 3 }),
-        seconds: if args.quick { 2 } else { 5 },
+        rounds: args.rounds.unwrap_or(3),
+        seconds: if args.quick { 1 } else { 5 },
     };
     let mut report = Report::default();
     let parts: [(Part, Measure); 4] = [

@@ -95,7 +95,10 @@ pub fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
             let (first, again) = with_agents(plan, program, &old, &new, &mut sent)?;
             initial.vgship.push(first);
             resync.vgship.push(again);
-            quinn.push(limits::raw_quinn()?);
+            match limits::raw_quinn() {
+                Ok(rate) => quinn.push(rate),
+                Err(error) => report.fail(format!("sync, raw quinn: {error:#}")),
+            }
         } else {
             copy_file(&old, &new)?;
             let server = Nbdkit::serve(&new)?;
@@ -110,7 +113,7 @@ pub fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
     remove(&old)?;
     remove(&new)?;
     show("initial", plan, &initial, report);
-    if !quinn.is_empty() {
+    if quinn.len() == initial.vgship.len() && !quinn.is_empty() {
         let rates: Vec<f64> =
             initial.vgship.iter().map(|it| figure(plan.size) / it / 1e6).collect();
         report.add(PART, "initial", "vgship", median(&rates), Unit::MegabytesPerSecond);
@@ -119,12 +122,15 @@ pub fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
     }
     show("resync of 5 %", plan, &resync, report);
     let changed = plan.size / CHANGED;
-    for (ratios, name) in [(&sent.by_agent, "vgship sent"), (&sent.on_wire, "on loopback in all")] {
+    let mut target = Some(Target::AtMost(1.3));
+    for (ratios, name) in [(&sent.by_agent, "vgship sent"), (&sent.on_wire, "all on loopback")] {
         if !ratios.is_empty() {
             let ratio = median(ratios);
             let bytes = ratio * figure(changed) / figure(1 << 20);
             report.add(PART, "resync of 5 %", name, bytes, Unit::Mebibytes);
-            report.ratio(ratio, "changed bytes", Some(Target::AtMost(1.3)));
+            // What loopback carried is judged only when the agent does not count by itself: it
+            // has everybody's traffic in it.
+            report.ratio(ratio, "changed bytes", target.take());
         }
     }
     Ok(())
