@@ -23,6 +23,8 @@ pub mod control;
 
 pub mod io;
 
+pub mod pairs;
+
 pub mod progress;
 
 pub mod routes;

@@ -21,6 +21,8 @@ pub mod parts;
 
 pub mod pause;
 
+pub mod program;
+
 pub mod render;
 
 pub mod status;
@@ -43,6 +45,7 @@ use crate::home::{HOME_VARIABLE, Home, HomeError, LockedHome};
 
 pub use output::Output;
 pub use parts::Parts;
+pub use program::Program;
 
 /// Replicates volume groups to a peer: live, in order, encrypted.
 #[derive(Debug, Parser)]

@@ -114,6 +114,11 @@ impl Parts for FakeParts {
 
 /// Runs a command on a home; the result is its exit code and message.
 fn vgship(home: &Home, args: &str) -> Result<(), (u8, String)> {
+    vgship_with(&FakeParts, home, args)
+}
+
+/// The same with other parts.
+pub(super) fn vgship_with(parts: &dyn Parts, home: &Home, args: &str) -> Result<(), (u8, String)> {
     let words = std::iter::once("vgship").chain(args.split(' '));
     let cli = Cli::try_parse_from(words)
         .map_err(|error| (u8::try_from(error.exit_code()).unwrap(), error.to_string()))?;
@@ -121,7 +126,7 @@ fn vgship(home: &Home, args: &str) -> Result<(), (u8, String)> {
         home: home.clone(),
         output: Output::new(cli.globals.json),
         log_format: cli.globals.log_format,
-        parts: &FakeParts,
+        parts,
     };
     run(cli.command, &context).map_err(|error| (error.kind.exit_code(), error.message))
 }

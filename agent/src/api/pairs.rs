@@ -1,0 +1,100 @@
+//! Invitations and the book of peers, as commands see them. A running agent and a command without
+//! one both come here, each with the book that it holds.
+
+use std::net::SocketAddr;
+
+use jiff::Timestamp;
+use vgship_base::ids::PeerId;
+
+use super::control::{ControlError, Invitation, InviteRequest, Pairing, Pairings, Revoked};
+use crate::home::io::own_address;
+use crate::home::{Home, Role};
+use crate::wire::io::PeerBook;
+use crate::wire::peers::{Grant, Peer, Role as WireRole};
+
+/// Opens an invite and gives its token. `bound` is where the agent really listens, if it runs.
+///
+/// Durable: the invite, once this has returned.
+pub fn invite(
+    home: &Home,
+    book: &PeerBook,
+    inviter: PeerId,
+    bound: Option<SocketAddr>,
+    request: &InviteRequest,
+) -> Result<Invitation, ControlError> {
+    // A replica joins a group that is here; a source brings one.
+    let id = match request.role {
+        Role::Replica => Some(home.load_group(&request.group)?.id),
+        Role::Source => None,
+    };
+    let at = home.load_config()?.reachable_at(bound, own_address()).ok_or_else(|| {
+        ControlError::refused("no address is known at which a peer reaches this agent")
+            .hint("start the agent first, or name an address in config.toml: listen or advertise")
+    })?;
+    let name = (request.group.clone(), id);
+    let token = book
+        .invite(inviter, vec![at], name, wire_role(request.role), request.expires.0)
+        .map_err(|error| ControlError::from_error(&error))?;
+    Ok(Invitation {
+        token: token.encode(),
+        group: request.group.to_string(),
+        role: request.role,
+        expires: moment(token.expires),
+    })
+}
+
+/// Who may do what.
+pub fn list(book: &PeerBook) -> Pairings {
+    let peers = book.peers();
+    let pairs = peers.iter().flat_map(|peer| peer.grants.iter().map(|grant| pairing(peer, grant)));
+    Pairings { pairs: pairs.collect() }
+}
+
+/// Takes away all that a peer may do.
+///
+/// Durable: once this has returned.
+pub fn revoke(book: &PeerBook, peer: &str) -> Result<Revoked, ControlError> {
+    let gone = book.revoke(peer).map_err(|error| ControlError::from_error(&error))?;
+    let gone = gone.ok_or_else(|| {
+        ControlError::failed(format!("no peer of the name or id {peer} is paired"))
+            .hint("see them with: vgship pair list")
+    })?;
+    Ok(Revoked {
+        peer: gone.name.to_string(),
+        peer_id: gone.id.to_string(),
+        groups: gone.grants.iter().map(|grant| grant.name.to_string()).collect(),
+    })
+}
+
+/// A role as the wire names it.
+pub const fn wire_role(role: Role) -> WireRole {
+    match role {
+        Role::Source => WireRole::Source,
+        Role::Replica => WireRole::Replica,
+    }
+}
+
+/// A role as the home names it.
+pub const fn home_role(role: WireRole) -> Role {
+    match role {
+        WireRole::Source => Role::Source,
+        WireRole::Replica => Role::Replica,
+    }
+}
+
+fn pairing(peer: &Peer, grant: &Grant) -> Pairing {
+    Pairing {
+        peer_id: peer.id.to_string(),
+        peer: peer.name.to_string(),
+        group: grant.name.to_string(),
+        role: home_role(grant.role),
+        address: peer.address.map(|address| address.to_string()),
+        since: Some(moment(peer.since)),
+    }
+}
+
+/// Seconds since 1970 as RFC 3339.
+fn moment(seconds: u64) -> String {
+    let second = i64::try_from(seconds).unwrap_or(i64::MAX);
+    Timestamp::from_second(second).unwrap_or(Timestamp::MAX).to_string()
+}

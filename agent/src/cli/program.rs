@@ -1,0 +1,198 @@
+//! The parts of the program as the commands ask for them.
+
+use std::path::{Path, PathBuf};
+
+use vgship_base::extent::ExtentSize;
+use vgship_base::ids::PeerId;
+use vgship_base::layout::Layout;
+
+use super::parts::{Listing, Parts, Running};
+use crate::api::control::{Answer, Invitation, InviteRequest, Pairings, Revoked};
+use crate::api::{ControlError, pairs};
+use crate::group::{self, GroupError, VolumesSpec};
+use crate::home::{Config, Home, LockedHome};
+use crate::wire::io::{PeerBook, load_or_create_identity};
+
+/// Starts the agent of a home.
+pub type Start = fn(LockedHome, Config) -> Answer<'static, Box<dyn Running>>;
+
+/// The real program.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    start: Start,
+}
+
+impl Program {
+    /// With the function that starts an agent.
+    pub const fn new(start: Start) -> Program {
+        Program { start }
+    }
+}
+
+impl Parts for Program {
+    fn make_identity(&self, folder: &Path) -> Result<PeerId, ControlError> {
+        Ok(load_or_create_identity(folder).map_err(|error| failed(&error))?.id())
+    }
+
+    fn check_identity(&self, folder: &Path) -> Result<PeerId, ControlError> {
+        if !folder.exists() {
+            let text = format!("there is no identity at {}", folder.display());
+            return Err(
+                ControlError::failed(text).hint("restore it, or set up a new home and pair again")
+            );
+        }
+        self.make_identity(folder)
+    }
+
+    fn resolve_volumes(&self, spec: &str) -> Result<String, ControlError> {
+        let absolute = |path: PathBuf| std::path::absolute(path).map_err(ControlError::usage);
+        let spec = match spec.parse().map_err(ControlError::usage)? {
+            VolumesSpec::Images(folder) => VolumesSpec::Images(absolute(folder)?),
+            VolumesSpec::AixDisks(paths) => {
+                let paths: Result<_, _> = paths.into_iter().map(absolute).collect();
+                VolumesSpec::AixDisks(paths?)
+            }
+            named => named,
+        };
+        Ok(spec.to_string())
+    }
+
+    fn check_volumes(
+        &self,
+        spec: &str,
+        extent: ExtentSize,
+        replica_of: Option<&Layout>,
+    ) -> Result<Layout, ControlError> {
+        let spec: VolumesSpec = spec.parse().map_err(ControlError::usage)?;
+        match replica_of {
+            None => Ok(group::open_source(&spec, extent).map_err(|error| refused(&error))?.layout),
+            Some(layout) => {
+                group::open_replica(&spec, layout, false).map_err(|error| refused(&error))?;
+                Ok(layout.clone())
+            }
+        }
+    }
+
+    fn find_groups(&self, paths: &[PathBuf]) -> Result<Listing, ControlError> {
+        let places: Result<Vec<_>, _> = paths.iter().map(|path| place(path)).collect();
+        let found = group::list(&places?);
+        let json = serde_json::json!({ "groups": found });
+        Ok(Listing { text: group::render_table(&found), json })
+    }
+
+    fn pair_invite(
+        &self,
+        home: &LockedHome,
+        invite: InviteRequest,
+    ) -> Result<Invitation, ControlError> {
+        let inviter = self.check_identity(&home.identity())?;
+        pairs::invite(home, &book(home)?, inviter, None, &invite)
+    }
+
+    fn pair_list(&self, home: &Home) -> Result<Pairings, ControlError> {
+        Ok(pairs::list(&book(home)?))
+    }
+
+    fn pair_revoke(&self, home: &LockedHome, peer: &str) -> Result<Revoked, ControlError> {
+        pairs::revoke(&book(home)?, peer)
+    }
+
+    fn start(&self, home: LockedHome, config: Config) -> Answer<'static, Box<dyn Running>> {
+        (self.start)(home, config)
+    }
+}
+
+fn book(home: &Home) -> Result<PeerBook, ControlError> {
+    PeerBook::open(home.peers()).map_err(|error| failed(&error))
+}
+
+/// A place that a person named: a spec, a folder of images, or a disk.
+fn place(path: &Path) -> Result<VolumesSpec, ControlError> {
+    match path.to_str().map(str::parse) {
+        Some(Ok(spec)) => Ok(spec),
+        _ if path.is_dir() => Ok(VolumesSpec::Images(path.to_owned())),
+        _ if path.exists() => Ok(VolumesSpec::AixDisks(vec![path.to_owned()])),
+        _ => Err(ControlError::failed(format!("there is nothing at {}", path.display()))),
+    }
+}
+
+fn failed(error: &(dyn std::error::Error + 'static)) -> ControlError {
+    ControlError::from_error(error)
+}
+
+fn refused(error: &GroupError) -> ControlError {
+    match error {
+        GroupError::Rootvg { .. } => ControlError::refused(error),
+        error => failed(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::super::tests::vgship_with;
+    use super::*;
+
+    fn program() -> Program {
+        Program::new(|_, _| Box::pin(async { Err(ControlError::failed("not in this test")) }))
+    }
+
+    /// A home with two images beside it.
+    fn world() -> (tempfile::TempDir, Home) {
+        let place = tempfile::tempdir().unwrap();
+        let images = place.path().join("images");
+        std::fs::create_dir(&images).unwrap();
+        for name in ["data", "log"] {
+            File::create(images.join(name)).unwrap().set_len(1 << 20).unwrap();
+        }
+        let home = Home::at(place.path().join("h"));
+        vgship_with(&program(), &home, "init --name prod --listen 127.0.0.1:7300").unwrap();
+        (place, home)
+    }
+
+    #[test]
+    fn a_home_is_set_up_a_group_added_and_a_replica_invited() {
+        let (place, home) = world();
+        let run = |args: &str| vgship_with(&program(), &home, args);
+        let folder = place.path().join("images");
+        run(&format!("group add g --volumes images:{}", folder.display())).unwrap();
+        run(&format!("vg list {} --json", folder.display())).unwrap();
+        run("pair invite --group g --role replica").unwrap();
+        run("pair list").unwrap();
+        run("agent --check").unwrap();
+        let book = PeerBook::open(home.peers()).unwrap();
+        assert_eq!(book.invites().len(), 1);
+        std::fs::remove_dir_all(folder).unwrap();
+        assert_eq!(run("agent --check").unwrap_err().0, 1);
+        assert_eq!(run("vg list /nowhere/at/all").unwrap_err().0, 1);
+        assert_eq!(run("pair revoke nobody").unwrap_err().0, 1);
+    }
+
+    #[test]
+    fn what_must_not_be_replicated_is_refused_and_a_wrong_spec_is_wrong_usage() {
+        let (_place, home) = world();
+        let run = |args: &str| vgship_with(&program(), &home, args).unwrap_err();
+        let (code, said) = run("group add g --volumes lvm2:rootvg");
+        assert!(code == 3 && said.contains("never replicates a rootvg"), "{said}");
+        assert_eq!(run("group add g --volumes /srv/lvs").0, 2);
+        assert_eq!(run("group add g --volumes zfs:tank").0, 2);
+    }
+
+    #[test]
+    fn a_port_that_only_a_running_agent_knows_is_not_invented() {
+        let place = tempfile::tempdir().unwrap();
+        let home = Home::at(place.path());
+        vgship_with(&program(), &home, "init --name a --listen 127.0.0.1:0").unwrap();
+        let (code, said) =
+            vgship_with(&program(), &home, "pair invite --group g --role source").unwrap_err();
+        assert!(code == 3 && said.contains("no address is known"), "{said}");
+    }
+
+    #[test]
+    fn relative_paths_are_made_absolute() {
+        let resolved = program().resolve_volumes("aix-disks:a.img,/b.img").unwrap();
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(resolved, format!("aix-disks:{}/a.img,/b.img", here.display()));
+    }
+}
