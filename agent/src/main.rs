@@ -1,7 +1,9 @@
-//! The vgship program: joins the command line with the parts behind it.
+//! The vgship program: joins the command line with the agent behind it.
 
 use std::process::ExitCode;
 
+use vgship::cli::Program;
+
 fn main() -> ExitCode {
-    vgship::cli::main(&vgship::pipeline::Program)
+    vgship::cli::main(&Program::new(vgship::pipeline::start))
 }

@@ -8,9 +8,9 @@ use vgship_base::ids::PeerId;
 
 use super::control::{ControlError, Invitation, InviteRequest, Pairing, Pairings, Revoked};
 use crate::home::io::own_address;
-use crate::home::{Home, Role};
+use crate::home::{GroupConfig, Home, Role};
 use crate::wire::io::PeerBook;
-use crate::wire::peers::{Grant, Peer, Role as WireRole};
+use crate::wire::peers::{Grant, Peer};
 
 /// Opens an invite and gives its token. `bound` is where the agent really listens, if it runs.
 ///
@@ -22,18 +22,15 @@ pub fn invite(
     bound: Option<SocketAddr>,
     request: &InviteRequest,
 ) -> Result<Invitation, ControlError> {
-    // A replica joins a group that is here; a source brings one.
-    let id = match request.role {
-        Role::Replica => Some(home.load_group(&request.group)?.id),
-        Role::Source => None,
-    };
+    let group = home.load_group(&request.group)?;
+    invitable(&group, request.role)?;
     let at = home.load_config()?.reachable_at(bound, own_address()).ok_or_else(|| {
         ControlError::refused("no address is known at which a peer reaches this agent")
             .hint("start the agent first, or name an address in config.toml: listen or advertise")
     })?;
-    let name = (request.group.clone(), id);
+    let name = (request.group.clone(), Some(group.id));
     let token = book
-        .invite(inviter, vec![at], name, wire_role(request.role), request.expires.0)
+        .invite(inviter, vec![at], name, request.role, request.expires.0)
         .map_err(|error| ControlError::from_error(&error))?;
     Ok(Invitation {
         token: token.encode(),
@@ -41,6 +38,22 @@ pub fn invite(
         role: request.role,
         expires: moment(token.expires),
     })
+}
+
+/// Whether a token for this role can be made here.
+fn invitable(group: &GroupConfig, theirs: Role) -> Result<(), ControlError> {
+    let name = &group.name;
+    match (group.role, theirs) {
+        (Role::Source, Role::Replica) => Ok(()),
+        (Role::Source, Role::Source) => Err(ControlError::refused(format!(
+            "group {name} has its source here; a peer can only be its replica"
+        ))
+        .hint("use --role replica")),
+        (Role::Replica, _) => Err(ControlError::refused(format!(
+            "group {name} is a replica here: tokens are made at its source"
+        ))
+        .hint("run vgship pair invite there")),
+    }
 }
 
 /// Who may do what.
@@ -66,28 +79,12 @@ pub fn revoke(book: &PeerBook, peer: &str) -> Result<Revoked, ControlError> {
     })
 }
 
-/// A role as the wire names it.
-pub const fn wire_role(role: Role) -> WireRole {
-    match role {
-        Role::Source => WireRole::Source,
-        Role::Replica => WireRole::Replica,
-    }
-}
-
-/// A role as the home names it.
-pub const fn home_role(role: WireRole) -> Role {
-    match role {
-        WireRole::Source => Role::Source,
-        WireRole::Replica => Role::Replica,
-    }
-}
-
 fn pairing(peer: &Peer, grant: &Grant) -> Pairing {
     Pairing {
         peer_id: peer.id.to_string(),
         peer: peer.name.to_string(),
         group: grant.name.to_string(),
-        role: home_role(grant.role),
+        role: grant.role,
         address: peer.address.map(|address| address.to_string()),
         since: Some(moment(peer.since)),
     }

@@ -1,21 +1,22 @@
 //! The agent of one home: its groups, its endpoint, its NBD server.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use vgship_base::ids::{GroupId, Name, PeerId};
 use vgship_base::io::Clock;
 
+use super::control::Controlled;
 use super::exports::Served;
 use super::links;
 use super::replica::ReplicaGroup;
 use super::source::SourceGroup;
 use crate::api::ControlError;
-use crate::capture::io::report;
+use crate::api::control::{Answer, SharedControl};
 use crate::capture::nbd::io::NbdServer;
 use crate::capture::nbd::socket::Listener;
+use crate::cli::parts::Running;
 use crate::home::{Config, GroupConfig, LockedHome};
 use crate::wire::batch::Compression;
 use crate::wire::io::{
@@ -69,8 +70,8 @@ pub(super) struct Inner {
 }
 
 /// A running agent.
-pub(super) struct Agent {
-    pub(super) inner: Arc<Inner>,
+struct Agent {
+    inner: Arc<Inner>,
     nbd: NbdServer,
 }
 
@@ -94,8 +95,8 @@ impl PairingHost for Host {
 }
 
 impl Agent {
-    /// Opens every group and serves. Must be called inside a runtime.
-    pub(super) async fn start(home: LockedHome, config: Config) -> Result<Agent, ControlError> {
+    /// Opens every group and serves.
+    async fn start(home: LockedHome, config: Config) -> Result<Agent, ControlError> {
         let failed = |error: &(dyn std::error::Error + 'static)| ControlError::from_error(error);
         let identity =
             Arc::new(load_or_create_identity(&home.identity()).map_err(|it| failed(&it))?);
@@ -149,7 +150,7 @@ impl Agent {
     }
 
     /// Stops cleanly: clients end, replicas take what they can, everything is closed.
-    pub(super) async fn stop(self) {
+    async fn stop(self) {
         let Agent { inner, nbd } = self;
         let ended = tokio::task::spawn_blocking(move || nbd.shutdown()).await;
         if ended.is_err() {
@@ -326,40 +327,33 @@ impl Inner {
             }
         }
     }
+}
 
-    /// Where peers reach this agent, best first. Listening everywhere, it names the address that
-    /// the system would use towards other hosts, and loopback for an agent on the same host.
-    pub(super) fn addresses(&self) -> Result<Vec<SocketAddr>, ControlError> {
-        let bound = self.endpoint().local_addr().map_err(|error| {
-            ControlError::failed(format!("the agent's socket has no address: {error}"))
-        })?;
-        Ok(reachable(bound))
+struct Serving {
+    agent: Agent,
+}
+
+impl Running for Serving {
+    fn control(&self) -> SharedControl {
+        Arc::new(Controlled(Arc::clone(&self.agent.inner)))
+    }
+
+    fn failed(&mut self) -> Answer<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+
+    fn stop(self: Box<Self>) -> Answer<'static, ()> {
+        Box::pin(async move {
+            self.agent.stop().await;
+            Ok(())
+        })
     }
 }
 
-/// Addresses under which a socket that is bound to `bound` can be reached.
-pub(super) fn reachable(bound: SocketAddr) -> Vec<SocketAddr> {
-    if !bound.ip().is_unspecified() {
-        return vec![bound];
-    }
-    let loopback = match bound {
-        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, bound.port())),
-        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::LOCALHOST, bound.port())),
-    };
-    let mut found = Vec::new();
-    match outward(bound) {
-        Ok(address) if !address.ip().is_loopback() => found.push(address),
-        Ok(_) => {}
-        Err(error) => tracing::debug!(error = %report(&error), "no address towards other hosts"),
-    }
-    found.push(loopback);
-    found
-}
-
-/// The address that the system would use towards other hosts. Nothing is sent: connecting a UDP
-/// socket only chooses a route. The far address is of the block kept for documentation (RFC 5737).
-fn outward(bound: SocketAddr) -> std::io::Result<SocketAddr> {
-    let socket = UdpSocket::bind((bound.ip(), 0))?;
-    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
-    Ok(SocketAddr::new(socket.local_addr()?.ip(), bound.port()))
+/// Starts the agent of a home. Must be called inside a runtime.
+pub fn start(home: LockedHome, config: Config) -> Answer<'static, Box<dyn Running>> {
+    Box::pin(async {
+        let agent = Agent::start(home, config).await?;
+        Ok(Box::new(Serving { agent }) as Box<dyn Running>)
+    })
 }

@@ -4,20 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use vgship_base::extent::ExtentSize;
 use vgship_base::ids::{Name, Seq};
 use vgship_base::layout::Layout;
 
 use super::agent::{Group, Inner};
 use super::status::group_status;
-use crate::api::ControlError;
 use crate::api::control::{
     Answer, Control, Done, GroupSummary, Groups, Invitation, InviteRequest, JoinRequest, Joined,
-    Pairing, Pairings, Revoked, WaitFor,
+    Pairings, Revoked, WaitFor,
 };
 use crate::api::status::{State, Status};
-use crate::group::open_replica;
+use crate::api::{ControlError, pairs};
+use crate::group::{GroupError, open_replica, open_source};
 use crate::home::{self, GroupSpec};
-use crate::wire::io::PeerBook;
 use crate::wire::peers::Role;
 use crate::wire::token::Token;
 
@@ -41,7 +41,11 @@ impl Control for Controlled {
     fn group_add(&self, spec: GroupSpec) -> Answer<'_, GroupSummary> {
         let agent = Arc::clone(&self.0);
         blocking(move || {
-            check_volumes(&spec)?;
+            let volumes = spec.volumes.parse().map_err(ControlError::usage)?;
+            let extent = ExtentSize::from_bytes(spec.extent.0.0).ok_or_else(|| {
+                ControlError::usage("the extent is a power of two from 4 KiB to 1 MiB")
+            })?;
+            open_source(&volumes, extent).map_err(|it| group_error(&it))?;
             let config = agent.home.add_group(spec)?;
             let source = agent.open_source(config)?;
             Ok(GroupSummary::from(&source.config))
@@ -72,10 +76,8 @@ impl Control for Controlled {
 
     fn pair_invite(&self, request: InviteRequest) -> Answer<'_, Invitation> {
         Box::pin(async move {
-            let group = self.0.group(&request.group)?;
-            invitable(&group.config().name, group.config().role, request.role)?;
-            let addresses = self.0.addresses()?;
-            invite(&self.0.book, self.0.peer_id, addresses, &request, group.config().id)
+            let bound = self.0.endpoint().local_addr().ok();
+            pairs::invite(&self.0.home, &self.0.book, self.0.peer_id, bound, &request)
         })
     }
 
@@ -84,11 +86,11 @@ impl Control for Controlled {
     }
 
     fn pair_list(&self) -> Answer<'_, Pairings> {
-        Box::pin(async { Ok(pairings(&self.0.book)) })
+        Box::pin(async { Ok(pairs::list(&self.0.book)) })
     }
 
     fn pair_revoke(&self, peer: String) -> Answer<'_, Revoked> {
-        Box::pin(async move { revoke(&self.0.book, &peer) })
+        Box::pin(async move { pairs::revoke(&self.0.book, &peer) })
     }
 }
 
@@ -101,9 +103,12 @@ fn blocking<'a, T: Send + 'static>(
     })
 }
 
-/// Whether a new group's volumes can be served, before anything is stored.
-fn check_volumes(spec: &GroupSpec) -> Result<(), ControlError> {
-    super::parts::check_volumes(&spec.volumes).map(drop)
+/// A rootvg is a refusal, anything else a failure.
+fn group_error(error: &GroupError) -> ControlError {
+    match error {
+        GroupError::Rootvg { .. } => ControlError::refused(error),
+        _ => ControlError::from_error(error),
+    }
 }
 
 fn holds(group: &Group, what: WaitFor, target: Seq) -> Result<bool, ControlError> {
@@ -179,7 +184,7 @@ impl Controlled {
         let bytes = offer.layout;
         let replica = blocking(move || {
             open_replica(&spec, &layout, true).map_err(|it| {
-                ControlError::from_error(&it).hint(
+                group_error(&it).hint(
                     "nothing was created or changed for this group; mend that and join with a new token",
                 )
             })?;
@@ -196,83 +201,4 @@ impl Controlled {
             peer_id: token.inviter.to_string(),
         })
     }
-}
-
-/// Whether a token for this role can be made here.
-pub(super) fn invitable(group: &Name, ours: Role, theirs: Role) -> Result<(), ControlError> {
-    match (ours, theirs) {
-        (Role::Source, Role::Replica) => Ok(()),
-        (Role::Source, Role::Source) => Err(ControlError::refused(format!(
-            "group {group} has its source here; a peer can only be its replica"
-        ))
-        .hint("use --role replica")),
-        (Role::Replica, _) => Err(ControlError::refused(format!(
-            "group {group} is a replica here: tokens are made at its source"
-        ))
-        .hint("run vgship pair invite there")),
-    }
-}
-
-/// Opens an invite and shows its token.
-pub(super) fn invite(
-    book: &PeerBook,
-    us: vgship_base::ids::PeerId,
-    addresses: Vec<std::net::SocketAddr>,
-    request: &InviteRequest,
-    id: vgship_base::ids::GroupId,
-) -> Result<Invitation, ControlError> {
-    let group = (request.group.clone(), Some(id));
-    let token = book
-        .invite(us, addresses, group, request.role, request.expires.0)
-        .map_err(|it| ControlError::from_error(&it))?;
-    Ok(Invitation {
-        token: token.encode(),
-        group: request.group.to_string(),
-        role: request.role,
-        expires: rfc3339(token.expires),
-    })
-}
-
-fn rfc3339(seconds: u64) -> String {
-    let at = i64::try_from(seconds).ok().and_then(|at| Timestamp::from_second(at).ok());
-    at.map_or_else(|| seconds.to_string(), |at| at.to_string())
-}
-
-/// Who may do what.
-pub(super) fn pairings(book: &PeerBook) -> Pairings {
-    let mut pairs = Vec::new();
-    for peer in book.peers() {
-        for grant in &peer.grants {
-            pairs.push(Pairing {
-                peer_id: peer.id.to_string(),
-                peer: peer.name.to_string(),
-                group: grant.name.to_string(),
-                role: grant.role,
-                address: peer.address.map(|address| address.to_string()),
-                since: Some(rfc3339(peer.since)),
-            });
-        }
-    }
-    Pairings { pairs }
-}
-
-/// Takes away all that a peer may do. The beginning of an id is enough when only one fits.
-pub(super) fn revoke(book: &PeerBook, who: &str) -> Result<Revoked, ControlError> {
-    let fits = |peer: &crate::wire::peers::Peer| {
-        peer.name.as_str() == who || (who.len() >= 4 && peer.id.to_string().starts_with(who))
-    };
-    let found: Vec<_> = book.peers().into_iter().filter(fits).collect();
-    let [peer] = found.as_slice() else {
-        let many = if found.is_empty() { "no peer" } else { "more than one peer" };
-        return Err(ControlError::refused(format!(
-            "{many} is called {who} or has an id like that"
-        ))
-        .hint("vgship pair list shows them"));
-    };
-    book.revoke(&peer.id.to_string()).map_err(|it| ControlError::from_error(&it))?;
-    Ok(Revoked {
-        peer: peer.name.to_string(),
-        peer_id: peer.id.to_string(),
-        groups: peer.grants.iter().map(|grant| grant.name.to_string()).collect(),
-    })
 }

@@ -10,8 +10,6 @@ mod keys;
 
 mod links;
 
-mod parts;
-
 mod replica;
 
 mod source;
@@ -20,4 +18,4 @@ mod status;
 
 mod view;
 
-pub use parts::Program;
+pub use agent::start;
