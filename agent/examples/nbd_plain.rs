@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use vgship::capture::nbd::backend::{Export, Exports};
 use vgship::capture::nbd::io::NbdServer;
-use vgship::capture::nbd::socket::Listener;
+use vgship::capture::nbd::io::socket::Listener;
 use vgship_base::disk::{Allocation, Disk};
 use vgship_base::io::FileDisk;
 

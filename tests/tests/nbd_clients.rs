@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use vgship::capture::nbd::backend::{Export, Exports};
 use vgship::capture::nbd::io::NbdServer;
-use vgship::capture::nbd::socket::Listener;
+use vgship::capture::nbd::io::socket::Listener;
 use vgship_base::disk::{Allocation, Disk};
 use vgship_base::io::FileDisk;
 

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::disk::{Allocation, Disk, zero_by_writing};
 use crate::folder::Folder;
@@ -25,6 +25,11 @@ impl Clock {
     /// Time since [`Clock::start`]; never goes back.
     pub fn now(&self) -> Tick {
         Tick(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// The same, as a duration.
+    pub fn now_duration(&self) -> Duration {
+        self.start.elapsed()
     }
 
     /// Wall clock. Unit: microseconds since 1970; 0 before that.

@@ -17,7 +17,8 @@
 //! offer         32 BLAKE3 of the extent, masked bytes as zero
 //! epoch end     8 clock (microseconds since 1970), 8 first seq of the epoch,
 //!               8 chain's origin (seq), 32 chain
-//! resync begin  8 session, 8 the seq after which the gap begins, 16 generation, 1 reason
+//! resync begin  8 session, 8 the seq after which the gap begins, 16 generation, 1 reason,
+//!               8 extents to be compared
 //! resync end    8 session
 //! void          nothing
 //! ```
@@ -124,6 +125,8 @@ pub struct ResyncBegin {
     pub generation: Generation,
     /// Why.
     pub reason: ResyncReason,
+    /// How much is to be compared, as known now. Unit: extents.
+    pub extents: u64,
 }
 
 /// Why a resync was begun.
@@ -197,7 +200,7 @@ impl Record {
                 Body::Zero { .. } | Body::ResyncEnd { .. } => 8,
                 Body::Offer { .. } => 32,
                 Body::EpochEnd(_) => 56,
-                Body::ResyncBegin(_) => 33,
+                Body::ResyncBegin(_) => 41,
                 Body::Void => 0,
             }
     }
@@ -232,7 +235,7 @@ impl Record {
             }
             Body::ResyncBegin(begin) => {
                 out.u64(begin.session).u64(begin.after.0).put(&begin.generation.0);
-                out.u8(begin.reason.code());
+                out.u8(begin.reason.code()).u64(begin.extents);
             }
             Body::ResyncEnd { session } => {
                 out.u64(*session);
@@ -323,6 +326,7 @@ impl Head {
                     let unknown = FormatError::Field { field: "reason", found: code.into(), rule };
                     ResyncReason::from_code(code).ok_or(unknown)?
                 },
+                extents: from.u64("extents")?,
             }),
             6 => Body::ResyncEnd { session: from.u64("session")? },
             7 => Body::Void,
@@ -435,12 +439,18 @@ mod tests {
                         after: Seq(6),
                         generation: Generation([7; 16]),
                         reason: ResyncReason::UncleanStart,
+                        extents: 8,
                     }),
                 ),
                 with(
-                    &hex!("0502000000000021"),
+                    &hex!("0502000000000029"),
                     0,
-                    &[&hex!("00000000000000050000000000000006")[..], &[7; 16], &[3]].concat(),
+                    &[
+                        &hex!("00000000000000050000000000000006")[..],
+                        &[7; 16],
+                        &[3, 0, 0, 0, 0, 0, 0, 0, 8],
+                    ]
+                    .concat(),
                 ),
             ),
             (

@@ -16,7 +16,12 @@ use vgship_base::units::Span;
 
 use super::checkpoint::{self, CheckpointError};
 use super::coalesce::{Content, Writes};
+use super::io::spread;
 use crate::receive::admit::Point;
+
+/// Offers and bytes of a batch below which starting threads costs more than it saves.
+const SPREAD_OFFERS: usize = 8;
+const SPREAD_BYTES: u64 = 256 << 10;
 
 /// Why a batch cannot be applied. The replica stays recoverable: what was journaled is applied
 /// again from the checkpoint.
@@ -119,22 +124,8 @@ impl Applier {
     /// Judges offers against the volumes as they are, overlaid with what precedes them in the
     /// batch (R15).
     fn judge(&self, offers: &[Offered]) -> Result<Vec<Answer>, ApplyError> {
-        let share = offers.len().div_ceil(self.workers).max(1);
-        if self.workers == 1 || offers.len() < 8 {
-            return offers.iter().map(|offer| self.judge_one(offer)).collect();
-        }
-        std::thread::scope(|scope| {
-            let judge = |part: &'_ [Offered]| -> Result<Vec<Answer>, ApplyError> {
-                part.iter().map(|offer| self.judge_one(offer)).collect()
-            };
-            let parts: Vec<_> =
-                offers.chunks(share).map(|part| scope.spawn(move || judge(part))).collect();
-            let mut answers = Vec::with_capacity(offers.len());
-            for part in parts {
-                answers.extend(part.join().expect("judging does not panic")?);
-            }
-            Ok(answers)
-        })
+        let workers = if offers.len() < SPREAD_OFFERS { 1 } else { self.workers };
+        spread(offers, workers, |offer| self.judge_one(offer))
     }
 
     fn judge_one(&self, offer: &Offered) -> Result<Answer, ApplyError> {
@@ -164,19 +155,8 @@ impl Applier {
             self.touched[volume.index()] = true;
         }
         self.unflushed += bytes;
-        if self.workers == 1 || bytes < 256 << 10 {
-            return runs.iter().try_for_each(|run| self.write_one(run));
-        }
-        let share = runs.len().div_ceil(self.workers).max(1);
-        std::thread::scope(|scope| {
-            let this = &*self;
-            let write = |part: &'_ [(VolumeId, Span, &Content)]| {
-                part.iter().try_for_each(|run| this.write_one(run))
-            };
-            let parts: Vec<_> =
-                runs.chunks(share).map(|part| scope.spawn(move || write(part))).collect();
-            parts.into_iter().try_for_each(|part| part.join().expect("writing does not panic"))
-        })
+        let workers = if bytes < SPREAD_BYTES { 1 } else { self.workers };
+        spread(&runs, workers, |run| self.write_one(run)).map(drop)
     }
 
     fn write_one(&self, run: &(VolumeId, Span, &Content)) -> Result<(), ApplyError> {

@@ -13,7 +13,8 @@
 //! 40     8  origin      seq      of the chain; 0 unless chained
 //! 48    32  chain       BLAKE3   0 unless chained
 //! 80     8  session     -        of the resync; 0 without one
-//! 88     4  crc         CRC-32C  of all before
+//! 88     8  extents     -        that it compares; 0 without one
+//! 96     4  crc         CRC-32C  of all before
 //! ```
 //!
 //! Integers are big-endian.
@@ -30,7 +31,7 @@ use crate::receive::admit::{Point, Window};
 const MAGIC: [u8; 4] = *b"VGCP";
 const VERSION: u16 = 1;
 const NAME: &str = "checkpoint";
-const LEN: u64 = 92;
+const LEN: u64 = 100;
 
 /// Why the checkpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +59,7 @@ pub fn encode(point: &Point) -> Vec<u8> {
     out.put(&generation.0).u64(point.seq.0).u64(point.clock);
     out.u64(chain.origin.0).put(&chain.hash);
     out.u64(point.window.map_or(0, |window| window.session));
+    out.u64(point.window.map_or(0, |window| window.extents));
     with_checksum(out)
 }
 
@@ -76,14 +78,15 @@ pub fn decode(bytes: &[u8]) -> Result<Point, FormatError> {
     let generation = Generation(from.array("generation")?);
     let (seq, clock) = (Seq(from.u64("seq")?), from.u64("clock")?);
     let chain = Chain { origin: Seq(from.u64("origin")?), hash: from.array("chain")? };
-    let session = from.u64("session")?;
+    let (session, extents) = (from.u64("session")?, from.u64("extents")?);
     from.finish()?;
     let window = match reason {
         0 => None,
         code => {
             let rule = "0 or a known reason";
             let unknown = FormatError::Field { field: "window", found: code.into(), rule };
-            Some(Window { session, reason: ResyncReason::from_code(code).ok_or(unknown)? })
+            let reason = ResyncReason::from_code(code).ok_or(unknown)?;
+            Some(Window { session, reason, extents })
         }
     };
     let chain = (chained == 1).then_some(chain);
@@ -113,16 +116,16 @@ mod tests {
         generation: Some(Generation([1; 16])),
         seq: Seq(2),
         chain: Some(Chain { origin: Seq(4), hash: [5; 32] }),
-        window: Some(Window { session: 6, reason: ResyncReason::Overflow }),
+        window: Some(Window { session: 6, reason: ResyncReason::Overflow, extents: 7 }),
         clock: 3,
     };
 
     /// By hand from the table; the checksum by an independent program.
-    const GOLDEN: [u8; 92] = hex_literal::hex!(
+    const GOLDEN: [u8; 100] = hex_literal::hex!(
         "56474350" "0001" "01" "02" "01010101010101010101010101010101"
         "0000000000000002" "0000000000000003" "0000000000000004"
         "0505050505050505050505050505050505050505050505050505050505050505"
-        "0000000000000006" "387f6264"
+        "0000000000000006" "0000000000000007" "054b610f"
     );
 
     #[test]

@@ -119,15 +119,15 @@ mod tests {
             let (mut pending, mut model) = (Pending::default(), vec![0xee; 128]);
             for (start, len, fill) in steps {
                 let content = fill.map_or(Content::Zero, |fill| {
-                    Content::Data(Bytes::from(vec![fill; self::at(len)]))
+                    Content::Data(Bytes::from(vec![fill; at(len)]))
                 });
                 pending.put(Span::new(start, len), content);
-                model[self::at(start)..self::at(start + len)].fill(fill.unwrap_or(0));
+                model[at(start)..at(start + len)].fill(fill.unwrap_or(0));
             }
             let mut found = vec![0xee; 128];
             pending.overlay(0, &mut found);
             prop_assert_eq!(&found, &model);
-            let (from, len) = (self::at(window.0), self::at(window.1));
+            let (from, len) = (at(window.0), at(window.1));
             let mut part = vec![0xee; len];
             pending.overlay(window.0, &mut part);
             prop_assert_eq!(&part[..], &model[from..from + len]);
@@ -136,7 +136,7 @@ mod tests {
             pending.mask(head);
             let mut masked = vec![0xee; 128];
             pending.overlay(0, &mut masked);
-            model[..self::at(head)].fill(0xee);
+            model[..at(head)].fill(0xee);
             prop_assert_eq!(masked, model);
         }
     }

@@ -3,3 +3,4 @@
 pub mod applier;
 pub mod checkpoint;
 pub mod coalesce;
+pub mod io;

@@ -517,9 +517,12 @@ impl Source {
         let replica = self.replica_mut(id);
         // Numbers may be missing only when the outbox was emptied into the map.
         let after = if replica.flow == Flow::Stream { None } else { Some(replica.sent()) };
-        let session = replica.begin_resync(reason);
+        let (session, extents) = (replica.begin_resync(reason), replica.dirty.count());
         let after = after.unwrap_or(self.last);
-        self.push_for(id, Body::ResyncBegin(ResyncBegin { session, after, generation, reason }));
+        self.push_for(
+            id,
+            Body::ResyncBegin(ResyncBegin { session, after, generation, reason, extents }),
+        );
     }
 
     fn end_epoch(&mut self, clock: u64) {

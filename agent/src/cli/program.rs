@@ -182,11 +182,17 @@ mod tests {
     #[test]
     fn a_port_that_only_a_running_agent_knows_is_not_invented() {
         let place = tempfile::tempdir().unwrap();
-        let home = Home::at(place.path());
-        vgship_with(&program(), &home, "init --name a --listen 127.0.0.1:0").unwrap();
-        let (code, said) =
-            vgship_with(&program(), &home, "pair invite --group g --role source").unwrap_err();
+        let home = Home::at(place.path().join("home"));
+        let images = place.path().join("images");
+        std::fs::create_dir(&images).unwrap();
+        File::create(images.join("lv")).unwrap().set_len(4096).unwrap();
+        let run = |args: &str| vgship_with(&program(), &home, args);
+        run("init --name a --listen 127.0.0.1:0").unwrap();
+        run(&format!("group add g --volumes images:{}", images.display())).unwrap();
+        let (code, said) = run("pair invite --group g --role replica").unwrap_err();
         assert!(code == 3 && said.contains("no address is known"), "{said}");
+        let (code, said) = run("pair invite --group g --role source").unwrap_err();
+        assert!(code == 3 && said.contains("use --role replica"), "{said}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::source::SourceGroup;
 use crate::api::ControlError;
 use crate::api::control::{Answer, SharedControl};
 use crate::capture::nbd::io::NbdServer;
-use crate::capture::nbd::socket::Listener;
+use crate::capture::nbd::io::socket::Listener;
 use crate::cli::parts::Running;
 use crate::home::{Config, GroupConfig, LockedHome};
 use crate::wire::batch::Compression;

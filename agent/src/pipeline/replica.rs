@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 use vgship_base::ids::{Name, PeerId};
+use vgship_base::io::Clock;
 use vgship_base::layout::Layout;
 use vgship_base::record::Hash;
 use vgship_snapshot::seal::DataKey;
@@ -15,6 +16,7 @@ use super::keys::data_key;
 use super::source::real_folder;
 use super::view::PeerView;
 use crate::api::ControlError;
+use crate::api::progress::Progress;
 use crate::apply::applier::Answer as Judged;
 use crate::capture::io::report;
 use crate::group::open_replica;
@@ -44,6 +46,8 @@ pub(super) struct ReplicaGroup {
     pub(super) view: PeerView,
     pub(super) paused: AtomicBool,
     pub(super) received_bytes: AtomicU64,
+    pub(super) progress: Mutex<Progress>,
+    pub(super) clock: Clock,
     group_home: GroupHome,
     key: DataKey,
     engine: Mutex<Engined>,
@@ -84,6 +88,8 @@ impl ReplicaGroup {
             view: PeerView::new(peer_name.to_owned()),
             paused: AtomicBool::new(false),
             received_bytes: AtomicU64::new(0),
+            progress: Mutex::default(),
+            clock: Clock::start(),
             group_home,
             key,
             engine: Mutex::new(Engined::Stopped),
@@ -275,7 +281,8 @@ impl ReplicaGroup {
             let frame = receiver.next().await.map_err(|error| Trouble::Lost(report(&error)))?;
             match frame {
                 Some(Frame::Batch(records)) => {
-                    let bytes: usize = records.iter().map(|record| record.encoded_len()).sum();
+                    let bytes: usize =
+                        records.iter().map(vgship_base::record::Record::encoded_len).sum();
                     self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
                     let taken = tokio::task::block_in_place(|| intake.batch(number, records));
                     taken.map_err(|error| Trouble::Lost(report(&error)))?;

@@ -2,7 +2,6 @@
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use vgship_base::ids::Seq;
 use vgship_base::layout::Layout;
@@ -11,8 +10,7 @@ use super::agent::{Group, Inner};
 use super::replica::ReplicaGroup;
 use super::source::{ReplicaLink, SourceGroup};
 use crate::api::status::{
-    AgentStatus, GroupStatus, Lag, OutboxStatus, ResyncStatus, Rpo, SeqStatus, State, Status,
-    VolumeStatus,
+    AgentStatus, GroupStatus, Lag, OutboxStatus, Rpo, SeqStatus, State, Status, VolumeStatus,
 };
 use crate::home::GroupConfig;
 use crate::receive::io::View;
@@ -120,7 +118,7 @@ fn source_status(source: &SourceGroup) -> GroupStatus {
         Some(worst) => {
             status.resync = worst.resync.and_then(|(reason, done, total)| {
                 let mut progress = source.progress.lock().unwrap_or_else(PoisonError::into_inner);
-                progress.observe(Duration::from_micros(now), done, total);
+                progress.observe(source.tap.clock().now_duration(), done, total);
                 progress.status(&reason)
             });
             status.state = worst.state;
@@ -225,15 +223,11 @@ fn replica_status(replica: &ReplicaGroup) -> GroupStatus {
     } else if !connected {
         (State::Disconnected, replica.view.last_error())
     } else if let Some(window) = view.durable.window {
-        status.resync = Some(ResyncStatus {
-            reason: window.reason.text().to_owned(),
-            done_bytes: view.applied_bytes,
-            total_bytes: replica.layout.bytes().max(view.applied_bytes),
-            eta_seconds: None,
-            rate_bytes_per_second: 0.0,
-            incoming_bytes_per_second: 0.0,
-            losing_ground: None,
-        });
+        let extent = replica.layout.extent.bytes();
+        let total = window.extents.max(view.judged) * extent;
+        let mut progress = replica.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        progress.observe(replica.clock.now_duration(), view.judged * extent, total);
+        status.resync = progress.status(window.reason.text());
         (State::Resyncing, Some(window.reason.text().to_owned()))
     } else if view.durable.generation.is_none() {
         (State::Resyncing, Some("waits for the first sync to begin".into()))

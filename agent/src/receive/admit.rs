@@ -46,6 +46,8 @@ pub struct Window {
     pub session: u64,
     /// Why it was begun.
     pub reason: ResyncReason,
+    /// How much is to be compared, as known at its begin. Unit: extents.
+    pub extents: u64,
 }
 
 /// Where a replica stands in its source's stream.
@@ -104,7 +106,8 @@ impl Admit {
             if begin.after != last || seq <= last {
                 return Err(gap);
             }
-            let window = Window { session: begin.session, reason: begin.reason };
+            let (session, reason) = (begin.session, begin.reason);
+            let window = Window { session, reason, extents: begin.extents };
             self.point.generation = Some(begin.generation);
             self.point.window = Some(window);
             self.point.chain = None;
@@ -169,7 +172,13 @@ mod tests {
 
     fn begin(after: u64) -> Body {
         let (generation, reason) = (Generation([1; 16]), ResyncReason::Initial);
-        Body::ResyncBegin(ResyncBegin { session: 1, after: Seq(after), generation, reason })
+        Body::ResyncBegin(ResyncBegin {
+            session: 1,
+            after: Seq(after),
+            generation,
+            reason,
+            extents: 2,
+        })
     }
 
     fn write(offset: u64) -> Body {

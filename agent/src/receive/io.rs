@@ -85,8 +85,8 @@ pub struct View {
     pub durable: Point,
     /// The last record that is durable in the volumes.
     pub applied: Point,
-    /// Bytes that were applied since the engine was opened.
-    pub applied_bytes: u64,
+    /// Extents judged since the resync under way began.
+    pub judged: u64,
     /// Damage was found that only a full resync mends.
     pub damaged: bool,
     /// Why the engine has stopped.
@@ -186,7 +186,7 @@ impl Engine {
             received: point,
             durable: point,
             applied: point,
-            applied_bytes: 0,
+            judged: 0,
             damaged,
             fault: None,
         };
@@ -456,9 +456,12 @@ impl Applying {
     fn apply(&mut self, batch: Applied) -> Result<(), EngineError> {
         let Applied { records, point, answers } = batch;
         let session = point.window.map_or(0, |window| window.session);
-        let before = self.applier.unflushed();
         let judged = self.applier.apply(&records, false)?;
-        self.shared.view().applied_bytes += self.applier.unflushed() - before;
+        let begins = records.iter().any(|record| matches!(record.body, Body::ResyncBegin(_)));
+        {
+            let mut view = self.shared.view();
+            view.judged = if begins { 0 } else { view.judged } + judged.len() as u64;
+        }
         self.point = point;
         if let (Some(answers), false) = (answers, judged.is_empty()) {
             // A link that is gone needs no answers: its source asks anew.

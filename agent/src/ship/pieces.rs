@@ -17,15 +17,12 @@ pub fn pieces(extent: Extent, span: Span, bytes: &Bytes, parts: &[u64]) -> Vec<B
     let differs = |part: usize| ours.is_empty() || parts.get(part) != ours.get(part);
     let step = PART_BYTES as usize;
     for part in 0..bytes.len().div_ceil(step) {
-        let (start, end) = (part * step, bytes.len().min((part + 1) * step));
-        if !differs(part) {
+        let end = bytes.len().min((part + 1) * step);
+        if differs(part) {
+            run.end = end;
+        } else {
             flush(extent, span, bytes, run.clone(), &mut out);
             run = end..end;
-        } else {
-            run.end = end;
-            if run.start > start {
-                run.start = start;
-            }
         }
     }
     flush(extent, span, bytes, run, &mut out);

@@ -1,5 +1,11 @@
 //! The server: accepts clients, counts them, ends them. Decides nothing about what they ask.
 
+mod connection;
+
+pub mod socket;
+
+mod watch;
+
 use std::collections::HashMap;
 use std::io;
 use std::net::Shutdown;
@@ -8,11 +14,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use self::connection::serve;
+use self::socket::{Listener, Stream};
+use self::watch::Watch;
 use super::backend::Exports;
-use super::connection::serve;
 use super::limits::{CONNECTIONS_MAX, STOP_DEADLINE, STOP_GRACE};
-use super::socket::{Listener, Stream};
-use super::watch::{self, Watch};
 
 /// How long accepting pauses when the system has no room for another client. Unit: time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

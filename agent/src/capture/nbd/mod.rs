@@ -2,7 +2,7 @@
 //!
 //! A connection is greeted and asked what it wants ([`handshake`], [`negotiate`]); then requests
 //! come in ([`request`], [`pipes`]), are judged and carried out ([`job`]) by threads that take
-//! turns ([`turns`], [`connection`]), and are answered ([`reply`]).
+//! turns ([`turns`], [`io`]), and are answered ([`reply`]).
 
 pub mod backend;
 
@@ -21,12 +21,6 @@ pub mod job;
 pub mod turns;
 
 pub mod pipes;
-
-pub mod connection;
-
-pub mod watch;
-
-pub mod socket;
 
 pub mod io;
 

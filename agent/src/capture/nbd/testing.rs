@@ -12,7 +12,7 @@ use vgship_base::disk::Allocation;
 
 use super::backend::{Export, Exports};
 use super::io::NbdServer;
-use super::socket::Listener;
+use super::io::socket::Listener;
 
 /// Size of the test export. Unit: bytes.
 pub const BYTES: u64 = 1 << 20;

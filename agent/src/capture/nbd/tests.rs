@@ -7,8 +7,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 
 use super::io::NbdServer;
+use super::io::socket::{ListenError, Listener};
 use super::limits::{CONNECTIONS_MAX, NAME_BYTES_MAX, OPTIONS_MAX, PAYLOAD_MAX, REQUESTS_MAX};
-use super::socket::{ListenError, Listener};
 use super::testing::{BYTES, Both, Client, HELD_OFFSET, Served, serve};
 
 const INVALID: u32 = 22;

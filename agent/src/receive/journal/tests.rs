@@ -25,7 +25,13 @@ pub(super) fn write(seq: u64, life: u8, len: usize) -> Record {
 
 fn begin(seq: u64, generation: u8) -> Record {
     let (session, after, reason) = (1, Seq(seq - 1), ResyncReason::Initial);
-    let begin = ResyncBegin { session, after, generation: Generation([generation; 16]), reason };
+    let begin = ResyncBegin {
+        session,
+        after,
+        generation: Generation([generation; 16]),
+        reason,
+        extents: 1,
+    };
     let target = Target::One(ReplicaId(0));
     Record { seq: Seq(seq), target, body: Body::ResyncBegin(begin) }
 }

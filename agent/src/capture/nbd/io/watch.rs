@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::limits::{WATCH_LINGER, WATCH_TICK};
+use super::super::limits::{WATCH_LINGER, WATCH_TICK};
 
 /// What is watched.
 pub trait Watched: Send + Sync {

@@ -10,19 +10,19 @@ use bytes::Bytes;
 use thiserror::Error;
 use vgship_base::bytes::{FormatError, Writer};
 
-use super::backend::Exports;
-use super::handshake::{
+use super::super::backend::Exports;
+use super::super::handshake::{
     HandshakeError, OPTION_HEADER_BYTES, decode_client_flags, decode_option, greeting,
 };
-use super::job::{Job, Scratch};
-use super::limits::{
+use super::super::job::{Job, Scratch};
+use super::super::limits::{
     HANDSHAKE_DEADLINE, OPTION_BYTES_MAX, PAYLOAD_MAX, SCRATCH_BYTES, THREAD_IDLE,
 };
-use super::negotiate::{Negotiation, Next, Session};
-use super::pipes::{Front, Inlet, Outlet};
-use super::request::{Command, Request};
+use super::super::negotiate::{Negotiation, Next, Session};
+use super::super::pipes::{Front, Inlet, Outlet};
+use super::super::request::{Command, Request};
+use super::super::turns::{Done, Helper, Turn, Turns};
 use super::socket::Stream;
-use super::turns::{Done, Helper, Turn, Turns};
 use super::watch::{Watch, Watched};
 
 /// Why a connection was ended by the server.
