@@ -192,7 +192,7 @@ mod tests {
         let (code, said) = run("pair invite --group g --role replica").unwrap_err();
         assert!(code == 3 && said.contains("no address is known"), "{said}");
         let (code, said) = run("pair invite --group g --role source").unwrap_err();
-        assert!(code == 3 && said.contains("use --role replica"), "{said}");
+        assert!(code == 3 && said.contains("has its source here"), "{said}");
     }
 
     #[test]
