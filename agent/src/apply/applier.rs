@@ -15,7 +15,7 @@ use vgship_base::record::{Body, Hash, Record};
 use vgship_base::units::Span;
 
 use super::checkpoint::{self, CheckpointError};
-use super::coalesce::{Content, Writes};
+use super::coalesce::{Content, Pending, Writes};
 use super::io::spread;
 use crate::receive::admit::Point;
 
@@ -78,7 +78,7 @@ struct Offered {
     seq: Seq,
     extent: Extent,
     hash: Hash,
-    overlay: Writes,
+    overlay: Pending,
 }
 
 impl Applier {
@@ -103,7 +103,9 @@ impl Applier {
                     self.put(&mut writes, *volume, *span, Content::Zero);
                 }
                 Body::Offer { extent, hash } if !replay => {
-                    let overlay = overlay_of(&writes, extent.volume);
+                    let span = self.layout.span(*extent).expect("offers are admitted by layout");
+                    let pending = writes.get(&extent.volume);
+                    let overlay = pending.map(|all| all.within(span)).unwrap_or_default();
                     offers.push(Offered { seq: record.seq, extent: *extent, hash: *hash, overlay });
                 }
                 _ => {}
@@ -131,9 +133,7 @@ impl Applier {
     fn judge_one(&self, offer: &Offered) -> Result<Answer, ApplyError> {
         let extent = offer.extent;
         let bytes = read_extent(&self.layout, &self.volumes, extent, |bytes, span| {
-            if let Some(pending) = offer.overlay.get(&extent.volume) {
-                pending.overlay(span.offset, bytes);
-            }
+            offer.overlay.overlay(span.offset, bytes);
         })
         .map_err(|(span, source)| self.failed("read", extent.volume, span)(source))?;
         let equal = *blake3::hash(&bytes).as_bytes() == offer.hash;
@@ -214,10 +214,6 @@ impl Applier {
         }
         Ok(())
     }
-}
-
-fn overlay_of(writes: &Writes, volume: VolumeId) -> Writes {
-    writes.get(&volume).map(|pending| (volume, pending.clone())).into_iter().collect()
 }
 
 /// Reads an extent as both sides compare it: `overlay` lies over it, masked bytes read as zero.

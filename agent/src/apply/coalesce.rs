@@ -54,6 +54,14 @@ impl Pending {
         self.runs.insert(start, (span.len, content));
     }
 
+    /// What is pending within a run, without copying data.
+    pub fn within(&self, span: Span) -> Pending {
+        let first = self.runs.range(..=span.offset).next_back().map_or(span.offset, |(&at, _)| at);
+        let runs =
+            self.runs.range(first..span.end()).filter(|(at, (len, _))| *at + len > span.offset);
+        Pending { runs: runs.map(|(at, run)| (*at, run.clone())).collect() }
+    }
+
     /// Lays what is pending over `bytes`, which were read from `offset`.
     pub fn overlay(&self, offset: u64, bytes: &mut [u8]) {
         let whole = Span::new(offset, bytes.len() as u64);
@@ -131,6 +139,9 @@ mod tests {
             let mut part = vec![0xee; len];
             pending.overlay(window.0, &mut part);
             prop_assert_eq!(&part[..], &model[from..from + len]);
+            let mut cut = vec![0xee; len];
+            pending.within(Span::new(window.0, window.1)).overlay(window.0, &mut cut);
+            prop_assert_eq!(&cut[..], &model[from..from + len]);
             let spans: Vec<Span> = pending.runs().map(|(span, _)| span).collect();
             prop_assert!(spans.windows(2).all(|pair| pair[0].end() <= pair[1].offset));
             pending.mask(head);
