@@ -55,6 +55,7 @@ impl Pending {
     }
 
     /// What is pending within a run, without copying data.
+    #[must_use]
     pub fn within(&self, span: Span) -> Pending {
         let first = self.runs.range(..=span.offset).next_back().map_or(span.offset, |(&at, _)| at);
         let runs =
