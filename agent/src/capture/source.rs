@@ -14,7 +14,7 @@ use vgship_base::limits::PAYLOAD_MAX;
 use vgship_base::record::{Body, EpochEnd, Hash, Record, ResyncBegin, ResyncReason, Target};
 use vgship_base::units::{Span, Tick};
 
-use super::activity::{Activity, Completion, Region};
+use super::activity::{Activity, Completion, Region, RegionSize};
 use super::ledger_format::{LINEAGE_MAX, LedgerState, ReplicaState};
 use super::locks::RangeLocks;
 use super::versions::Versions;
@@ -42,6 +42,8 @@ pub struct Policy {
     pub budget: Budget,
     /// How long an epoch lasts. Unit: milliseconds.
     pub epoch: u64,
+    /// Of the activity map; never changes in a group's life.
+    pub region: RegionSize,
 }
 
 /// A write or a zeroing that an application asked for. Its bounds were checked.
@@ -147,7 +149,7 @@ impl Source {
             start: Start(1),
             last: Seq::before(Start(1)),
             locks: RangeLocks::default(),
-            activity: Activity::default(),
+            activity: Activity::new(policy.region),
             versions: Versions::default(),
             replicas: Vec::new(),
             next_epoch: Tick(0),
@@ -196,7 +198,7 @@ impl Source {
 
     fn clip(&self, region: Region) -> Option<Span> {
         let bytes = self.layout.volume(region.volume)?.bytes;
-        let span = region.span();
+        let span = self.policy.region.span(region);
         (span.offset < bytes).then(|| Span::new(span.offset, span.len.min(bytes - span.offset)))
     }
 
@@ -560,7 +562,7 @@ impl Source {
         let unflushed = self.layout.ids().any(|id| !self.activity.unflushed(id).is_empty());
         let clean = !unflushed && self.locks.is_empty();
         if clean {
-            self.activity = Activity::default();
+            self.activity = Activity::new(self.policy.region);
         }
         self.state(clean)
     }
