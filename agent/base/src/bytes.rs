@@ -154,6 +154,11 @@ impl Writer {
         Writer { bytes: Vec::with_capacity(capacity) }
     }
 
+    /// Goes on behind what `bytes` holds, in its memory.
+    pub const fn reusing(bytes: Vec<u8>) -> Writer {
+        Writer { bytes }
+    }
+
     /// How much has been written. Unit: bytes.
     pub fn len(&self) -> usize {
         self.bytes.len()

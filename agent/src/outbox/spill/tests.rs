@@ -1,0 +1,150 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+use vgship_base::folder::Folder;
+use vgship_base::ids::{GroupId, Seq, VolumeId};
+use vgship_base::record::{Body, Record, Target};
+use vgship_base::sim::{Power, Rng, SimFolder};
+use vgship_snapshot::seal::DataKey;
+
+use super::{Spill, SpillError};
+
+const GROUP: GroupId = GroupId([7; 16]);
+
+fn create(folder: &SimFolder, limit: u64) -> Spill {
+    Spill::create(Arc::new(folder.clone()), &DataKey::from_bytes([5; 32]), GROUP, limit).unwrap()
+}
+
+fn write(seq: u64, len: usize) -> Record {
+    let data: Vec<u8> = seq.to_be_bytes().into_iter().cycle().take(len).collect();
+    let (volume, data) = (VolumeId(0), Bytes::from(data));
+    Record { seq: Seq(seq), target: Target::All, body: Body::Write { volume, offset: 0, data } }
+}
+
+#[test]
+fn records_leave_in_the_order_in_which_they_came() {
+    for seed in 0..100 {
+        let mut rng = Rng::new(seed);
+        let folder = SimFolder::new(&Power::default());
+        let mut spill = create(&folder, 400 << 10);
+        let (mut pushed, mut popped, mut full) = (0, 0, 0);
+        for _ in 0..200 {
+            if rng.one_in(2) {
+                let end = pushed + 1 + rng.below(4);
+                let records: Vec<Record> =
+                    (pushed + 1..=end).map(|seq| write(seq, 1 + rng.index(9000))).collect();
+                match spill.push(&records) {
+                    Ok(()) => pushed = end,
+                    Err(SpillError::Full { .. }) => full += 1,
+                    Err(error) => panic!("{error:?}"),
+                }
+            } else {
+                let front = spill.front_seq().unwrap();
+                let records = spill.pop(rng.index(30_000)).unwrap();
+                assert_eq!(front, records.first().map(|record| record.seq), "seed {seed}");
+                assert_eq!(records.is_empty(), pushed == popped, "seed {seed}");
+                for record in records {
+                    popped += 1;
+                    assert_eq!(record, write(popped, record.encoded_len() - 24), "seed {seed}");
+                }
+            }
+            assert_eq!(spill.is_empty(), pushed == popped);
+            assert_eq!(spill.is_empty(), spill.bytes() == 0);
+            let on_disk: u64 =
+                folder.list().unwrap().iter().map(|name| folder.open(name).unwrap().len()).sum();
+            assert_eq!(on_disk, spill.disk_bytes());
+            assert!(on_disk <= 400 << 10, "seed {seed}: {on_disk} bytes");
+        }
+        assert!(popped > 0 && (full == 0 || pushed > 20), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_full_spill_takes_nothing_and_has_room_again_when_read() {
+    let folder = SimFolder::new(&Power::default());
+    let mut spill = create(&folder, 256 << 10);
+    let mut seq = 0;
+    while spill.push(&[write(seq + 1, 4096)]).is_ok() {
+        seq += 1;
+    }
+    let bytes = spill.bytes();
+    assert!(matches!(spill.push(&[write(seq + 1, 4096)]), Err(SpillError::Full { .. })));
+    assert_eq!(spill.bytes(), bytes);
+    assert!(bytes > 200 << 10, "{bytes} bytes fit");
+    spill.pop(64 << 10).unwrap();
+    spill.push(&[write(seq + 1, 4096)]).unwrap();
+    while !spill.is_empty() {
+        spill.pop(usize::MAX).unwrap();
+    }
+    assert!(folder.list().unwrap().is_empty(), "an empty spill takes no room");
+    spill.push(&[write(1, 10)]).unwrap(); // the next overflow may be another start's
+    assert_eq!(spill.pop(0).unwrap(), [write(1, 10)]);
+}
+
+#[test]
+fn what_an_earlier_life_left_is_discarded() {
+    let folder = SimFolder::new(&Power::default());
+    create(&folder, 1 << 20).push(&[write(1, 10)]).unwrap();
+    assert_eq!(folder.list().unwrap().len(), 1);
+    let mut spill = create(&folder, 1 << 20);
+    assert!(spill.is_empty() && folder.list().unwrap().is_empty());
+    assert_eq!(spill.pop(usize::MAX).unwrap(), []);
+    assert_eq!(spill.front_seq().unwrap(), None);
+}
+
+#[test]
+fn order_is_kept_and_nothing_is_taken_otherwise() {
+    let mut spill = create(&SimFolder::new(&Power::default()), 1 << 20);
+    spill.push(&[write(5, 10)]).unwrap();
+    assert!(matches!(spill.push(&[write(5, 10)]), Err(SpillError::Order { .. })));
+    assert_eq!(spill.pop(usize::MAX).unwrap().len(), 1);
+}
+
+/// Goal: a bit flipped anywhere leads to an error or to nothing, never to another record.
+#[test]
+fn damage_is_an_error_never_other_data() {
+    let mut refused = 0;
+    for byte in 0..5120 {
+        let folder = SimFolder::new(&Power::default());
+        let mut spill = create(&folder, 1 << 20);
+        let records: Vec<Record> = (1..=4).map(|seq| write(seq, 500)).collect();
+        records.iter().for_each(|record| spill.push(std::slice::from_ref(record)).unwrap());
+        let name = folder.list().unwrap().remove(0);
+        folder.file(&name).unwrap().decay(byte, 2);
+        let mut found = Vec::new();
+        loop {
+            match spill.pop(1) {
+                Ok(batch) if batch.is_empty() => break,
+                Ok(batch) => found.extend(batch),
+                Err(SpillError::Damaged { .. }) => {
+                    refused += 1;
+                    break;
+                }
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        assert_eq!(found, records[..found.len()], "byte {byte}");
+        spill.clear().unwrap();
+        assert!(spill.is_empty() && spill.disk_bytes() == 0);
+        spill.push(&records).unwrap();
+        assert_eq!(spill.pop(usize::MAX).unwrap(), records);
+    }
+    assert_eq!(refused, 68 + 92 + 4 * 580, "all but the space between frames is sealed");
+}
+
+#[test]
+fn a_disk_that_fails_is_told() {
+    let power = Power::default();
+    let mut spill = create(&SimFolder::new(&power), 1 << 20);
+    spill.push(&[write(1, 10)]).unwrap();
+    power.fail_after(0);
+    assert!(matches!(spill.push(&[write(2, 10)]), Err(SpillError::Io(_))));
+    assert!(matches!(spill.pop(1), Err(SpillError::Broken)));
+    assert!(matches!(spill.clear(), Err(SpillError::Io(_))));
+    power.restore();
+    spill.clear().unwrap();
+    assert!(spill.is_empty());
+    spill.push(&[write(3, 10)]).unwrap();
+    power.fail_after(0);
+    assert!(matches!(spill.pop(1), Err(SpillError::Io(_))));
+}

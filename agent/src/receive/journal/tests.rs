@@ -1,0 +1,248 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+use vgship_base::folder::Folder;
+use vgship_base::ids::{Generation, GroupId, ReplicaId, Seq, VolumeId};
+use vgship_base::record::{Body, Record, ResyncBegin, ResyncReason, Target};
+use vgship_base::sim::{Power, SimFolder};
+use vgship_snapshot::seal::DataKey;
+
+use super::{Damage, Journal, JournalError, Recovered};
+use crate::segment;
+
+pub(super) const GROUP: GroupId = GroupId([7; 16]);
+
+pub(super) fn key() -> DataKey {
+    DataKey::from_bytes([5; 32])
+}
+
+/// A write whose data tells its seq and the life that wrote it.
+pub(super) fn write(seq: u64, life: u8, len: usize) -> Record {
+    let data: Vec<u8> = seq.to_be_bytes().into_iter().chain([life]).cycle().take(len).collect();
+    let (volume, data) = (VolumeId(0), Bytes::from(data));
+    Record { seq: Seq(seq), target: Target::All, body: Body::Write { volume, offset: 0, data } }
+}
+
+fn begin(seq: u64, generation: u8) -> Record {
+    let (session, after, reason) = (1, Seq(seq - 1), ResyncReason::Initial);
+    let begin = ResyncBegin { session, after, generation: Generation([generation; 16]), reason };
+    let target = Target::One(ReplicaId(0));
+    Record { seq: Seq(seq), target, body: Body::ResyncBegin(begin) }
+}
+
+pub(super) fn recover(folder: &SimFolder, checkpoint: u64) -> (Journal, Recovered) {
+    Journal::recover(Arc::new(folder.clone()), &key(), GROUP, Seq(checkpoint)).unwrap()
+}
+
+pub(super) fn seqs(journal: &Journal, after: u64) -> Vec<u64> {
+    journal.replay(Seq(after)).flat_map(Result::unwrap).map(|record| record.seq.0).collect()
+}
+
+/// Appends and flushes records one by one; each is promised with the next.
+fn fill(journal: &mut Journal, seqs: std::ops::RangeInclusive<u64>) {
+    for seq in seqs {
+        journal.append(&[write(seq, 0, 600)], Seq(seq - 1)).unwrap();
+        journal.flush().unwrap();
+    }
+}
+
+fn segments(folder: &SimFolder) -> Vec<String> {
+    folder.list().unwrap()
+}
+
+#[test]
+fn records_come_back_after_a_restart_in_order() {
+    let folder = SimFolder::new(&Power::default());
+    let (mut journal, found) = recover(&folder, 0);
+    assert_eq!(found, Recovered { last: Seq(0), damage: None });
+    fill(&mut journal, 1..=5);
+    assert_eq!(seqs(&journal, 2), [3, 4, 5]);
+    journal.append(&[write(8, 0, 1), write(9, 0, 1)], Seq(5)).unwrap(); // a gap is legal
+    assert_eq!((journal.last(), journal.durable()), (Seq(9), Seq(5)));
+    journal.flush().unwrap();
+    for checkpoint in [0, 3, 9, 12] {
+        let (journal, found) = recover(&folder, checkpoint);
+        assert_eq!(found, Recovered { last: Seq(checkpoint.max(9)), damage: None });
+        let expected = [1, 2, 3, 4, 5, 8, 9].into_iter().filter(|&seq| seq > checkpoint);
+        assert!(seqs(&journal, checkpoint).into_iter().eq(expected));
+        assert_eq!(journal.durable(), found.last);
+    }
+}
+
+#[test]
+fn order_is_kept_and_nothing_is_taken_otherwise() {
+    let folder = SimFolder::new(&Power::default());
+    let (mut journal, _) = recover(&folder, 4);
+    for wrong in [vec![write(4, 0, 1)], vec![write(6, 0, 1), write(6, 0, 1)]] {
+        let refused = journal.append(&wrong, Seq(0));
+        assert!(matches!(refused, Err(JournalError::Order { .. })));
+    }
+    journal.append(&[write(5, 0, 1)], Seq(0)).unwrap();
+    assert_eq!(seqs(&journal, 4), [5]);
+}
+
+#[test]
+fn segments_rotate_and_are_trimmed_only_as_a_whole() {
+    let folder = SimFolder::new(&Power::default());
+    let (mut journal, _) = recover(&folder, 0);
+    journal.set_segment_bytes(8192);
+    fill(&mut journal, 1..=10);
+    let (before, bytes) = (journal.segments(), journal.bytes());
+    assert!(before > 4, "{before} segments");
+    journal.trim(Seq(0)).unwrap();
+    assert_eq!(journal.segments(), before);
+    journal.trim(Seq(6)).unwrap();
+    assert!(journal.segments() < before && journal.bytes() < bytes);
+    let first = journal.first_after();
+    assert!(first <= Seq(6) && first > Seq(2));
+    assert_eq!(seqs(&journal, first.0), (first.0 + 1..=10).collect::<Vec<_>>());
+    let too_far = journal.replay(Seq(0)).next();
+    assert!(matches!(too_far, Some(Err(JournalError::Damaged(_)))));
+    let (mut journal, found) = recover(&folder, 6);
+    assert_eq!(found, Recovered { last: Seq(10), damage: None });
+    assert_eq!(seqs(&journal, 6), [7, 8, 9, 10]);
+    journal.trim(Seq(10)).unwrap();
+    assert_eq!((journal.segments(), segments(&folder).len()), (1, 1));
+}
+
+#[test]
+fn a_generation_begins_a_segment() {
+    let folder = SimFolder::new(&Power::default());
+    let (mut journal, _) = recover(&folder, 0);
+    let records = [begin(1, 1), write(2, 0, 9), begin(3, 2), write(4, 0, 9), begin(5, 2)];
+    journal.append(&records, Seq(0)).unwrap();
+    assert_eq!((journal.generation(), journal.segments()), (Generation([2; 16]), 3));
+    journal.flush().unwrap();
+    let (journal, _) = recover(&folder, 0);
+    assert_eq!(journal.generation(), Generation([2; 16]));
+    assert_eq!(journal.replay(Seq(0)).flat_map(Result::unwrap).collect::<Vec<_>>(), records);
+}
+
+#[test]
+fn large_records_and_long_batches_are_cut_into_frames() {
+    let folder = SimFolder::new(&Power::default());
+    let (mut journal, _) = recover(&folder, 0);
+    let mut records: Vec<Record> = (1..=5).map(|seq| write(seq, 0, 1 << 20)).collect();
+    records.extend((6..=5000).map(|seq| write(seq, 0, 3)));
+    journal.append(&records, Seq(0)).unwrap();
+    journal.flush().unwrap();
+    assert_eq!(recover(&folder, 0).0.replay(Seq(0)).flat_map(Result::unwrap).count(), 5000);
+}
+
+#[test]
+fn promised_damage_is_reported_and_recovery_ends_before_it() {
+    for victim in 0..3u64 {
+        let folder = SimFolder::new(&Power::default());
+        fill(&mut recover(&folder, 0).0, 1..=4);
+        let name = segments(&folder).remove(0);
+        let offset = 4096 * (victim + 1); // after each flush a frame begins on a new block
+        folder.file(&name).unwrap().decay(usize::try_from(offset).unwrap() + 40, 1);
+        let (mut journal, found) = recover(&folder, 0);
+        let offset = offset - 3072; // where the frame before it ends
+        let damage = Damage { segment: 1, offset, after: Seq(victim), promised: true };
+        assert_eq!(found, Recovered { last: Seq(victim), damage: Some(damage) });
+        journal.append(&[write(victim + 1, 9, 70)], Seq(0)).unwrap(); // the source heals it
+        journal.flush().unwrap();
+        let (journal, found) = recover(&folder, 0);
+        assert_eq!(found, Recovered { last: Seq(victim + 1), damage: None });
+        let healed = journal.replay(Seq(victim)).flat_map(Result::unwrap).collect::<Vec<_>>();
+        assert_eq!(healed, [write(victim + 1, 9, 70)], "what lay behind is gone for good");
+    }
+}
+
+#[test]
+fn a_tail_that_was_never_promised_is_cut_without_alarm() {
+    let folder = SimFolder::new(&Power::default());
+    fill(&mut recover(&folder, 0).0, 1..=4);
+    folder.file(&segments(&folder)[0]).unwrap().decay(4096 * 4 + 50, 0);
+    assert_eq!(recover(&folder, 0).1, Recovered { last: Seq(3), damage: None });
+}
+
+#[test]
+fn damage_below_the_checkpoint_costs_history_only() {
+    let folder = SimFolder::new(&Power::default());
+    fill(&mut recover(&folder, 0).0, 1..=6);
+    folder.file(&segments(&folder)[0]).unwrap().decay(4096 * 2 + 50, 0); // record 2
+    let (journal, found) = recover(&folder, 3);
+    let damage = Damage { segment: 1, offset: 4096 + 1024, after: Seq(1), promised: false };
+    assert_eq!(found, Recovered { last: Seq(6), damage: Some(damage) });
+    assert_eq!(seqs(&journal, 3), [4, 5, 6]);
+    let history: Vec<_> = journal.replay(Seq(0)).collect();
+    assert!(history.last().unwrap().is_err(), "the gap is not passed over in silence");
+}
+
+#[test]
+fn damage_in_a_closed_segment_is_promised() {
+    let folder = SimFolder::new(&Power::default());
+    let (mut journal, _) = recover(&folder, 0);
+    for seq in 1..=2 {
+        journal.append(&[write(seq, 0, 600)], Seq(0)).unwrap(); // flushed by the rotation alone
+    }
+    journal.set_segment_bytes(1);
+    journal.append(&[write(3, 0, 600)], Seq(0)).unwrap();
+    journal.flush().unwrap();
+    drop(journal);
+    let first = segment::name(1);
+    let end = folder.file(&first).unwrap().live().len();
+    folder.file(&first).unwrap().decay(end - 500, 0);
+    let (journal, found) = recover(&folder, 0);
+    assert_eq!(found.last, Seq(1));
+    assert!(found.damage.is_some_and(|damage| damage.promised && damage.segment == 1));
+    assert_eq!(seqs(&journal, 0), [1]);
+}
+
+#[test]
+fn a_journal_of_others_is_refused_and_left_alone() {
+    let folder = SimFolder::new(&Power::default());
+    fill(&mut recover(&folder, 0).0, 1..=4);
+    let before = segments(&folder);
+    let shared = || Arc::new(folder.clone());
+    let other = DataKey::from_bytes([6; 32]);
+    assert!(Journal::recover(shared(), &other, GROUP, Seq(0)).is_err());
+    assert!(Journal::recover(shared(), &key(), GroupId([8; 16]), Seq(0)).is_err());
+    assert_eq!(segments(&folder), before);
+    assert_eq!(recover(&folder, 0).1.last, Seq(4));
+}
+
+#[test]
+fn after_a_failed_flush_nothing_is_taken_and_nothing_is_believed() {
+    let folder = SimFolder::new(&Power::default());
+    let (mut journal, _) = recover(&folder, 0);
+    fill(&mut journal, 1..=3);
+    journal.append(&[write(4, 0, 600)], Seq(3)).unwrap();
+    folder.file(&segments(&folder)[0]).unwrap().fail_flushes(1);
+    assert!(journal.flush().is_err());
+    assert!(matches!(journal.flush(), Err(JournalError::Poisoned)));
+    assert!(matches!(journal.append(&[], Seq(3)), Err(JournalError::Poisoned)));
+    drop(journal);
+    let (_, found) = recover(&folder, 0); // reads record 4 from the cache
+    folder.power_cut(&mut vgship_base::sim::Rng::new(1));
+    let (journal, again) = recover(&folder, 0);
+    assert_eq!(again, Recovered { last: found.last, damage: None });
+    assert_eq!(seqs(&journal, 0), (1..=found.last.0).collect::<Vec<_>>());
+}
+
+/// Goal: no single flipped bit makes the journal yield what was not appended, nor hides the loss
+/// of what a later frame promises.
+/// Method: four flushed records, each promised with the next; one bit flipped in each byte.
+#[test]
+fn a_bit_flip_anywhere_is_refused_or_changes_nothing() {
+    let (mut whole, mut cut) = (0, 0);
+    for byte in 0..4096 * 4 + 700 {
+        let folder = SimFolder::new(&Power::default());
+        fill(&mut recover(&folder, 0).0, 1..=4);
+        let name = segments(&folder).remove(0);
+        folder.file(&name).unwrap().decay(byte, 5);
+        let (journal, found) = recover(&folder, 0);
+        let records: Vec<Record> = journal.replay(Seq(0)).flat_map(Result::unwrap).collect();
+        let expected: Vec<Record> = (1..=found.last.0).map(|seq| write(seq, 0, 600)).collect();
+        assert_eq!(records, expected, "byte {byte}");
+        let promised = found.damage.is_some_and(|damage| damage.promised);
+        assert_eq!(promised, found.last < Seq(3), "byte {byte}: {found:?}");
+        match found.last {
+            Seq(4) => whole += 1,
+            _ => cut += 1,
+        }
+    }
+    assert!(cut > 4 * 650 && whole > 3 * 3000, "{cut} cut, {whole} whole");
+}

@@ -1,0 +1,147 @@
+//! Sealing: keys, and files whose frames are encrypted and authenticated (AES-256-GCM).
+//!
+//! ```text
+//! key file -> KeyEncryptionKey -> DataKey (wrapped at rest) -> key of one file (HKDF, random salt)
+//!                                                           -> frame 0, 1, 2 ... of that file
+//! ```
+//!
+//! The nonce of a frame is its number. That never repeats under one key, because each file has a
+//! key of its own and [`SealedWriter`] exists only for a file that it has just begun: whoever opens
+//! a file gets a [`SealedReader`], which cannot append (R6). Group, purpose, number and cleartext
+//! header of a frame are authenticated with it, so no frame can be moved.
+
+mod cipher;
+mod file;
+mod frame;
+mod header;
+mod key;
+
+pub use file::{End, Frame, Placed, SealedReader, SealedWriter, Step};
+pub use frame::{BODY_MAX, Frames};
+pub use key::{DataKey, KeyEncryptionKey, KeyId, WRAPPED_LEN};
+
+use std::io;
+
+use thiserror::Error;
+use vgship_base::bytes::FormatError;
+use vgship_base::ids::GroupId;
+
+/// What a sealed file is for. Files of different purposes never share a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A segment of a replica's journal.
+    Journal,
+    /// A segment of a source's spill.
+    Spill,
+    /// A pack of preserved extents.
+    Pack,
+}
+
+impl Purpose {
+    const ALL: [Purpose; 3] = [Purpose::Journal, Purpose::Spill, Purpose::Pack];
+
+    /// Its number in formats.
+    pub const fn code(self) -> u16 {
+        match self {
+            Purpose::Journal => 1,
+            Purpose::Spill => 2,
+            Purpose::Pack => 3,
+        }
+    }
+
+    /// The purpose of a number.
+    pub fn from_code(code: u16) -> Option<Purpose> {
+        Purpose::ALL.into_iter().find(|purpose| purpose.code() == code)
+    }
+}
+
+/// Why something sealed cannot be made or read.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SealError {
+    /// The system gives no random bytes; nothing can be sealed.
+    #[error("cannot draw random bytes from the system: {0}")]
+    Random(getrandom::Error),
+    /// The disk refused.
+    #[error("cannot {action} at byte {offset}")]
+    Io {
+        /// A verb: read, write, flush.
+        action: &'static str,
+        /// Unit: bytes from the file's start.
+        offset: u64,
+        /// What the disk said.
+        source: io::Error,
+    },
+    /// The bytes are not what was written, or of a newer version.
+    #[error("cannot decode the {what}")]
+    Format {
+        /// Which format.
+        what: &'static str,
+        /// What is wrong with it.
+        source: FormatError,
+    },
+    /// Whole, but sealed with another key.
+    #[error("the {what} needs key {found}, not {ours}: give the key that it was sealed with")]
+    OtherKey {
+        /// What was to be opened.
+        what: &'static str,
+        /// As stored.
+        found: KeyId,
+        /// The key that was given.
+        ours: KeyId,
+    },
+    /// Whole, but of another group.
+    #[error("the {what} belongs to group {found}, not {ours}: it was put in the wrong place")]
+    OtherGroup {
+        /// What was to be opened.
+        what: &'static str,
+        /// As stored.
+        found: GroupId,
+        /// The group that was expected.
+        ours: GroupId,
+    },
+    /// Whole, but for something else.
+    #[error("the file is a {found:?}, not a {ours:?}: it was put in the wrong place")]
+    OtherPurpose {
+        /// As stored.
+        found: Purpose,
+        /// The purpose that was expected.
+        ours: Purpose,
+    },
+    /// The seal does not hold: changed, moved, or sealed with something else.
+    #[error("the {what} at byte {offset} is not what was sealed")]
+    Broken {
+        /// What was to be opened.
+        what: &'static str,
+        /// Unit: bytes from the start of what was given.
+        offset: u64,
+    },
+    /// A key file that is none.
+    #[error("a key file holds 64 hexadecimal digits, this has {len} bytes{}",
+        if *len == 64 || *len == 65 { " with others among them" } else { "" })]
+    KeyFile {
+        /// Unit: bytes.
+        len: usize,
+    },
+    /// A write or flush failed before: what the file holds is unknown until it was read again.
+    #[error("the file takes no more since a write or flush failed")]
+    Poisoned,
+}
+
+impl SealError {
+    /// Whether the bytes are not what was once written, as against: refused by the disk, or whole
+    /// and meant for others.
+    pub const fn is_damage(&self) -> bool {
+        match self {
+            SealError::Format { source, .. } => !matches!(source, FormatError::Version { .. }),
+            SealError::Broken { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], SealError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(SealError::Random)?;
+    Ok(bytes)
+}
