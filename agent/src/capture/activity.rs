@@ -103,13 +103,15 @@ impl Activity {
         self.wanted.iter().copied().collect()
     }
 
-    /// These are marked on stable storage now.
-    pub fn mark(&mut self, regions: &[Region]) {
+    /// These are marked on stable storage now. A mark that is new counts as a write: the one that
+    /// it was made for comes next.
+    pub fn mark(&mut self, regions: &[Region], now: Tick) {
         for region in regions {
             self.wanted.remove(region);
             let fresh = || {
                 let completed = self.volumes.get(&region.volume).map(|known| known.completed);
-                Marked { last_completion: completed.unwrap_or_default(), ..Marked::default() }
+                let last_completion = completed.unwrap_or_default();
+                Marked { last_completion, last_write: now, ..Marked::default() }
             };
             self.marked.entry(*region).or_insert_with(fresh);
         }
@@ -219,7 +221,7 @@ mod tests {
         let mut map = Activity::default();
         assert!(!map.ready(LV, RUN));
         let wanted = map.wanted();
-        map.mark(&wanted);
+        map.mark(&wanted, Tick(1));
         assert!(map.ready(LV, RUN));
         map.begin(LV, RUN, Seq(7), Tick(1));
         map
@@ -237,6 +239,16 @@ mod tests {
         assert_eq!(map.unmark(Tick(0), |_| true), none, "not idle");
         assert_eq!(map.unmark(Tick(9), |_| true), [Region { volume: LV, index: 0 }]);
         assert!(!map.ready(LV, RUN), "the next write marks anew");
+    }
+
+    #[test]
+    fn a_fresh_mark_waits_for_its_write() {
+        let mut map = Activity::default();
+        assert!(!map.ready(LV, RUN));
+        let wanted = map.wanted();
+        map.mark(&wanted, Tick(5));
+        assert!(map.unmark(Tick(4), |_| true).is_empty(), "the write would mark for ever");
+        assert!(map.ready(LV, RUN));
     }
 
     #[test]

@@ -236,7 +236,7 @@ impl Source {
         if !self.make_room(change.data.as_ref().map_or(0, Bytes::len) as u64 + 256, patient) {
             return Begin::Room;
         }
-        self.locks.lock(volume, span);
+        self.locks.lock(volume, span, self.last.next());
         self.bump(volume, span);
         let mut hashes = hashes.unwrap_or_default().iter().copied();
         for body in change.bodies() {
@@ -300,7 +300,7 @@ impl Source {
 
     /// These regions are marked durably.
     pub fn marked(&mut self, regions: &[Region]) {
-        self.activity.mark(regions);
+        self.activity.mark(regions, self.now);
     }
 
     /// What a flush of this volume that begins now covers.
@@ -403,8 +403,16 @@ impl Source {
     /// The next extent to read for a resync of this replica: content that it needs comes first.
     /// With the job comes the version that [`Source::ship`] compares.
     pub fn next_job(&mut self, id: ReplicaId) -> Option<(Job, u64)> {
-        let replica = self.replica_mut(id);
-        let job = replica.next_ship().or_else(|| replica.next_offer())?;
+        let (locks, layout) = (&self.locks, &self.layout);
+        let replica = &mut self.replicas[usize::from(id.0)];
+        // A write that began before the resync stands in the map, not behind the resync's begin:
+        // nobody would notice that what was read is without it.
+        let begin = replica.resync.map_or(Seq::ZERO, |resync| resync.begins);
+        let unready = |extent: Extent| {
+            let span = layout.span(extent).expect("the map is within the layout");
+            locks.busy_before(extent.volume, span, begin)
+        };
+        let job = replica.next_ship().or_else(|| replica.next_offer(unready))?;
         let version = self.versions.of(job.extent);
         Some((job, version))
     }
@@ -462,7 +470,7 @@ impl Source {
         if self.locks.busy(extent.volume, span) {
             return None;
         }
-        self.locks.lock(extent.volume, span);
+        self.locks.lock(extent.volume, span, self.last);
         Some(self.versions.of(extent))
     }
 
@@ -521,7 +529,9 @@ impl Source {
         let after = if replica.flow == Flow::Stream { None } else { Some(replica.sent()) };
         let session = replica.begin_resync(reason);
         let after = after.unwrap_or(self.last);
-        self.push_for(id, Body::ResyncBegin(ResyncBegin { session, after, generation, reason }));
+        let body = Body::ResyncBegin(ResyncBegin { session, after, generation, reason });
+        let seq = self.push_for(id, body);
+        self.replica_mut(id).resync_began(seq);
     }
 
     fn end_epoch(&mut self, clock: u64) {

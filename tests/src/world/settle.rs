@@ -18,10 +18,14 @@ impl World {
             rounds += 1;
             assert!(rounds < ROUNDS, "I7: not in sync after {ROUNDS} rounds: {}", self.state());
             for action in ACTIONS {
-                if !matches!(action, Action::Begin) {
-                    for _ in 0..self.replicas.len() {
-                        self.act(action);
-                    }
+                let times = match action {
+                    Action::Begin => 0,
+                    Action::Retry => 16,
+                    Action::Deliver | Action::Return => 8,
+                    _ => 2,
+                };
+                for _ in 0..times * self.replicas.len() {
+                    self.act(action);
                 }
             }
         }

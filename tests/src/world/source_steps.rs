@@ -402,7 +402,7 @@ impl World {
             return;
         }
         self.renew_spill(index);
-        let layout = self.layout.clone();
+        let (layout, fails) = (self.layout.clone(), self.spill_fails());
         let life = self.source.life.as_mut().expect("it runs");
         let outbox = &mut life.source.replica_mut(id_of(index)).outbox;
         let lane = &mut life.lanes[index];
@@ -411,7 +411,7 @@ impl World {
             return;
         }
         if let Some(records) = outbox.to_spill(&layout) {
-            let written = lane.spill.push(&records).is_ok() && !self.spill_fails();
+            let written = !fails && lane.spill.push(&records).is_ok();
             let life = self.source.life.as_mut().expect("it runs");
             let of = life.source.replica(id_of(index)).outbox.life();
             life.lanes[index].pushed = Some((of, written));
