@@ -22,7 +22,7 @@ use crate::outbox::queue::{Budget, Room};
 use crate::ship::dirty::DirtyMap;
 use crate::ship::flight::{Job, JobKey, PartHashes};
 use crate::ship::replica::{Flow, Replica};
-use crate::ship::verdict::{ReplicaPoint, SourcePoint, Verdict, judge};
+use crate::ship::verdict::{ReplicaPoint, SourcePoint, Verdict, ahead, judge};
 
 /// What to do with writes when an outbox is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,8 +188,7 @@ impl Source {
         if let Some(start) = state.start.0.checked_add(1) {
             source.start = Start(start);
         } else {
-            source.last = Seq(u64::MAX);
-            source.begin_generation(fresh);
+            source.begin_generation(fresh, Seq(u64::MAX));
             source.start = Start(1);
         }
         source.last = Seq::before(source.start);
@@ -325,16 +324,21 @@ impl Source {
     // ---- links ----
 
     /// A replica said hello. The verdict has been carried out when this returns, except that after
-    /// a new generation the ledger must be written before anything is sent.
+    /// [`Verdict::Full`] the ledger must be written before anything is sent: it is the only one to
+    /// know, after a crash, what the replica lacks.
     pub fn link_up(&mut self, id: ReplicaId, point: &ReplicaPoint, fresh: Generation) -> Verdict {
-        let verdict = self.judge(id, point);
+        let known = self.point_for(id, point);
+        let (verdict, ahead) = (judge(point, &known), ahead(point, &known));
         match verdict {
             Verdict::Diverged => return verdict,
             Verdict::Continue => self.replica_mut(id).link_continues(point.durable),
             Verdict::Resync(why) => self.restart(id, why, point.durable),
             Verdict::Full { reason, new_generation } => {
                 if new_generation {
-                    self.begin_generation(fresh);
+                    self.begin_generation(fresh, point.durable);
+                }
+                if new_generation && ahead {
+                    self.count_above(point.durable.start());
                 }
                 self.replica_mut(id).dirty.fill();
                 self.restart(id, reason, point.durable);
@@ -343,14 +347,14 @@ impl Source {
         verdict
     }
 
-    fn judge(&self, id: ReplicaId, point: &ReplicaPoint) -> Verdict {
+    fn point_for(&self, id: ReplicaId, point: &ReplicaPoint) -> SourcePoint<'_> {
         let replica = self.replica(id);
         let (covered, gap) = match replica.flow {
             Flow::Stream if replica.outbox.covers(point.durable) => (true, ResyncReason::Overflow),
             Flow::Stream => (false, ResyncReason::Overflow),
             Flow::Map(why) => (false, why),
         };
-        let source = SourcePoint {
+        SourcePoint {
             generation: self.generation,
             lineage: &self.lineage,
             start: self.start,
@@ -359,8 +363,7 @@ impl Source {
             met: replica.met,
             covered,
             gap,
-        };
-        judge(point, &source)
+        }
     }
 
     fn restart(&mut self, id: ReplicaId, why: ResyncReason, durable: Seq) {
@@ -370,15 +373,27 @@ impl Source {
         replica.linked_at(durable);
     }
 
-    /// A new history begins; every replica gets to know by a resync.
-    fn begin_generation(&mut self, fresh: Generation) {
+    /// A new history begins; every replica gets to know by a resync. `seen` is the highest seq of
+    /// the old one that a replica showed: a link that breaks now must not make it diverged.
+    fn begin_generation(&mut self, fresh: Generation, seen: Seq) {
         if self.lineage.len() == LINEAGE_MAX {
             self.lineage.remove(0);
         }
-        self.lineage.push((self.generation, self.last));
+        self.lineage.push((self.generation, self.last.max(seen)));
         self.generation = fresh;
         for replica in self.replicas.iter_mut().filter(|replica| replica.flow == Flow::Stream) {
             replica.collapse(&self.layout, self.last, ResyncReason::Lost);
+        }
+    }
+
+    /// This source's memory proved older than `seen` (R11): a new generation counts above every
+    /// start that was seen, and no map that came from that memory is believed.
+    fn count_above(&mut self, seen: Start) {
+        let above = self.start.max(seen).0.checked_add(1);
+        self.start = Start(above.expect("without a start left the verdict is another"));
+        self.last = Seq::before(self.start);
+        for replica in &mut self.replicas {
+            replica.dirty.fill();
         }
     }
 

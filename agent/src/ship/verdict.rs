@@ -56,15 +56,20 @@ pub enum Verdict {
     Diverged,
 }
 
+/// Whether a replica of this history shows that the source's memory is older than the replica's:
+/// numbers above what was given, or of a start that the replica cannot have seen yet (R11). What
+/// the source believes of its other replicas is as old then.
+pub fn ahead(replica: &ReplicaPoint, source: &SourcePoint<'_>) -> bool {
+    replica.durable > source.issued || (!source.met && replica.durable.start() >= source.start)
+}
+
 /// Decides. The first row that fits counts.
 pub fn judge(replica: &ReplicaPoint, source: &SourcePoint<'_>) -> Verdict {
     let ours = replica.generation == source.generation;
     let fork = source.lineage.iter().find(|(known, _)| *known == replica.generation);
     let ancestor = fork.is_some_and(|(_, kept)| replica.durable <= *kept);
-    // Numbers above what was given, or of a start that the replica cannot have seen yet: this
-    // source's memory is older than the replica's.
-    let ahead =
-        replica.durable > source.issued || (!source.met && replica.durable.start() >= source.start);
+    let ahead = ahead(replica, source);
+    let last_start = replica.durable.start() == Start(u16::MAX);
     let behind = replica.durable < source.acked;
     let lost = |new_generation| Verdict::Full { reason: ResyncReason::Lost, new_generation };
     match () {
@@ -72,6 +77,7 @@ pub fn judge(replica: &ReplicaPoint, source: &SourcePoint<'_>) -> Verdict {
             Verdict::Full { reason: ResyncReason::Initial, new_generation: false }
         }
         () if !ours && !ancestor => Verdict::Diverged,
+        () if ahead && last_start => Verdict::Diverged, // no start is left to count above it
         () if ahead || behind => lost(true),
         () if replica.damaged => lost(false),
         () if ours && source.covered => Verdict::Continue,
@@ -139,6 +145,12 @@ mod tests {
                 lost(true),
             ),
             ("a start already seen (R11)", r, SourcePoint { met: false, ..s }, lost(true)),
+            (
+                "ahead, and no start is left",
+                ReplicaPoint { durable: Seq(u64::MAX), ..r },
+                s,
+                Verdict::Diverged,
+            ),
             ("damage", ReplicaPoint { damaged: true, ..r }, s, lost(false)),
         ];
         for (name, replica, source, expected) in rows {
