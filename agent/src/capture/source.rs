@@ -178,7 +178,7 @@ impl Source {
                 }
             }
             let mut replica = Replica::new(id, known.peer, dirty, why, policy.budget);
-            replica.known = known.known;
+            (replica.known, replica.met) = (known.met > Start(0), known.met);
             replica.durable = known.acked;
             source.replicas.push(replica);
         }
@@ -324,8 +324,8 @@ impl Source {
     // ---- links ----
 
     /// A replica said hello. The verdict has been carried out when this returns, except that after
-    /// [`Verdict::Full`] the ledger must be written before anything is sent: it is the only one to
-    /// know, after a crash, what the replica lacks.
+    /// any but [`Verdict::Continue`] the ledger must be written before anything is sent: after a
+    /// crash it is the only one to know what the replica lacks, and which start the replica met.
     pub fn link_up(&mut self, id: ReplicaId, point: &ReplicaPoint, fresh: Generation) -> Verdict {
         let known = self.point_for(id, point);
         let (verdict, ahead) = (judge(point, &known), ahead(point, &known));
@@ -344,6 +344,7 @@ impl Source {
                 self.restart(id, reason, point.durable);
             }
         }
+        self.replica_mut(id).met = self.start;
         verdict
     }
 
@@ -595,7 +596,7 @@ impl Source {
     fn state(&self, clean: bool) -> LedgerState {
         let known = |replica: &Replica| ReplicaState {
             peer: replica.peer,
-            known: replica.known,
+            met: replica.met,
             acked: replica.durable,
             dirty: replica.durable_dirty().sets().to_vec(),
         };

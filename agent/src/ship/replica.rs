@@ -2,7 +2,7 @@
 //! extents it may differ, how far its resync is.
 
 use vgship_base::extent::Extent;
-use vgship_base::ids::{PeerId, ReplicaId, Seq, VolumeId};
+use vgship_base::ids::{PeerId, ReplicaId, Seq, Start, VolumeId};
 use vgship_base::layout::Layout;
 use vgship_base::record::{Body, Chain, Record, ResyncReason, Target};
 use vgship_base::units::Span;
@@ -61,8 +61,8 @@ pub struct Replica {
     pub peer: PeerId,
     /// Whether it has begun to hold the group.
     pub known: bool,
-    /// Whether it had a link in this start.
-    pub met: bool,
+    /// The last start of the source in which it had a link.
+    pub met: Start,
     /// Whether the operator stopped shipping to it.
     pub paused: bool,
     /// The highest seq that it promised.
@@ -101,7 +101,7 @@ impl Replica {
             id,
             peer,
             known: false,
-            met: false,
+            met: Start(0),
             paused: false,
             durable: Seq::ZERO,
             applied: Seq::ZERO,
@@ -177,7 +177,6 @@ impl Replica {
     /// A link stands; what follows needs a resync first. [`Replica::collapse`] came before.
     pub fn linked_at(&mut self, durable: Seq) {
         self.known = true;
-        self.met = true;
         self.durable = durable;
         self.link = Some(Link { sent: durable });
     }

@@ -30,8 +30,8 @@ pub struct SourcePoint<'a> {
     pub issued: Seq,
     /// The highest number that this replica ever promised.
     pub acked: Seq,
-    /// Whether this replica had a link in this start already.
-    pub met: bool,
+    /// The last start in which this replica had a link, as far as the ledger knows.
+    pub met: Start,
     /// Whether the outbox holds everything behind the replica's durable seq.
     pub covered: bool,
     /// Why the outbox does not hold everything, if it does not.
@@ -56,11 +56,18 @@ pub enum Verdict {
     Diverged,
 }
 
-/// Whether a replica of this history shows that the source's memory is older than the replica's:
-/// numbers above what was given, or of a start that the replica cannot have seen yet (R11). What
-/// the source believes of its other replicas is as old then.
+/// Whether a replica shows that the source's memory is older than the replica's: numbers above
+/// what was given, or of a start that the replica cannot have seen (R11). What the source believes
+/// of its other replicas is as old then.
 pub fn ahead(replica: &ReplicaPoint, source: &SourcePoint<'_>) -> bool {
-    replica.durable > source.issued || (!source.met && replica.durable.start() >= source.start)
+    let start = replica.durable.start();
+    let unmet = if replica.generation == source.generation {
+        start > source.met
+    } else {
+        // Numbers of another history may be another source's; its starts are all below.
+        start >= source.start && source.met < source.start
+    };
+    replica.durable > source.issued || unmet
 }
 
 /// Decides. The first row that fits counts.
@@ -100,7 +107,7 @@ mod tests {
             start: Start(3),
             issued: Seq(Seq::before(Start(3)).0 + 100),
             acked: Seq(40),
-            met: true,
+            met: Start(3),
             covered: true,
             gap: ResyncReason::Overflow,
         }
@@ -144,7 +151,12 @@ mod tests {
                 s,
                 lost(true),
             ),
-            ("a start already seen (R11)", r, SourcePoint { met: false, ..s }, lost(true)),
+            (
+                "a start that it cannot have seen (R11)",
+                r,
+                SourcePoint { met: Start(2), ..s },
+                lost(true),
+            ),
             (
                 "ahead, and no start is left",
                 ReplicaPoint { durable: Seq(u64::MAX), ..r },

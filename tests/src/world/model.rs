@@ -16,6 +16,8 @@ struct End {
     seq: Seq,
     /// How many changes had been logged by then.
     position: usize,
+    /// How often the source had gone back by then.
+    forks: usize,
     images: Images,
 }
 
@@ -99,8 +101,9 @@ impl Model {
 
     /// A replica's resync ended with this seq.
     pub fn resynced(&mut self, id: ReplicaId, seq: Seq) {
-        let (position, images) = (self.log.len(), self.truth.clone());
-        self.ends[usize::from(id.0)].push(End { seq, position, images });
+        let (position, forks) = (self.log.len(), self.forks.len());
+        let end = End { seq, position, forks, images: self.truth.clone() };
+        self.ends[usize::from(id.0)].push(end);
     }
 
     /// The source went back to an older memory: numbers may come again.
@@ -115,8 +118,7 @@ impl Model {
         let end = ends.iter().rposition(|end| end.seq <= seq);
         let end = end.unwrap_or_else(|| panic!("no resync of {id:?} ended before {seq}"));
         let start = ends[end].position;
-        let limit = self.forks.iter().copied().find(|&fork| fork >= start);
-        let limit = limit.unwrap_or(self.log.len());
+        let limit = self.forks.get(ends[end].forks).copied().unwrap_or(self.log.len());
         let wanted = start + self.log[start..limit].partition_point(|(found, _)| *found <= seq);
         let cache = &mut self.caches[index];
         if cache.as_ref().is_none_or(|cache| cache.end != end || cache.position > wanted) {

@@ -120,12 +120,12 @@ impl World {
                 assert!(self.source.history > 0, "replica {index} diverged, though nothing forked");
                 self.replace_replica(index);
             }
-            Verdict::Full { .. } => {
+            Verdict::Continue => self.links[index] = Some(Link::default()),
+            _ => {
                 if self.write_ledger() {
                     self.links[index] = Some(Link::default());
                 }
             }
-            _ => self.links[index] = Some(Link::default()),
         }
     }
 

@@ -78,10 +78,18 @@ impl World {
         }
     }
 
-    /// Flushes a volume in one go.
+    /// Flushes a volume in one go, after a flush of it that is under way: there is one at a time,
+    /// since only one of two would be told of a failure.
     pub fn flush_now(&mut self, volume: VolumeId) {
         if !self.up() {
             return;
+        }
+        let flushes = &mut self.life().flushes;
+        if let Some(place) = flushes.iter().position(|it| it.volume == volume) {
+            let under_way = flushes.swap_remove(place);
+            if let Some(flushed) = under_way.flushed {
+                self.flush_ended(volume, under_way.covers, flushed);
+            }
         }
         let covers = self.life().source.flush_begins(volume);
         let flushed = self.source.disks[volume.index()].flush().is_ok();
@@ -159,11 +167,9 @@ impl World {
         let volume = ids[self.rng.index(ids.len())];
         let bytes = self.layout.volume(volume).expect("it was listed").bytes;
         let rng = &mut self.rng;
-        let (offset, len) = if rng.one_in(4) {
-            (rng.below(bytes), 1 + rng.below(6000))
-        } else {
-            (rng.below(bytes / 512) * 512, 512 * (1 + rng.below(16)))
-        };
+        // Whole sectors, as taps must see to: a torn sector would take bytes along that no record
+        // has.
+        let (offset, len) = (rng.below(bytes / 512) * 512, 512 * (1 + rng.below(16)));
         let offset = if rng.one_in(2) { offset % 16_384 } else { offset };
         let span = Span::new(offset, len.min(bytes - offset));
         let size = usize::try_from(span.len).expect("small");
@@ -299,7 +305,8 @@ impl World {
         let volume = ids[self.rng.index(ids.len())];
         let (begin, pick) = (self.rng.one_in(2), self.rng.draw());
         let life = self.life();
-        if life.flushes.is_empty() || (begin && life.flushes.len() < 3) {
+        let free = life.flushes.iter().all(|it| it.volume != volume);
+        if life.flushes.is_empty() || (begin && free) {
             let covers = life.source.flush_begins(volume);
             life.flushes.push(Flushing { volume, covers, flushed: None });
             return;
