@@ -103,7 +103,7 @@ impl Settings {
         let pick = |rng: &mut Rng, from: &[u64]| from[rng.index(from.len())];
         Settings {
             faults,
-            fault_every: pick(rng, &[15, 40, 120]),
+            fault_every: pick(rng, &[25, 80, 250]),
             replicas: 1 + u8::from(rng.one_in(3)),
             extent_log2: 12 + u8::from(rng.one_in(4)),
             region_log2: 14 + u8::from(rng.one_in(2)),
@@ -115,7 +115,7 @@ impl Settings {
             idle: pick(rng, &[0, 30, 300]),
             segment: pick(rng, &[8 << 10, 64 << 10]),
             weights: (0..actions).map(|_| 1 + pick(rng, &[0, 3, 9, 20])).collect(),
-            steps: 300 + u32::try_from(rng.below(900)).unwrap_or(0),
+            steps: 1000 + u32::try_from(rng.below(4000)).unwrap_or(0),
             rounds: 1 + u32::try_from(rng.below(3)).unwrap_or(0),
         }
     }
@@ -139,6 +139,11 @@ impl Settings {
             steps: 0,
             rounds: 0,
         }
+    }
+
+    /// Whether a fault starts a replica's content anew: too many of these, and nothing else is met.
+    pub fn is_radical(fault: Fault) -> bool {
+        matches!(fault, Fault::ReplicaReplaced | Fault::LedgerRestored | Fault::JournalDecays)
     }
 
     /// Whether the run has this fault.

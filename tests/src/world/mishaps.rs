@@ -2,7 +2,7 @@
 
 use vgship_base::ids::Seq;
 
-use super::faults::Fault;
+use super::faults::{Fault, Settings};
 use super::replica::ReplicaHost;
 use super::{World, id_of};
 
@@ -11,6 +11,9 @@ impl World {
     pub fn mishap(&mut self) {
         let fault = self.settings.faults[self.rng.index(self.settings.faults.len())];
         let index = self.rng.index(self.replicas.len());
+        if Settings::is_radical(fault) && !self.rng.one_in(6) {
+            return;
+        }
         if self.strike(fault, index) {
             self.trace(|| format!("{fault:?} ({index})"));
             self.coverage.hit(format!("fault {fault:?}"));
