@@ -1,6 +1,7 @@
 //! One seed, one world: time, disks, links, power and dice; a source with its replicas, made of the
 //! agent's own cores; a model that says what must be where.
 
+mod calm;
 pub mod faults;
 mod mishaps;
 pub mod model;

@@ -43,7 +43,9 @@ pub struct ReplicaHost {
     pub life: Option<ReplicaLife>,
     /// The highest seq that it acknowledged as durable.
     pub promised: Seq,
-    /// Its disk was damaged on purpose: nothing is expected of it until its next resync end.
+    /// A file of its journal was damaged on purpose; recovery may find out at any later time.
+    pub decayed: bool,
+    /// It lost what it had promised: nothing is expected of it until its next resync end.
     pub spoiled: bool,
     /// Which of the source's histories its records are of: each from this seq on.
     pub histories: Vec<(Seq, u32)>,
@@ -121,6 +123,7 @@ impl ReplicaHost {
             power,
             life: None,
             promised: Seq::ZERO,
+            decayed: false,
             spoiled: false,
             histories: Vec::new(),
             segment,
@@ -215,7 +218,7 @@ impl ReplicaHost {
         if !file.is_empty() {
             let len = usize::try_from(file.len()).expect("simulated files are small");
             file.decay(rng.index(len), 3);
-            self.spoiled = true;
+            self.decayed = true;
         }
     }
 }

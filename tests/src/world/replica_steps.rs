@@ -39,8 +39,11 @@ impl World {
             }
         };
         self.trace(|| format!("replica {index} starts at {found:?}"));
-        let host = &self.replicas[index];
-        if !host.spoiled {
+        let host = &mut self.replicas[index];
+        let lost = found.damaged || found.point.seq < host.promised;
+        if host.decayed && lost {
+            (host.spoiled, host.promised) = (true, found.point.seq);
+        } else {
             assert!(!found.damaged, "replica {index} reports damage where none was done");
             assert!(
                 found.point.seq >= host.promised,

@@ -8,6 +8,7 @@ use vgship_base::extent::Extent;
 use vgship_base::ids::VolumeId;
 use vgship_base::units::Span;
 
+use super::faults::Fault;
 use super::model::{change_image, differing};
 use super::source::{Flushing, Flying, ReadFrom, Reading, SourceLife, Step, Waiting};
 use super::{World, id_of};
@@ -154,7 +155,7 @@ impl World {
             self.flush_now(volume);
         }
         self.write_ledger();
-        if self.up() && self.rng.one_in(4) {
+        if self.up() && self.settings.has(Fault::LedgerRestored) && self.rng.one_in(4) {
             let start = self.life().source.start();
             self.source.back_up(start);
         }
@@ -230,10 +231,10 @@ impl World {
             Begin::Mark => self.mark(),
             Begin::Busy => self.coverage.hit("write waited for another"),
             Begin::Room => {
-                let full = self.life();
-                let full = full.source.ids().any(|id| {
-                    full.source.replica(id).outbox.room(1) == Room::Full
-                });
+                let bytes = waiting.change.data.as_ref().map_or(0, Bytes::len) as u64 + 256;
+                let source = &self.life().source;
+                let room = |id| source.replica(id).outbox.room(bytes);
+                let full = source.ids().any(|id| room(id) == Room::Full);
                 self.coverage.hit(if full { "write stalled" } else { "write waited for the spill" });
             }
             Begin::Hash => unreachable!("hashes are given when they are wanted"),
