@@ -273,7 +273,8 @@ mod tests {
     #[test]
     fn a_run_over_a_border_touches_both_regions() {
         let border = 1 << REGION_LOG2;
-        let touched = |offset, len| RegionSize::default().touched(LV, Span::new(offset, len)).count();
+        let touched =
+            |offset, len| RegionSize::default().touched(LV, Span::new(offset, len)).count();
         assert_eq!(touched(border - 1, 2), 2);
         assert_eq!(touched(border, 1), 1);
     }

@@ -107,7 +107,7 @@ impl Settings {
             replicas: 1 + u8::from(rng.one_in(3)),
             extent_log2: 12 + u8::from(rng.one_in(4)),
             region_log2: 14 + u8::from(rng.one_in(2)),
-            volumes: (0..1 + rng.below(3)).map(|_| volumes(rng)).collect(),
+            volumes: (0..=rng.below(3)).map(|_| volumes(rng)).collect(),
             ram: pick(rng, &[6 << 10, 24 << 10, 1 << 20]),
             spill: pick(rng, &[0, 32 << 10, 1 << 20]),
             overflow: if rng.one_in(3) { Overflow::Stall } else { Overflow::Map },

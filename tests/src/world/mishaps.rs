@@ -1,10 +1,8 @@
 //! What goes wrong.
 
-use vgship_base::ids::Seq;
-
+use super::World;
 use super::faults::{Fault, Settings};
 use super::replica::ReplicaHost;
-use super::{World, id_of};
 
 impl World {
     /// One of the run's faults strikes.
@@ -176,10 +174,7 @@ impl World {
     /// A replica is replaced by an empty one.
     pub fn replace_replica(&mut self, index: usize) {
         self.cut(index);
-        let mut fresh = ReplicaHost::new(&self.layout, self.settings.segment);
-        fresh.promised = Seq::ZERO;
-        self.replicas[index] = fresh;
+        self.replicas[index] = ReplicaHost::new(&self.layout, self.settings.segment);
         self.coverage.hit("replica replaced by an empty one");
-        let _ = id_of(index);
     }
 }

@@ -115,7 +115,8 @@ impl ReplicaHost {
     /// A machine with empty disks.
     pub fn new(layout: &Arc<Layout>, segment: u64) -> ReplicaHost {
         let power = Power::default();
-        let disk = |volume: &vgship_base::layout::VolumeLayout| SimDisk::volume(&power, volume.bytes);
+        let disk =
+            |volume: &vgship_base::layout::VolumeLayout| SimDisk::volume(&power, volume.bytes);
         ReplicaHost {
             disks: layout.volumes.iter().map(disk).collect(),
             journal: SimFolder::new(&power),
@@ -244,9 +245,8 @@ impl ReplicaLife {
     ) -> Result<Option<AdmitError>, Ended> {
         let mut refused = None;
         let mut batches: Vec<Batch> = Vec::new();
-        let border = |record: &Record| {
-            matches!(record.body, Body::ResyncBegin(_) | Body::ResyncEnd { .. })
-        };
+        let border =
+            |record: &Record| matches!(record.body, Body::ResyncBegin(_) | Body::ResyncEnd { .. });
         let mut alone = true;
         for record in records {
             if let Err(error) = self.admit.admit(record, Chain::data_hash(record)) {
@@ -283,10 +283,9 @@ impl ReplicaLife {
                 let first = &batch.records[0].body;
                 matches!(first, Body::ResyncBegin(_) | Body::ResyncEnd { .. })
             };
-            let fits = |batch: &&Batch| {
-                batch.point.seq <= durable && (whole.is_none() || !border(batch))
-            };
-            if self.received.front().filter(fits).is_none() {
+            let fits =
+                |batch: &&Batch| batch.point.seq <= durable && (whole.is_none() || !border(batch));
+            if self.received.front().is_none_or(|batch| !fits(&batch)) {
                 break;
             }
             let next = self.received.pop_front().expect("it was just seen");

@@ -33,7 +33,7 @@ impl World {
             Ok(found) => found,
             Err(Ended::Stopped(text)) => {
                 host.life = None;
-                let known = host.power.is_off() || self.volume_refuses(&text);
+                let known = host.power.is_off() || volume_refuses(&text);
                 assert!(known, "replica {index} cannot start: {text}");
                 return;
             }
@@ -79,17 +79,13 @@ impl World {
         self.coverage.hit("I1 checked");
     }
 
-    fn volume_refuses(&self, text: &str) -> bool {
-        text.contains("the simulated disk refuses")
-    }
-
     /// A step of a replica ended its life: the program starts anew.
     pub fn ended(&mut self, index: usize, ended: &Ended) {
         let Ended::Stopped(text) = ended;
         if self.replicas[index].power.is_off() {
             return;
         }
-        assert!(self.volume_refuses(text), "replica {index} stops: {text}");
+        assert!(volume_refuses(text), "replica {index} stops: {text}");
         self.coverage.hit("replica stopped by a failing volume");
         self.replica_crashes(index, false);
     }
@@ -147,7 +143,10 @@ impl World {
                 Verdict::Resync(_) => full,
                 _ => true,
             };
-            assert!(loud, "I6: replica {index} has seen what this source has forgotten: {verdict:?}");
+            assert!(
+                loud,
+                "I6: replica {index} has seen what this source has forgotten: {verdict:?}"
+            );
         } else if lost {
             let full = matches!(verdict, Verdict::Full { .. });
             assert!(full, "replica {index} lost what it had promised: {verdict:?}");
@@ -289,4 +288,9 @@ impl World {
             }
         }
     }
+}
+
+/// Whether a program stopped for a volume that was told to fail.
+fn volume_refuses(text: &str) -> bool {
+    text.contains("the simulated disk refuses")
 }

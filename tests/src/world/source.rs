@@ -27,6 +27,9 @@ use super::replica::{GROUP, key};
 /// What the spill may take on disk beyond what the outbox counts. Unit: bytes.
 const SPILL_LIMIT: u64 = 64 << 20;
 
+/// Files by name.
+pub type Files = Vec<(String, Vec<u8>)>;
+
 /// The source's machine.
 pub struct SourceHost {
     /// Its power supply.
@@ -40,7 +43,7 @@ pub struct SourceHost {
     /// The running program.
     pub life: Option<SourceLife>,
     /// An older copy of the ledger, and the start that it knows.
-    pub backup: Option<(Start, Vec<(String, Vec<u8>)>)>,
+    pub backup: Option<(Start, Files)>,
     /// Counts how often the source went back to an older ledger.
     pub history: u32,
     layout: Arc<Layout>,
@@ -128,7 +131,8 @@ impl SourceHost {
     /// A machine with empty disks.
     pub fn new(layout: &Arc<Layout>, policy: Policy, replicas: usize) -> SourceHost {
         let power = Power::default();
-        let disk = |volume: &vgship_base::layout::VolumeLayout| SimDisk::volume(&power, volume.bytes);
+        let disk =
+            |volume: &vgship_base::layout::VolumeLayout| SimDisk::volume(&power, volume.bytes);
         SourceHost {
             disks: layout.volumes.iter().map(disk).collect(),
             ledger: SimFolder::new(&power),
@@ -144,8 +148,12 @@ impl SourceHost {
 
     /// Reads the ledger and begins or goes on. Volumes and ledger are to be flushed next.
     pub fn load(&self, fresh: Generation) -> Result<SourceLife, LedgerError> {
-        let extents: Vec<u64> =
-            self.layout.volumes.iter().map(|volume| self.layout.extent.count(volume.bytes)).collect();
+        let extents: Vec<u64> = self
+            .layout
+            .volumes
+            .iter()
+            .map(|volume| self.layout.extent.count(volume.bytes))
+            .collect();
         let folder: Arc<dyn Folder> = Arc::new(self.ledger.clone());
         let (ledger, state) = Ledger::load(folder, &extents)?;
         let (layout, policy) = (Arc::clone(&self.layout), self.policy);
@@ -225,7 +233,11 @@ pub fn pieces(layout: &Layout, extent: Extent, bytes: &[u8], theirs: &PartHashes
         if bytes.iter().all(|&byte| byte == 0) {
             return vec![Body::Zero { volume, span }];
         }
-        return vec![Body::Write { volume, offset: span.offset, data: Bytes::copy_from_slice(bytes) }];
+        return vec![Body::Write {
+            volume,
+            offset: span.offset,
+            data: Bytes::copy_from_slice(bytes),
+        }];
     }
     let ours = part_hashes(bytes);
     let parts = bytes.chunks(PART_BYTES as usize).zip(ours).zip(theirs).enumerate();

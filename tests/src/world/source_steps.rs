@@ -235,7 +235,11 @@ impl World {
                 let source = &self.life().source;
                 let room = |id| source.replica(id).outbox.room(bytes);
                 let full = source.ids().any(|id| room(id) == Room::Full);
-                self.coverage.hit(if full { "write stalled" } else { "write waited for the spill" });
+                self.coverage.hit(if full {
+                    "write stalled"
+                } else {
+                    "write waited for the spill"
+                });
             }
             Begin::Hash => unreachable!("hashes are given when they are wanted"),
         }
