@@ -43,6 +43,8 @@ pub struct ReplicaHost {
     pub life: Option<ReplicaLife>,
     /// The highest seq that it acknowledged as durable.
     pub promised: Seq,
+    /// The highest seq that it flushed, whether or not it could say so.
+    pub held: Seq,
     /// A file of its journal was damaged on purpose; recovery may find out at any later time.
     pub decayed: bool,
     /// It lost what it had promised: nothing is expected of it until its next resync end.
@@ -124,6 +126,7 @@ impl ReplicaHost {
             power,
             life: None,
             promised: Seq::ZERO,
+            held: Seq::ZERO,
             decayed: false,
             spoiled: false,
             histories: Vec::new(),
@@ -139,6 +142,7 @@ impl ReplicaHost {
         let folder: Arc<dyn Folder> = Arc::new(self.journal.clone());
         let (mut journal, recovered) = Journal::recover(folder, &key(), GROUP, point.seq)?;
         journal.set_segment_bytes(self.segment);
+        self.held = self.held.max(recovered.last);
         let share = |disk: &SimDisk| -> SharedDisk { Arc::new(disk.clone()) };
         let volumes = self.disks.iter().map(share).collect();
         let mut applier = Applier::new(Arc::clone(&self.layout), volumes, 1);

@@ -1,6 +1,7 @@
 //! Steps of links and of the replicas' machines.
 
 use vgship::ship::verdict::Verdict;
+use vgship_base::ids::Seq;
 use vgship_base::record::Body;
 
 use super::model::equal;
@@ -40,15 +41,17 @@ impl World {
         };
         self.trace(|| format!("replica {index} starts at {found:?}"));
         let host = &mut self.replicas[index];
-        let lost = found.damaged || found.point.seq < host.promised;
+        let lost = found.damaged || found.point.seq < host.held.max(host.promised);
         if host.decayed && lost {
-            (host.spoiled, host.promised) = (true, found.point.seq);
+            (host.promised, host.held) = (found.point.seq, found.point.seq);
+            host.spoiled = true;
         } else {
             assert!(!found.damaged, "replica {index} reports damage where none was done");
             assert!(
-                found.point.seq >= host.promised,
-                "replica {index} promised {} and has {} after recovery",
+                found.point.seq >= host.held.max(host.promised),
+                "replica {index} promised {}, flushed {} and has {} after recovery",
                 host.promised,
+                host.held,
                 found.point.seq
             );
         }
@@ -103,6 +106,7 @@ impl World {
             Ok(point) => point,
             Err(ended) => return self.ended(index, &ended),
         };
+        self.note_held(index);
         if !point.fresh {
             let promised = &mut self.replicas[index].promised;
             *promised = (*promised).max(point.durable);
@@ -192,7 +196,7 @@ impl World {
             }
         }
         match received {
-            Ok(None) => {}
+            Ok(None) => self.note_held(index), // a full segment is flushed by itself
             Ok(Some(error)) => panic!("replica {index} refuses what its source sent: {error}"),
             Err(ended) => self.ended(index, &ended),
         }
@@ -208,7 +212,14 @@ impl World {
         if let Err(error) = life.journal.flush() {
             return self.ended(index, &Ended::from(error));
         }
+        self.note_held(index);
         self.acknowledge(index);
+    }
+
+    fn note_held(&mut self, index: usize) {
+        let host = &mut self.replicas[index];
+        let durable = host.life.as_ref().map_or(Seq::ZERO, |life| life.journal.durable());
+        host.held = host.held.max(durable);
     }
 
     fn acknowledge(&mut self, index: usize) {
