@@ -5,7 +5,7 @@
 use std::io;
 use std::sync::Arc;
 
-use vgship_base::disk::{Disk, SharedDisk};
+use vgship_base::disk::{Allocation, Disk, SharedDisk};
 use vgship_base::extent::Extent;
 use vgship_base::folder::Folder;
 use vgship_base::ids::{Seq, VolumeId};
@@ -226,7 +226,12 @@ pub fn read_extent(
     let span = layout.span(extent).expect("the extent was checked against the layout");
     let mut bytes = vec![0; usize::try_from(span.len).expect("an extent fits memory")];
     let disk: &dyn Disk = &*volumes[extent.volume.index()];
-    disk.read_at(span.offset, &mut bytes).map_err(|source| (span, source))?;
+    // Reading a hole makes a file system fill pages with zeroes, which costs more than all the rest.
+    let hole = (Allocation::Hole, span.end());
+    let found = disk.allocation(span.offset, span.end()).map_err(|source| (span, source))?;
+    if found != hole {
+        disk.read_at(span.offset, &mut bytes).map_err(|source| (span, source))?;
+    }
     overlay(&mut bytes, span);
     let masked = layout.volume(extent.volume).map_or(0, |known| u64::from(known.masked));
     let head = masked.saturating_sub(span.offset).min(span.len);

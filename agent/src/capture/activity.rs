@@ -16,19 +16,38 @@ use vgship_base::units::{Span, Tick};
 pub struct Region {
     /// Which volume.
     pub volume: VolumeId,
-    /// Which region. Unit: regions of 16 MiB from the volume's start.
+    /// Which region. Unit: regions from the volume's start; 16 MiB each, see [`RegionSize`].
     pub index: u64,
 }
 
-impl Region {
-    /// The bytes of the region; may reach behind its volume's end.
-    pub const fn span(self) -> Span {
-        Span::new(self.index << REGION_LOG2, 1 << REGION_LOG2)
+/// Size of every region of a group. The ledger does not hold it: it never changes, only the
+/// simulation has smaller ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionSize {
+    log2: u8,
+}
+
+impl Default for RegionSize {
+    fn default() -> RegionSize {
+        RegionSize { log2: REGION_LOG2 }
+    }
+}
+
+impl RegionSize {
+    /// From the size's log2, below 64. Unit: log2 of bytes.
+    pub const fn from_log2(log2: u8) -> RegionSize {
+        assert!(log2 < 64, "a region has an end");
+        RegionSize { log2 }
+    }
+
+    /// The bytes of a region; may reach behind its volume's end.
+    pub const fn span(self, region: Region) -> Span {
+        Span::new(region.index << self.log2, 1 << self.log2)
     }
 
     /// The regions that a run touches.
-    pub fn touched(volume: VolumeId, span: Span) -> impl Iterator<Item = Region> {
-        let (first, last) = (span.offset >> REGION_LOG2, (span.end().max(1) - 1) >> REGION_LOG2);
+    pub fn touched(self, volume: VolumeId, span: Span) -> impl Iterator<Item = Region> {
+        let (first, last) = (span.offset >> self.log2, (span.end().max(1) - 1) >> self.log2);
         (first..=last).map(move |index| Region { volume, index })
     }
 }
@@ -54,6 +73,7 @@ struct Stability {
 /// What is known of all marked regions.
 #[derive(Debug, Default)]
 pub struct Activity {
+    size: RegionSize,
     marked: BTreeMap<Region, Marked>,
     /// Asked for, not yet on stable storage.
     wanted: BTreeSet<Region>,
@@ -61,10 +81,15 @@ pub struct Activity {
 }
 
 impl Activity {
+    /// Nothing is marked.
+    pub fn new(size: RegionSize) -> Activity {
+        Activity { size, ..Activity::default() }
+    }
+
     /// Whether all regions of a run are marked durably. If not, they are noted as wanted.
     pub fn ready(&mut self, volume: VolumeId, span: Span) -> bool {
         let mut ready = true;
-        for region in Region::touched(volume, span) {
+        for region in self.size.touched(volume, span) {
             if !self.marked.contains_key(&region) {
                 self.wanted.insert(region);
                 ready = false;
@@ -78,13 +103,15 @@ impl Activity {
         self.wanted.iter().copied().collect()
     }
 
-    /// These are marked on stable storage now.
-    pub fn mark(&mut self, regions: &[Region]) {
+    /// These are marked on stable storage now. A mark that is new counts as a write: the one that
+    /// it was made for comes next.
+    pub fn mark(&mut self, regions: &[Region], now: Tick) {
         for region in regions {
             self.wanted.remove(region);
             let fresh = || {
                 let completed = self.volumes.get(&region.volume).map(|known| known.completed);
-                Marked { last_completion: completed.unwrap_or_default(), ..Marked::default() }
+                let last_completion = completed.unwrap_or_default();
+                Marked { last_completion, last_write: now, ..Marked::default() }
             };
             self.marked.entry(*region).or_insert_with(fresh);
         }
@@ -102,7 +129,7 @@ impl Activity {
 
     /// A write took its seq.
     pub fn begin(&mut self, volume: VolumeId, span: Span, seq: Seq, now: Tick) {
-        for region in Region::touched(volume, span) {
+        for region in self.size.touched(volume, span) {
             let known = self.marked.get_mut(&region).expect("a write begins in marked regions");
             known.in_flight += 1;
             known.last_seq = known.last_seq.max(seq);
@@ -115,7 +142,7 @@ impl Activity {
         let stability = self.volumes.entry(volume).or_default();
         stability.completed.0 += 1;
         let completed = stability.completed;
-        for region in Region::touched(volume, span) {
+        for region in self.size.touched(volume, span) {
             let known = self.marked.get_mut(&region).expect("a region with a write stays marked");
             known.in_flight -= 1;
             known.last_completion = completed;
@@ -194,7 +221,7 @@ mod tests {
         let mut map = Activity::default();
         assert!(!map.ready(LV, RUN));
         let wanted = map.wanted();
-        map.mark(&wanted);
+        map.mark(&wanted, Tick(1));
         assert!(map.ready(LV, RUN));
         map.begin(LV, RUN, Seq(7), Tick(1));
         map
@@ -212,6 +239,16 @@ mod tests {
         assert_eq!(map.unmark(Tick(0), |_| true), none, "not idle");
         assert_eq!(map.unmark(Tick(9), |_| true), [Region { volume: LV, index: 0 }]);
         assert!(!map.ready(LV, RUN), "the next write marks anew");
+    }
+
+    #[test]
+    fn a_fresh_mark_waits_for_its_write() {
+        let mut map = Activity::default();
+        assert!(!map.ready(LV, RUN));
+        let wanted = map.wanted();
+        map.mark(&wanted, Tick(5));
+        assert!(map.unmark(Tick(4), |_| true).is_empty(), "the write would mark for ever");
+        assert!(map.ready(LV, RUN));
     }
 
     #[test]
@@ -236,7 +273,8 @@ mod tests {
     #[test]
     fn a_run_over_a_border_touches_both_regions() {
         let border = 1 << REGION_LOG2;
-        let touched = |offset, len| Region::touched(LV, Span::new(offset, len)).count();
+        let touched =
+            |offset, len| RegionSize::default().touched(LV, Span::new(offset, len)).count();
         assert_eq!(touched(border - 1, 2), 2);
         assert_eq!(touched(border, 1), 1);
     }

@@ -31,10 +31,11 @@ pub enum LedgerError {
         /// Why.
         source: io::Error,
     },
-    /// Every ledger file is damaged: what was in doubt is not known.
+    /// The newest ledger is damaged, which no power cut does: what was in doubt is not known, and
+    /// an older one that may still be there would be believed wrongly (R11).
     #[error("the source's ledger {name} is damaged; every replica needs a full resync")]
     Damaged {
-        /// The newest file.
+        /// The file.
         name: String,
         /// What is wrong with it.
         source: FormatError,
@@ -57,7 +58,7 @@ struct Open {
 }
 
 impl Ledger {
-    /// Reads the newest whole ledger in `folder`: its state with all later marks in it. `extents`
+    /// Reads the newest ledger in `folder`: its state with all later marks in it. `extents`
     /// are the volumes' sizes. `None` when there has never been one. When marks could not be
     /// written in the life before, everything is dirty.
     ///
@@ -69,29 +70,19 @@ impl Ledger {
         let io = |name: &str, source| LedgerError::Io { action: "read", name: name.into(), source };
         let names = folder.list().map_err(|source| io("folder", source))?;
         let numbers = names.iter().filter_map(|name| number_of(name));
-        let mut numbers: Vec<u64> = numbers.collect();
-        numbers.sort_unstable_by(|a, b| b.cmp(a));
-        let mut ledger =
-            Ledger { folder, number: numbers.first().copied().unwrap_or(0), open: None };
-        let mut damaged = None;
-        for number in numbers {
-            let name = name_of(number);
-            match ledger.read(&name, extents).map_err(|source| io(&name, source))? {
-                Ok(mut state) => {
-                    if names.iter().any(|name| name == DOUBT) {
-                        state.clean = false;
-                        let maps = state.replicas.iter_mut().flat_map(|known| &mut known.dirty);
-                        maps.for_each(|map| map.insert_range(0, map.bits()));
-                    }
-                    return Ok((ledger, Some(state)));
+        let newest = numbers.max();
+        let ledger = Ledger { folder, number: newest.unwrap_or(0), open: None };
+        let Some(name) = newest.map(name_of) else { return Ok((ledger, None)) };
+        match ledger.read(&name, extents).map_err(|source| io(&name, source))? {
+            Ok(mut state) => {
+                if names.iter().any(|name| name == DOUBT) {
+                    state.clean = false;
+                    let maps = state.replicas.iter_mut().flat_map(|known| &mut known.dirty);
+                    maps.for_each(|map| map.insert_range(0, map.bits()));
                 }
-                Err(source) => damaged = damaged.or(Some(LedgerError::Damaged { name, source })),
+                Ok((ledger, Some(state)))
             }
-        }
-        ledger.open = None;
-        match damaged {
-            Some(error) => Err(error),
-            None => Ok((ledger, None)),
+            Err(source) => Err(LedgerError::Damaged { name, source }),
         }
     }
 
@@ -132,9 +123,18 @@ impl Ledger {
         };
         let bytes = state.encode();
         let end = (bytes.len() as u64).next_multiple_of(SECTOR);
-        let file = self.folder.create(&name).map_err(failed("create"))?;
+        // It gets its name only when it is whole: so one that is not whole was damaged, never torn.
+        let fresh = format!("{name}.new");
+        match self.folder.remove(&fresh) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("remove the remains of")(error));
+            }
+            _ => {}
+        }
+        let file = self.folder.create(&fresh).map_err(failed("create"))?;
         file.write_at(0, &bytes).map_err(failed("write"))?;
         file.flush().map_err(failed("flush"))?;
+        self.folder.rename(&fresh, &name).map_err(failed("publish"))?;
         self.folder.sync().map_err(failed("name"))?;
         for old in self.folder.list().map_err(failed("list"))? {
             if old == DOUBT || number_of(&old).is_some_and(|number| number < self.number) {
@@ -194,6 +194,7 @@ mod tests {
     use std::sync::Arc;
 
     use vgship_base::extent::BitSet;
+    use vgship_base::folder::Folder;
     use vgship_base::ids::{Generation, GroupId, PeerId, Seq, Start, VolumeId};
     use vgship_base::sim::{Power, Rng, SimFolder};
 
@@ -257,7 +258,7 @@ mod tests {
         let folder: SharedFolder = Arc::new(SimFolder::new(&power));
         let (mut ledger, _) = Ledger::load(Arc::clone(&folder), &[4]).unwrap();
         let dirty = vec![BitSet::new(4)];
-        let replica = ReplicaState { peer: PeerId([1; 32]), known: true, acked: Seq(1), dirty };
+        let replica = ReplicaState { peer: PeerId([1; 32]), met: Start(1), acked: Seq(1), dirty };
         let state = LedgerState { replicas: vec![replica], clean: true, ..state(1, vec![]) };
         ledger.checkpoint(&state).unwrap();
         ledger.doubt().unwrap();
@@ -267,6 +268,34 @@ mod tests {
         ledger.checkpoint(&state).unwrap();
         let (_, found) = Ledger::load(folder, &[4]).unwrap();
         assert_eq!(found.unwrap().replicas[0].dirty[0].count(), 0);
+    }
+
+    #[test]
+    fn the_very_first_ledger_is_there_or_not_but_never_torn() {
+        for (seed, steps) in (0..20).flat_map(|seed| (1..8).map(move |steps| (seed, steps))) {
+            let (power, mut rng) = (Power::default(), Rng::new(seed * 100 + u64::from(steps)));
+            let folder = SimFolder::new(&power);
+            let (mut ledger, _) = Ledger::load(Arc::new(folder.clone()), &[]).unwrap();
+            power.fail_after(steps);
+            let done = ledger.checkpoint(&state(1, vec![])).is_ok();
+            power.restore();
+            folder.power_cut(&mut rng);
+            let (_, found) = Ledger::load(Arc::new(folder.clone()), &[]).unwrap();
+            assert!(found.is_some() || !done, "seed {seed} {steps}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_ledger_is_reported_and_no_older_one_is_believed() {
+        let folder = SimFolder::new(&Power::default());
+        let (mut ledger, _) = Ledger::load(Arc::new(folder.clone()), &[]).unwrap();
+        ledger.checkpoint(&state(1, vec![])).unwrap();
+        let old = folder.file(&name_of(1)).unwrap().live();
+        ledger.checkpoint(&state(2, vec![])).unwrap();
+        folder.create(&name_of(1)).unwrap().write_at(0, &old).unwrap();
+        folder.file(&name_of(2)).unwrap().decay(20, 1);
+        let found = Ledger::load(Arc::new(folder), &[]);
+        assert!(matches!(found, Err(LedgerError::Damaged { .. })));
     }
 
     #[test]

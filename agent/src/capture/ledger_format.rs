@@ -15,7 +15,7 @@
 //! 51     1  replicas   -      0 ..= 8
 //! 52     4  regions    -      marked regions
 //! 56     2  lineage    -      earlier generations, 0 ..= 64; then each 16 id, 8 fork seq
-//!           replica    -      32 peer, 1 known (0 or 1), 8 acked seq; then per volume
+//!           replica    -      32 peer, 2 last start that it met, 8 acked seq; then per volume
 //!             8 extents, 4 runs; then each run 4 first word, 4 words, then the words
 //!           region     -      2 volume, 8 index
 //!           crc        -      CRC-32C of all before
@@ -73,8 +73,9 @@ pub struct LedgerState {
 pub struct ReplicaState {
     /// Who it is.
     pub peer: PeerId,
-    /// Whether it has ever begun to hold this group.
-    pub known: bool,
+    /// The last start in which it had a link: it cannot have records of a later one (R11). Zero:
+    /// it has never begun to hold this group.
+    pub met: Start,
     /// The highest seq that it had promised.
     pub acked: Seq,
     /// The extents in which it may differ, per volume; extents in flight are in here.
@@ -95,7 +96,7 @@ impl LedgerState {
             body.put(&generation.0).u64(fork.0);
         }
         for replica in &self.replicas {
-            body.put(&replica.peer.0).u8(u8::from(replica.known)).u64(replica.acked.0);
+            body.put(&replica.peer.0).u16(replica.met.0).u64(replica.acked.0);
             replica.dirty.iter().for_each(|set| encode_set(set, &mut body));
         }
         for region in &self.marked {
@@ -148,11 +149,11 @@ impl LedgerState {
             state.lineage.push((generation, Seq(from.u64("fork")?)));
         }
         for _ in 0..replicas {
-            let (peer, known) = (PeerId(from.array("peer")?), flag(&mut from, "known")?);
+            let (peer, met) = (PeerId(from.array("peer")?), Start(from.u16("met")?));
             let acked = Seq(from.u64("acked")?);
             let sets = extents.iter().map(|&bits| decode_set(&mut from, bits));
             let dirty = sets.collect::<Result<Vec<_>, _>>()?;
-            state.replicas.push(ReplicaState { peer, known, acked, dirty });
+            state.replicas.push(ReplicaState { peer, met, acked, dirty });
         }
         for _ in 0..regions {
             state.marked.push(decode_region(&mut from)?);
@@ -255,7 +256,7 @@ mod tests {
             clean: false,
             replicas: vec![ReplicaState {
                 peer: PeerId([4; 32]),
-                known: true,
+                met: Start(9),
                 acked: Seq(5),
                 dirty,
             }],

@@ -14,7 +14,7 @@ use vgship_base::limits::PAYLOAD_MAX;
 use vgship_base::record::{Body, EpochEnd, Hash, Record, ResyncBegin, ResyncReason, Target};
 use vgship_base::units::{Span, Tick};
 
-use super::activity::{Activity, Completion, Region};
+use super::activity::{Activity, Completion, Region, RegionSize};
 use super::ledger_format::{LINEAGE_MAX, LedgerState, ReplicaState};
 use super::locks::RangeLocks;
 use super::versions::Versions;
@@ -22,7 +22,7 @@ use crate::outbox::queue::{Budget, Room};
 use crate::ship::dirty::DirtyMap;
 use crate::ship::flight::{Job, JobKey, PartHashes};
 use crate::ship::replica::{Flow, Replica};
-use crate::ship::verdict::{ReplicaPoint, SourcePoint, Verdict, judge};
+use crate::ship::verdict::{ReplicaPoint, SourcePoint, Verdict, ahead, judge};
 
 /// What to do with writes when an outbox is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub struct Policy {
     pub budget: Budget,
     /// How long an epoch lasts. Unit: milliseconds.
     pub epoch: u64,
+    /// Of the activity map; never changes in a group's life.
+    pub region: RegionSize,
 }
 
 /// A write or a zeroing that an application asked for. Its bounds were checked.
@@ -147,7 +149,7 @@ impl Source {
             start: Start(1),
             last: Seq::before(Start(1)),
             locks: RangeLocks::default(),
-            activity: Activity::default(),
+            activity: Activity::new(policy.region),
             versions: Versions::default(),
             replicas: Vec::new(),
             next_epoch: Tick(0),
@@ -176,7 +178,7 @@ impl Source {
                 }
             }
             let mut replica = Replica::new(id, known.peer, dirty, why, policy.budget);
-            replica.known = known.known;
+            (replica.known, replica.met) = (known.met > Start(0), known.met);
             replica.durable = known.acked;
             source.replicas.push(replica);
         }
@@ -186,8 +188,7 @@ impl Source {
         if let Some(start) = state.start.0.checked_add(1) {
             source.start = Start(start);
         } else {
-            source.last = Seq(u64::MAX);
-            source.begin_generation(fresh);
+            source.begin_generation(fresh, Seq(u64::MAX));
             source.start = Start(1);
         }
         source.last = Seq::before(source.start);
@@ -196,7 +197,7 @@ impl Source {
 
     fn clip(&self, region: Region) -> Option<Span> {
         let bytes = self.layout.volume(region.volume)?.bytes;
-        let span = region.span();
+        let span = self.policy.region.span(region);
         (span.offset < bytes).then(|| Span::new(span.offset, span.len.min(bytes - span.offset)))
     }
 
@@ -234,7 +235,7 @@ impl Source {
         if !self.make_room(change.data.as_ref().map_or(0, Bytes::len) as u64 + 256, patient) {
             return Begin::Room;
         }
-        self.locks.lock(volume, span);
+        self.locks.lock(volume, span, self.last.next());
         self.bump(volume, span);
         let mut hashes = hashes.unwrap_or_default().iter().copied();
         for body in change.bodies() {
@@ -298,7 +299,7 @@ impl Source {
 
     /// These regions are marked durably.
     pub fn marked(&mut self, regions: &[Region]) {
-        self.activity.mark(regions);
+        self.activity.mark(regions, self.now);
     }
 
     /// What a flush of this volume that begins now covers.
@@ -323,32 +324,38 @@ impl Source {
     // ---- links ----
 
     /// A replica said hello. The verdict has been carried out when this returns, except that after
-    /// a new generation the ledger must be written before anything is sent.
+    /// any but [`Verdict::Continue`] the ledger must be written before anything is sent: after a
+    /// crash it is the only one to know what the replica lacks, and which start the replica met.
     pub fn link_up(&mut self, id: ReplicaId, point: &ReplicaPoint, fresh: Generation) -> Verdict {
-        let verdict = self.judge(id, point);
+        let known = self.point_for(id, point);
+        let (verdict, ahead) = (judge(point, &known), ahead(point, &known));
         match verdict {
             Verdict::Diverged => return verdict,
             Verdict::Continue => self.replica_mut(id).link_continues(point.durable),
             Verdict::Resync(why) => self.restart(id, why, point.durable),
             Verdict::Full { reason, new_generation } => {
                 if new_generation {
-                    self.begin_generation(fresh);
+                    self.begin_generation(fresh, point.durable);
+                }
+                if new_generation && ahead {
+                    self.count_above(point.durable.start());
                 }
                 self.replica_mut(id).dirty.fill();
                 self.restart(id, reason, point.durable);
             }
         }
+        self.replica_mut(id).met = self.start;
         verdict
     }
 
-    fn judge(&self, id: ReplicaId, point: &ReplicaPoint) -> Verdict {
+    fn point_for(&self, id: ReplicaId, point: &ReplicaPoint) -> SourcePoint<'_> {
         let replica = self.replica(id);
         let (covered, gap) = match replica.flow {
             Flow::Stream if replica.outbox.covers(point.durable) => (true, ResyncReason::Overflow),
             Flow::Stream => (false, ResyncReason::Overflow),
             Flow::Map(why) => (false, why),
         };
-        let source = SourcePoint {
+        SourcePoint {
             generation: self.generation,
             lineage: &self.lineage,
             start: self.start,
@@ -357,8 +364,7 @@ impl Source {
             met: replica.met,
             covered,
             gap,
-        };
-        judge(point, &source)
+        }
     }
 
     fn restart(&mut self, id: ReplicaId, why: ResyncReason, durable: Seq) {
@@ -368,15 +374,27 @@ impl Source {
         replica.linked_at(durable);
     }
 
-    /// A new history begins; every replica gets to know by a resync.
-    fn begin_generation(&mut self, fresh: Generation) {
+    /// A new history begins; every replica gets to know by a resync. `seen` is the highest seq of
+    /// the old one that a replica showed: a link that breaks now must not make it diverged.
+    fn begin_generation(&mut self, fresh: Generation, seen: Seq) {
         if self.lineage.len() == LINEAGE_MAX {
             self.lineage.remove(0);
         }
-        self.lineage.push((self.generation, self.last));
+        self.lineage.push((self.generation, self.last.max(seen)));
         self.generation = fresh;
         for replica in self.replicas.iter_mut().filter(|replica| replica.flow == Flow::Stream) {
             replica.collapse(&self.layout, self.last, ResyncReason::Lost);
+        }
+    }
+
+    /// This source's memory proved older than `seen` (R11): a new generation counts above every
+    /// start that was seen, and no map that came from that memory is believed.
+    fn count_above(&mut self, seen: Start) {
+        let above = self.start.max(seen).0.checked_add(1);
+        self.start = Start(above.expect("without a start left the verdict is another"));
+        self.last = Seq::before(self.start);
+        for replica in &mut self.replicas {
+            replica.dirty.fill();
         }
     }
 
@@ -401,8 +419,16 @@ impl Source {
     /// The next extent to read for a resync of this replica: content that it needs comes first.
     /// With the job comes the version that [`Source::ship`] compares.
     pub fn next_job(&mut self, id: ReplicaId) -> Option<(Job, u64)> {
-        let replica = self.replica_mut(id);
-        let job = replica.next_ship().or_else(|| replica.next_offer())?;
+        let (locks, layout) = (&self.locks, &self.layout);
+        let replica = &mut self.replicas[usize::from(id.0)];
+        // A write that began before the resync stands in the map, not behind the resync's begin:
+        // nobody would notice that what was read is without it.
+        let begin = replica.resync.map_or(Seq::ZERO, |resync| resync.begins);
+        let unready = |extent: Extent| {
+            let span = layout.span(extent).expect("the map is within the layout");
+            locks.busy_before(extent.volume, span, begin)
+        };
+        let job = replica.next_ship().or_else(|| replica.next_offer(unready))?;
         let version = self.versions.of(job.extent);
         Some((job, version))
     }
@@ -460,7 +486,7 @@ impl Source {
         if self.locks.busy(extent.volume, span) {
             return None;
         }
-        self.locks.lock(extent.volume, span);
+        self.locks.lock(extent.volume, span, self.last);
         Some(self.versions.of(extent))
     }
 
@@ -519,10 +545,9 @@ impl Source {
         let after = if replica.flow == Flow::Stream { None } else { Some(replica.sent()) };
         let (session, extents) = (replica.begin_resync(reason), replica.dirty.count());
         let after = after.unwrap_or(self.last);
-        self.push_for(
-            id,
-            Body::ResyncBegin(ResyncBegin { session, after, generation, reason, extents }),
-        );
+        let begin = ResyncBegin { session, after, generation, reason, extents };
+        let seq = self.push_for(id, Body::ResyncBegin(begin));
+        self.replica_mut(id).resync_began(seq);
     }
 
     fn end_epoch(&mut self, clock: u64) {
@@ -563,7 +588,7 @@ impl Source {
         let unflushed = self.layout.ids().any(|id| !self.activity.unflushed(id).is_empty());
         let clean = !unflushed && self.locks.is_empty();
         if clean {
-            self.activity = Activity::default();
+            self.activity = Activity::new(self.policy.region);
         }
         self.state(clean)
     }
@@ -571,7 +596,7 @@ impl Source {
     fn state(&self, clean: bool) -> LedgerState {
         let known = |replica: &Replica| ReplicaState {
             peer: replica.peer,
-            known: replica.known,
+            met: replica.met,
             acked: replica.durable,
             dirty: replica.durable_dirty().sets().to_vec(),
         };

@@ -18,6 +18,7 @@ use super::keys::data_key;
 use super::view::PeerView;
 use crate::api::ControlError;
 use crate::api::progress::Progress;
+use crate::capture::activity::RegionSize;
 use crate::capture::io::{Tap, report};
 use crate::capture::ledger::Ledger;
 use crate::capture::source::{Overflow, Policy, Source};
@@ -85,6 +86,7 @@ fn policy(config: &GroupConfig) -> Policy {
         },
         budget: Budget { ram: config.outbox_ram.0.0, spill: config.spill.0.0 },
         epoch: u64::try_from(config.epoch.0.as_millis()).unwrap_or(u64::MAX),
+        region: RegionSize::default(),
     }
 }
 

@@ -50,6 +50,11 @@ pub struct Window {
     pub extents: u64,
 }
 
+impl Window {
+    /// The session of a window that no resync begin opened; sources count theirs from 1.
+    const BROKEN: u64 = 0;
+}
+
 /// Where a replica stands in its source's stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Point {
@@ -74,6 +79,12 @@ impl Point {
     pub const fn consistent(&self) -> bool {
         self.generation.is_some() && self.window.is_none()
     }
+
+    /// Whether promised records were lost before this point, see [`Admit::break_off`]: what the
+    /// hello must say.
+    pub fn broken(&self) -> bool {
+        self.window.is_some_and(|window| window.session == Window::BROKEN)
+    }
 }
 
 /// Admits records in order.
@@ -92,6 +103,14 @@ impl Admit {
     /// Where the stream stands.
     pub const fn point(&self) -> Point {
         self.point
+    }
+
+    /// Promised records behind this point are lost, and the volumes may hold some of them: the
+    /// point counts as inside a resync until one has ended. Store it before anything else, so that
+    /// the next life knows it too.
+    pub fn break_off(&mut self) {
+        let window = Window { session: Window::BROKEN, reason: ResyncReason::Lost, extents: 0 };
+        (self.point.window, self.point.chain) = (Some(window), None);
     }
 
     /// Admits the next record or says why not; then nothing has changed. `hash` is
@@ -206,6 +225,17 @@ mod tests {
     #[test]
     fn a_new_replica_begins_with_a_resync() {
         assert!(take(&mut admit(), 1, Target::All, write(0)).is_err());
+    }
+
+    #[test]
+    fn a_point_behind_lost_records_is_consistent_only_after_a_resync() {
+        let mut admit = streaming();
+        admit.break_off();
+        assert!(admit.point().broken() && !admit.point().consistent());
+        take(&mut admit, 7, ME, begin(6)).unwrap();
+        assert!(!admit.point().broken() && !admit.point().consistent());
+        take(&mut admit, 8, ME, Body::ResyncEnd { session: 1 }).unwrap();
+        assert!(admit.point().consistent());
     }
 
     #[test]

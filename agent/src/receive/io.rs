@@ -171,17 +171,20 @@ impl Engine {
             }
             applier.apply(&batch, true)?;
         }
-        let point = admit.point();
-        if point.generation.is_some() {
-            applier.checkpoint(&*folder, &point)?;
-        }
-        let damaged = recovered.damage.is_some_and(|damage| damage.promised);
         if let Some(damage) = recovered.damage {
             tracing::error!(
                 ?damage,
                 "the journal was damaged; the source is asked for what is lost"
             );
+            if damage.promised {
+                admit.break_off();
+            }
         }
+        let point = admit.point();
+        if point.generation.is_some() {
+            applier.checkpoint(&*folder, &point)?;
+        }
+        let damaged = point.broken();
         let view = View {
             received: point,
             durable: point,
@@ -367,7 +370,7 @@ impl Journaling {
             {
                 let mut view = self.shared.view();
                 view.durable = point;
-                view.damaged &= point.window.is_none();
+                view.damaged &= point.window.is_none() || point.broken();
             }
             let applied = Applied { records, point, answers: answers.cloned() };
             let durable = point;

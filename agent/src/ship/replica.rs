@@ -2,13 +2,13 @@
 //! extents it may differ, how far its resync is.
 
 use vgship_base::extent::Extent;
-use vgship_base::ids::{PeerId, ReplicaId, Seq, VolumeId};
+use vgship_base::ids::{PeerId, ReplicaId, Seq, Start, VolumeId};
 use vgship_base::layout::Layout;
 use vgship_base::record::{Body, Chain, Record, ResyncReason, Target};
 use vgship_base::units::Span;
 
 use super::dirty::DirtyMap;
-use super::flight::{Flight, PartHashes};
+use super::flight::{Flight, Job, PartHashes};
 use crate::outbox::queue::{Budget, Queue};
 
 /// Extents that one replica may have in flight. With 64 KiB extents: 32 MiB, which covers 100 ms
@@ -39,6 +39,8 @@ pub struct Resync {
     pub total: u64,
     /// Content that has been put into the outbox for it. Unit: bytes.
     pub shipped_bytes: u64,
+    /// The seq of its begin.
+    pub begins: Seq,
     /// The seq of its end, once that is in the outbox.
     pub ends: Option<Seq>,
 }
@@ -71,8 +73,8 @@ pub struct Replica {
     pub peer: PeerId,
     /// Whether it has begun to hold the group.
     pub known: bool,
-    /// Whether it had a link in this start.
-    pub met: bool,
+    /// The last start of the source in which it had a link.
+    pub met: Start,
     /// Whether the operator stopped shipping to it.
     pub paused: bool,
     /// The highest seq that it promised.
@@ -114,7 +116,7 @@ impl Replica {
             id,
             peer,
             known: false,
-            met: false,
+            met: Start(0),
             paused: false,
             durable: Seq::ZERO,
             applied: Seq::ZERO,
@@ -192,7 +194,6 @@ impl Replica {
     /// A link stands; what follows needs a resync first. [`Replica::collapse`] came before.
     pub fn linked_at(&mut self, durable: Seq) {
         self.known = true;
-        self.met = true;
         self.durable = durable;
         self.link = Some(Link { sent: durable });
     }
@@ -249,8 +250,16 @@ impl Replica {
         self.wants_resync = None;
         let total = self.dirty.count();
         let session = self.sessions;
-        self.resync = Some(Resync { session, reason, total, shipped_bytes: 0, ends: None });
+        let (begins, ends) = (Seq::ZERO, None);
+        self.resync = Some(Resync { session, reason, total, shipped_bytes: 0, begins, ends });
         session
+    }
+
+    /// The resync's begin took this seq.
+    pub fn resync_began(&mut self, seq: Seq) {
+        if let Some(resync) = &mut self.resync {
+            resync.begins = seq;
+        }
     }
 
     /// Whether the resync has nothing left to do but to end (R7).
@@ -270,20 +279,21 @@ impl Replica {
         self.epoch_first = seq.next();
     }
 
-    /// Takes the next extent to offer out of the map, if the window allows one.
-    pub fn next_offer(&mut self) -> Option<super::flight::Job> {
+    /// Takes the next extent to offer that is not `unready` out of the map, if the window allows
+    /// one.
+    pub fn next_offer(&mut self, unready: impl Fn(Extent) -> bool) -> Option<Job> {
         let open = self.resync.is_some_and(|resync| resync.ends.is_none());
         let fits = self.flight.len() < FLIGHT_MAX && self.outbox.unsent_bytes() < RESYNC_BACKLOG;
         if !open || !self.linked() || self.paused || !fits || self.flow != Flow::Stream {
             return None;
         }
         let flight = &self.flight;
-        let extent = self.dirty.take_next(|extent| flight.contains(extent))?;
+        let extent = self.dirty.take_next(|extent| flight.contains(extent) || unready(extent))?;
         Some(self.flight.begin(extent))
     }
 
     /// The next extent to read and ship.
-    pub fn next_ship(&mut self) -> Option<super::flight::Job> {
+    pub fn next_ship(&mut self) -> Option<Job> {
         if self.outbox.unsent_bytes() < RESYNC_BACKLOG { self.flight.next_needed() } else { None }
     }
 

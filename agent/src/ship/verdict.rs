@@ -30,8 +30,8 @@ pub struct SourcePoint<'a> {
     pub issued: Seq,
     /// The highest number that this replica ever promised.
     pub acked: Seq,
-    /// Whether this replica had a link in this start already.
-    pub met: bool,
+    /// The last start in which this replica had a link, as far as the ledger knows.
+    pub met: Start,
     /// Whether the outbox holds everything behind the replica's durable seq.
     pub covered: bool,
     /// Why the outbox does not hold everything, if it does not.
@@ -56,15 +56,27 @@ pub enum Verdict {
     Diverged,
 }
 
+/// Whether a replica shows that the source's memory is older than the replica's: numbers above
+/// what was given, or of a start that the replica cannot have seen (R11). What the source believes
+/// of its other replicas is as old then.
+pub fn ahead(replica: &ReplicaPoint, source: &SourcePoint<'_>) -> bool {
+    let start = replica.durable.start();
+    let unmet = if replica.generation == source.generation {
+        start > source.met
+    } else {
+        // Numbers of another history may be another source's; its starts are all below.
+        start >= source.start && source.met < source.start
+    };
+    replica.durable > source.issued || unmet
+}
+
 /// Decides. The first row that fits counts.
 pub fn judge(replica: &ReplicaPoint, source: &SourcePoint<'_>) -> Verdict {
     let ours = replica.generation == source.generation;
     let fork = source.lineage.iter().find(|(known, _)| *known == replica.generation);
     let ancestor = fork.is_some_and(|(_, kept)| replica.durable <= *kept);
-    // Numbers above what was given, or of a start that the replica cannot have seen yet: this
-    // source's memory is older than the replica's.
-    let ahead =
-        replica.durable > source.issued || (!source.met && replica.durable.start() >= source.start);
+    let ahead = ahead(replica, source);
+    let last_start = replica.durable.start() == Start(u16::MAX);
     let behind = replica.durable < source.acked;
     let lost = |new_generation| Verdict::Full { reason: ResyncReason::Lost, new_generation };
     match () {
@@ -72,6 +84,7 @@ pub fn judge(replica: &ReplicaPoint, source: &SourcePoint<'_>) -> Verdict {
             Verdict::Full { reason: ResyncReason::Initial, new_generation: false }
         }
         () if !ours && !ancestor => Verdict::Diverged,
+        () if ahead && last_start => Verdict::Diverged, // no start is left to count above it
         () if ahead || behind => lost(true),
         () if replica.damaged => lost(false),
         () if ours && source.covered => Verdict::Continue,
@@ -94,7 +107,7 @@ mod tests {
             start: Start(3),
             issued: Seq(Seq::before(Start(3)).0 + 100),
             acked: Seq(40),
-            met: true,
+            met: Start(3),
             covered: true,
             gap: ResyncReason::Overflow,
         }
@@ -138,7 +151,18 @@ mod tests {
                 s,
                 lost(true),
             ),
-            ("a start already seen (R11)", r, SourcePoint { met: false, ..s }, lost(true)),
+            (
+                "a start that it cannot have seen (R11)",
+                r,
+                SourcePoint { met: Start(2), ..s },
+                lost(true),
+            ),
+            (
+                "ahead, and no start is left",
+                ReplicaPoint { durable: Seq(u64::MAX), ..r },
+                s,
+                Verdict::Diverged,
+            ),
             ("damage", ReplicaPoint { damaged: true, ..r }, s, lost(false)),
         ];
         for (name, replica, source, expected) in rows {

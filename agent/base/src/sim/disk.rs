@@ -57,7 +57,8 @@ impl SimDisk {
         self.state().fail_writes = count;
     }
 
-    /// Lets the next `count` flushes fail; what was pending is lost from the cache for good.
+    /// Lets the next `count` flushes fail; what was pending is lost from the cache for good, and
+    /// reads give what was there before, as reads from the device do.
     pub fn fail_flushes(&self, count: u32) {
         self.state().fail_flushes = count;
     }
@@ -149,13 +150,18 @@ impl Disk for SimDisk {
     fn flush(&self) -> io::Result<()> {
         self.power.spend()?;
         let mut state = self.state();
-        state.pending.clear();
-        if state.fail_flushes > 0 {
+        let fails = state.fail_flushes > 0;
+        let State { live, stable, pending, .. } = &mut *state;
+        stable.resize(live.len(), 0);
+        let (from, into) = if fails { (stable, live) } else { (live, stable) };
+        for (index, _) in pending.drain(..) {
+            let (at, end) = (index * SECTOR, from.len().min((index + 1) * SECTOR));
+            into[at..end].copy_from_slice(&from[at..end]);
+        }
+        if fails {
             state.fail_flushes -= 1;
             return Err(io::Error::other("the simulated disk refuses to flush"));
         }
-        let State { live, stable, .. } = &mut *state;
-        stable.clone_from(live);
         Ok(())
     }
 }
@@ -180,6 +186,20 @@ mod tests {
             torn += u32::from(found[1024..3072] != [2; 2048]);
         }
         assert!(torn > 40, "a power cut must tear: {torn} of 50");
+    }
+
+    #[test]
+    fn after_a_failed_flush_the_unflushed_is_gone() {
+        let disk = SimDisk::volume(&Power::default(), 2048);
+        disk.write_at(0, &[1; 600]).unwrap();
+        disk.flush().unwrap();
+        disk.write_at(512, &[2; 1024]).unwrap();
+        disk.fail_flushes(1);
+        assert!(disk.flush().is_err());
+        disk.flush().unwrap();
+        disk.power_cut(&mut Rng::new(1));
+        assert_eq!(disk.live()[..600], [1; 600]);
+        assert_eq!(disk.live()[600..], [0; 1448]);
     }
 
     #[test]

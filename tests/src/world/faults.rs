@@ -1,0 +1,184 @@
+//! Which faults a run has, how the run is set up, and what was met in it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use vgship::capture::source::Overflow;
+use vgship_base::sim::Rng;
+
+/// What may go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "each is its own sentence")]
+pub enum Fault {
+    SourcePowerCut,
+    SourcePowerFailsSoon,
+    SourceKilled,
+    SourceStopped,
+    SourceRecoveryFails,
+    LedgerRestored,
+    VolumeWriteFails,
+    VolumeFlushFails,
+    SpillFails,
+    LinkCut,
+    LinkStorm,
+    Paused,
+    ReplicaPowerCut,
+    ReplicaPowerFailsSoon,
+    ReplicaKilled,
+    ReplicaRecoveryFails,
+    ReplicaVolumeFails,
+    ReplicaReplaced,
+    JournalDecays,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Fault; 19] = [
+        Fault::SourcePowerCut,
+        Fault::SourcePowerFailsSoon,
+        Fault::SourceKilled,
+        Fault::SourceStopped,
+        Fault::SourceRecoveryFails,
+        Fault::LedgerRestored,
+        Fault::VolumeWriteFails,
+        Fault::VolumeFlushFails,
+        Fault::SpillFails,
+        Fault::LinkCut,
+        Fault::LinkStorm,
+        Fault::Paused,
+        Fault::ReplicaPowerCut,
+        Fault::ReplicaPowerFailsSoon,
+        Fault::ReplicaKilled,
+        Fault::ReplicaRecoveryFails,
+        Fault::ReplicaVolumeFails,
+        Fault::ReplicaReplaced,
+        Fault::JournalDecays,
+    ];
+}
+
+/// How one run is set up; thrown before anything else.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Faults that this run has.
+    pub faults: Vec<Fault>,
+    /// About one step in so many is a fault.
+    pub fault_every: u64,
+    /// Replicas.
+    pub replicas: u8,
+    /// Unit: log2 of bytes.
+    pub extent_log2: u8,
+    /// Unit: log2 of bytes.
+    pub region_log2: u8,
+    /// Of each volume. Unit: bytes.
+    pub volumes: Vec<(u64, u32)>,
+    /// Of each outbox. Unit: bytes.
+    pub ram: u64,
+    /// Of each outbox. Unit: bytes.
+    pub spill: u64,
+    /// When an outbox is full.
+    pub overflow: Overflow,
+    /// Of an epoch. Unit: milliseconds.
+    pub epoch: u64,
+    /// After which a region may be unmarked. Unit: milliseconds.
+    pub idle: u64,
+    /// Of a journal segment. Unit: bytes.
+    pub segment: u64,
+    /// Weight of each action.
+    pub weights: Vec<u64>,
+    /// Steps of disorder before each settling.
+    pub steps: u32,
+    /// How often disorder and settling come.
+    pub rounds: u32,
+}
+
+impl Settings {
+    /// Throws the dice of a run.
+    pub fn throw(rng: &mut Rng, actions: usize) -> Settings {
+        let density = 1 + rng.below(4);
+        let faults = Fault::ALL.into_iter().filter(|_| rng.below(5) < density).collect();
+        let volumes = |rng: &mut Rng| {
+            let masked = [0, 0, 512, 4096][rng.index(4)];
+            ((1 + rng.below(8)) * 8192 + rng.below(3) * 512, masked)
+        };
+        let pick = |rng: &mut Rng, from: &[u64]| from[rng.index(from.len())];
+        Settings {
+            faults,
+            fault_every: pick(rng, &[25, 80, 250]),
+            replicas: 1 + u8::from(rng.one_in(3)),
+            extent_log2: 12 + u8::from(rng.one_in(4)),
+            region_log2: 14 + u8::from(rng.one_in(2)),
+            volumes: (0..=rng.below(3)).map(|_| volumes(rng)).collect(),
+            ram: pick(rng, &[6 << 10, 24 << 10, 1 << 20]),
+            spill: pick(rng, &[0, 32 << 10, 1 << 20]),
+            overflow: if rng.one_in(3) { Overflow::Stall } else { Overflow::Map },
+            epoch: pick(rng, &[20, 200]),
+            idle: pick(rng, &[0, 30, 300]),
+            segment: pick(rng, &[8 << 10, 64 << 10]),
+            weights: (0..actions).map(|_| 1 + pick(rng, &[0, 3, 9, 20])).collect(),
+            steps: 1000 + u32::try_from(rng.below(4000)).unwrap_or(0),
+            rounds: 1 + u32::try_from(rng.below(3)).unwrap_or(0),
+        }
+    }
+
+    /// A quiet run with everything at its plainest, for scenarios.
+    pub fn plain() -> Settings {
+        Settings {
+            faults: Vec::new(),
+            fault_every: 1,
+            replicas: 1,
+            extent_log2: 12,
+            region_log2: 14,
+            volumes: vec![(64 << 10, 512), (32 << 10, 0)],
+            ram: 1 << 20,
+            spill: 0,
+            overflow: Overflow::Map,
+            epoch: 100,
+            idle: 0,
+            segment: 64 << 10,
+            weights: Vec::new(),
+            steps: 0,
+            rounds: 0,
+        }
+    }
+
+    /// Whether a fault starts a replica's content anew: too many of these, and nothing else is met.
+    pub fn is_radical(fault: Fault) -> bool {
+        matches!(fault, Fault::ReplicaReplaced | Fault::LedgerRestored | Fault::JournalDecays)
+    }
+
+    /// Whether the run has this fault.
+    pub fn has(&self, fault: Fault) -> bool {
+        self.faults.contains(&fault)
+    }
+}
+
+/// How often what was met.
+#[derive(Clone, Debug, Default)]
+pub struct Coverage {
+    counts: BTreeMap<String, u64>,
+}
+
+impl Coverage {
+    /// Met once more.
+    pub fn hit(&mut self, what: impl Into<String>) {
+        *self.counts.entry(what.into()).or_default() += 1;
+    }
+
+    /// Adds another run's.
+    pub fn add(&mut self, other: &Coverage) {
+        for (what, count) in &other.counts {
+            *self.counts.entry(what.clone()).or_default() += count;
+        }
+    }
+
+    /// How often.
+    pub fn count(&self, what: &str) -> u64 {
+        self.counts.get(what).copied().unwrap_or(0)
+    }
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.counts.iter().try_for_each(|(what, count)| writeln!(out, "{count:>9}  {what}"))
+    }
+}

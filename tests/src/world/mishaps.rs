@@ -1,0 +1,180 @@
+//! What goes wrong.
+
+use super::World;
+use super::faults::{Fault, Settings};
+use super::replica::ReplicaHost;
+
+impl World {
+    /// One of the run's faults strikes.
+    pub fn mishap(&mut self) {
+        let fault = self.settings.faults[self.rng.index(self.settings.faults.len())];
+        let index = self.rng.index(self.replicas.len());
+        if Settings::is_radical(fault) && !self.rng.one_in(6) {
+            return;
+        }
+        if self.strike(fault, index) {
+            self.trace(|| format!("{fault:?} ({index})"));
+            self.coverage.hit(format!("fault {fault:?}"));
+        }
+        self.notice_power();
+    }
+
+    /// Lets a fault strike; whether it could.
+    pub fn strike(&mut self, fault: Fault, index: usize) -> bool {
+        let soon = u32::try_from(1 + self.rng.below(40)).expect("small");
+        let running = self.source.life.is_some();
+        match fault {
+            Fault::SourcePowerCut => self.source_crashes(true),
+            Fault::SourcePowerFailsSoon => self.source.power.fail_after(soon),
+            Fault::SourceKilled => self.source_crashes(false),
+            Fault::SourceStopped => return self.stop_source(),
+            Fault::SourceRecoveryFails => {
+                self.source_crashes(true);
+                self.source.power.fail_after(soon);
+                self.start_source();
+            }
+            Fault::LedgerRestored => return self.restore_ledger(),
+            Fault::VolumeWriteFails => {
+                let disk = self.rng.index(self.source.disks.len());
+                self.source.disks[disk].fail_writes(1 + soon % 2);
+            }
+            Fault::VolumeFlushFails => {
+                let disk = self.rng.index(self.source.disks.len());
+                self.source.disks[disk].fail_flushes(1);
+            }
+            Fault::SpillFails => return self.damage_spill(index),
+            Fault::LinkCut => {
+                let had = self.links[index].is_some();
+                self.cut(index);
+                return had;
+            }
+            Fault::LinkStorm => {
+                for _ in 0..6 {
+                    self.cut(index);
+                    self.connect(index);
+                    self.send(index);
+                    self.notice_power();
+                }
+            }
+            Fault::Paused if running => {
+                self.paused = !self.paused;
+                let paused = self.paused;
+                self.life().source.set_paused(paused);
+            }
+            Fault::Paused => return false,
+            Fault::ReplicaPowerCut => self.replica_crashes(index, true),
+            Fault::ReplicaPowerFailsSoon => self.replicas[index].power.fail_after(soon),
+            Fault::ReplicaKilled => self.replica_crashes(index, false),
+            Fault::ReplicaRecoveryFails => {
+                self.replica_crashes(index, true);
+                self.replicas[index].power.fail_after(soon);
+                self.start_replica(index);
+            }
+            Fault::ReplicaVolumeFails => {
+                let disks = &self.replicas[index].disks;
+                let disk = &disks[self.rng.index(disks.len())];
+                if self.rng.one_in(2) { disk.fail_writes(1) } else { disk.fail_flushes(1) }
+            }
+            Fault::ReplicaReplaced => self.replace_replica(index),
+            Fault::JournalDecays => self.replicas[index].decay(&mut self.rng),
+        }
+        true
+    }
+
+    /// The source's program ends here, or its whole machine.
+    pub fn source_crashes(&mut self, power: bool) {
+        (0..self.links.len()).for_each(|index| self.cut(index));
+        self.source.life = None;
+        self.paused = false;
+        if power {
+            self.source.power_cut(&mut self.rng);
+        }
+    }
+
+    /// A replica's program ends here, or its whole machine.
+    pub fn replica_crashes(&mut self, index: usize, power: bool) {
+        self.cut(index);
+        self.replicas[index].life = None;
+        if power {
+            self.replicas[index].power_cut(&mut self.rng);
+        }
+    }
+
+    /// A clean stop; with writes still under way it cannot be clean.
+    pub fn stop_source(&mut self) -> bool {
+        if self.source.life.is_none() {
+            return false;
+        }
+        (0..self.links.len()).for_each(|index| self.cut(index));
+        if self.rng.one_in(2) {
+            while !self.life().flying.is_empty() && !self.source.power.is_off() {
+                self.write_reaches_volume();
+                self.write_ends();
+            }
+        }
+        for volume in self.layout.ids() {
+            self.flush_now(volume);
+        }
+        if self.source.power.is_off() {
+            return true;
+        }
+        let life = self.life();
+        let state = life.source.close();
+        let written = life.ledger.checkpoint(&state).is_ok();
+        assert!(written || self.source.power.is_off(), "the last checkpoint fails with power on");
+        self.coverage.hit(if state.clean { "clean stop" } else { "stop that was not clean" });
+        self.source.life = None;
+        self.paused = false;
+        if self.rng.one_in(2) {
+            self.source.power_cut(&mut self.rng);
+        }
+        true
+    }
+
+    /// Whether the source runs on an older ledger that no replica has shown to be old yet.
+    pub fn ledger_is_old(&self) -> bool {
+        self.source.history > 0
+    }
+
+    /// The ledger is replaced by an older copy, if every replica can notice that.
+    pub fn restore_ledger(&mut self) -> bool {
+        let Some((start, files)) = self.source.backup.clone() else { return false };
+        let seen = |host: &ReplicaHost| {
+            host.life.as_ref().is_some_and(|life| life.journal.durable().start() > start)
+                && host.histories.last().map_or(0, |(_, history)| *history) == self.source.history
+        };
+        if !self.replicas.iter().all(seen) {
+            return false;
+        }
+        self.source_crashes(true);
+        self.source.restore(&files);
+        self.source.backup = None;
+        self.model.fork();
+        true
+    }
+
+    /// The outbox's spill cannot be read any more.
+    fn damage_spill(&mut self, index: usize) -> bool {
+        let folder = &self.source.spills[index];
+        let names = vgship_base::folder::Folder::list(folder).unwrap_or_default();
+        let Some(name) = names.last() else { return false };
+        let file = folder.file(name).expect("it was listed");
+        let len = usize::try_from(vgship_base::disk::Disk::len(&file)).expect("small");
+        if len > 0 {
+            file.decay(self.rng.index(len), 1);
+        }
+        len > 0
+    }
+
+    /// Whether writing to the spill fails now.
+    pub fn spill_fails(&mut self) -> bool {
+        self.settings.has(Fault::SpillFails) && self.rng.one_in(8)
+    }
+
+    /// A replica is replaced by an empty one.
+    pub fn replace_replica(&mut self, index: usize) {
+        self.cut(index);
+        self.replicas[index] = ReplicaHost::new(&self.layout, self.settings.segment);
+        self.coverage.hit("replica replaced by an empty one");
+    }
+}

@@ -1,0 +1,119 @@
+//! Faults stop: everything must become equal in bounded steps (I7).
+
+use super::model::equal;
+use super::{ACTIONS, Action, World, id_of};
+use vgship::ship::replica::Flow;
+
+/// Rounds over all actions within which everything must be in sync.
+const ROUNDS: u32 = 4000;
+
+impl World {
+    /// Stops faults and writes, and runs until both sides are in sync; then compares them.
+    pub fn settle(&mut self) {
+        self.trace(|| "settling".into());
+        self.writing = false;
+        self.heal();
+        let mut rounds = 0;
+        while !self.in_sync() {
+            rounds += 1;
+            assert!(rounds < ROUNDS, "I7: not in sync after {ROUNDS} rounds: {}", self.state());
+            for action in ACTIONS {
+                let times = match action {
+                    Action::Begin => 0,
+                    Action::Retry => 16,
+                    Action::Deliver | Action::Return => 8,
+                    _ => 2,
+                };
+                for _ in 0..times * self.replicas.len() {
+                    self.act(action);
+                }
+            }
+        }
+        self.compare();
+        self.coverage.hit("settled");
+    }
+
+    /// Everything broken is mended.
+    fn heal(&mut self) {
+        self.source.power.restore();
+        self.source.disks.iter().for_each(|disk| {
+            disk.fail_writes(0);
+            disk.fail_flushes(0);
+        });
+        for host in &self.replicas {
+            host.power.restore();
+            host.disks.iter().for_each(|disk| {
+                disk.fail_writes(0);
+                disk.fail_flushes(0);
+            });
+        }
+        if self.paused && self.source.life.is_some() {
+            self.paused = false;
+            self.life().source.set_paused(false);
+        }
+    }
+
+    /// Whether every replica has everything and nothing is under way.
+    pub fn in_sync(&self) -> bool {
+        let Some(life) = &self.source.life else { return false };
+        if !life.waiting.is_empty() || !life.flying.is_empty() {
+            return false;
+        }
+        (0..self.replicas.len()).all(|index| {
+            let known = life.source.replica(id_of(index));
+            let theirs = self.replicas[index].life.as_ref();
+            self.links[index].is_some()
+                && known.flow == Flow::Stream
+                && known.resync.is_none()
+                && known.wants_resync.is_none()
+                && known.dirty.is_empty()
+                && known.flight.is_empty()
+                && theirs.is_some_and(|theirs| {
+                    theirs.applied.seq >= known.durable && theirs.applied.consistent()
+                })
+                && known.outbox.is_empty()
+        })
+    }
+
+    /// What keeps the world from being in sync.
+    fn state(&self) -> String {
+        let Some(life) = &self.source.life else { return "the source is down".into() };
+        let replica = |index: usize| {
+            let known = life.source.replica(id_of(index));
+            let point = self.replicas[index].life.as_ref().map(|life| life.applied);
+            format!(
+                "replica {index}: linked {}, {:?}, dirty {}, flight {}, resync {:?}, unsent {}, \
+                 durable {}, theirs {point:?}",
+                self.links[index].is_some(),
+                known.flow,
+                known.dirty.count(),
+                known.flight.len(),
+                known.resync,
+                known.outbox.unsent_bytes(),
+                known.durable
+            )
+        };
+        let replicas: Vec<String> = (0..self.replicas.len()).map(replica).collect();
+        format!(
+            "{} writes wait, {} are under way; {}",
+            life.waiting.len(),
+            life.flying.len(),
+            replicas.join("; ")
+        )
+    }
+
+    /// Both sides are equal, byte for byte, and equal to the model.
+    fn compare(&mut self) {
+        let ours = self.source.images();
+        assert!(equal(&self.layout, &ours, &self.model.truth), "the model differs from the source");
+        for index in 0..self.replicas.len() {
+            let theirs = self.replicas[index].images();
+            assert!(
+                equal(&self.layout, &ours, &theirs),
+                "I7: in sync, yet replica {index} differs in {:?}",
+                super::model::differing(&self.layout, &ours, &theirs)
+            );
+            self.check_prefix(index, "in sync");
+        }
+    }
+}

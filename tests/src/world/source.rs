@@ -1,0 +1,317 @@
+//! The source's machine: disks, folders, and a life between two starts. Does what the agent's
+//! shell will do, one step at a time.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use vgship::apply::applier::{part_hashes, read_extent};
+use vgship::capture::activity::Completion;
+use vgship::capture::ledger::{Ledger, LedgerError};
+use vgship::capture::source::{Change, Policy, Shipped, Source, Ticket};
+use vgship::outbox::queue::Life;
+use vgship::outbox::spill::Spill;
+use vgship::ship::flight::{Job, PartHashes, Purpose};
+use vgship_base::disk::SharedDisk;
+use vgship_base::extent::Extent;
+use vgship_base::folder::Folder;
+use vgship_base::ids::{Generation, PeerId, ReplicaId, Start, VolumeId};
+use vgship_base::layout::Layout;
+use vgship_base::limits::PART_BYTES;
+use vgship_base::record::Body;
+use vgship_base::sim::{Power, Rng, SimDisk, SimFolder};
+use vgship_base::units::Span;
+
+use super::replica::{GROUP, key};
+
+/// What the spill may take on disk beyond what the outbox counts. Unit: bytes.
+const SPILL_LIMIT: u64 = 64 << 20;
+
+/// Files by name.
+pub type Files = Vec<(String, Vec<u8>)>;
+
+/// The source's machine.
+pub struct SourceHost {
+    /// Its power supply.
+    pub power: Power,
+    /// Its volumes.
+    pub disks: Vec<SimDisk>,
+    /// Its ledger's folder.
+    pub ledger: SimFolder,
+    /// The spills' folders, one per replica.
+    pub spills: Vec<SimFolder>,
+    /// The running program.
+    pub life: Option<SourceLife>,
+    /// An older copy of the ledger, and the start that it knows.
+    pub backup: Option<(Start, Files)>,
+    /// Counts how often the source went back to an older ledger.
+    pub history: u32,
+    layout: Arc<Layout>,
+    policy: Policy,
+}
+
+/// A write that an application waits for and that may not go to the LV yet.
+pub struct Waiting {
+    /// The write.
+    pub change: Change,
+    /// How often it was refused.
+    pub tries: u32,
+}
+
+/// A write that has its seq.
+pub struct Flying {
+    /// The duty to report its end.
+    pub ticket: Ticket,
+    /// The write.
+    pub change: Change,
+    /// How the LV took it, once it did.
+    pub written: Option<bool>,
+}
+
+/// A flush of a volume, begun.
+pub struct Flushing {
+    /// Which.
+    pub volume: VolumeId,
+    /// What it covers.
+    pub covers: Completion,
+    /// How it ended on the LV.
+    pub flushed: Option<bool>,
+}
+
+/// An extent that is being read.
+pub struct Reading {
+    /// For what.
+    pub job: Job,
+    /// The version that came with it.
+    pub version: u64,
+    /// Whether writers are kept away.
+    pub held: bool,
+    /// Whether it must be held before it is read.
+    pub again: bool,
+    /// What was read.
+    pub bytes: Option<Vec<u8>>,
+}
+
+/// What the shell holds for one replica.
+pub struct Lane {
+    /// Extents being read.
+    pub readings: Vec<Reading>,
+    /// The spill.
+    pub spill: Spill,
+    /// The outbox's life that the spill's content is of.
+    pub life: Life,
+    /// Records were written to the spill, and whether that went well.
+    pub pushed: Option<(Life, bool)>,
+    /// Records were read back.
+    pub popped: Option<(Life, Vec<vgship_base::record::Record>)>,
+}
+
+/// A running source.
+pub struct SourceLife {
+    /// The core.
+    pub source: Source,
+    /// Its ledger.
+    pub ledger: Ledger,
+    /// Writes that wait.
+    pub waiting: VecDeque<Waiting>,
+    /// Writes under way.
+    pub flying: Vec<Flying>,
+    /// Flushes under way.
+    pub flushes: Vec<Flushing>,
+    /// One per replica.
+    pub lanes: Vec<Lane>,
+}
+
+/// The peer that a replica is.
+pub fn peer(index: usize) -> PeerId {
+    PeerId([u8::try_from(index).expect("few replicas"); 32])
+}
+
+impl SourceHost {
+    /// A machine with empty disks.
+    pub fn new(layout: &Arc<Layout>, policy: Policy, replicas: usize) -> SourceHost {
+        let power = Power::default();
+        let disk =
+            |volume: &vgship_base::layout::VolumeLayout| SimDisk::volume(&power, volume.bytes);
+        SourceHost {
+            disks: layout.volumes.iter().map(disk).collect(),
+            ledger: SimFolder::new(&power),
+            spills: (0..replicas).map(|_| SimFolder::new(&power)).collect(),
+            power,
+            life: None,
+            backup: None,
+            history: 0,
+            layout: Arc::clone(layout),
+            policy,
+        }
+    }
+
+    /// Reads the ledger and begins or goes on. Volumes and ledger are to be flushed next.
+    pub fn load(&self, fresh: Generation) -> Result<SourceLife, LedgerError> {
+        let extents: Vec<u64> = self
+            .layout
+            .volumes
+            .iter()
+            .map(|volume| self.layout.extent.count(volume.bytes))
+            .collect();
+        let folder: Arc<dyn Folder> = Arc::new(self.ledger.clone());
+        let (ledger, state) = Ledger::load(folder, &extents)?;
+        let (layout, policy) = (Arc::clone(&self.layout), self.policy);
+        let source = if let Some(state) = state {
+            Source::resume(state, layout, policy, fresh)
+        } else {
+            let mut source = Source::create(GROUP, fresh, layout, policy);
+            (0..self.spills.len()).for_each(|index| {
+                source.add_replica(peer(index));
+            });
+            source
+        };
+        let lane = |(index, folder): (usize, &SimFolder)| {
+            let folder: Arc<dyn Folder> = Arc::new(folder.clone());
+            let spill = Spill::create(folder, &key(), GROUP, SPILL_LIMIT).ok()?;
+            let id = ReplicaId(u8::try_from(index).expect("few replicas"));
+            let life = source.replica(id).outbox.life();
+            Some(Lane { readings: Vec::new(), spill, life, pushed: None, popped: None })
+        };
+        let lanes: Option<Vec<Lane>> = self.spills.iter().enumerate().map(lane).collect();
+        let lanes = lanes.ok_or(LedgerError::Poisoned)?;
+        let (waiting, flying, flushes) = (VecDeque::new(), Vec::new(), Vec::new());
+        Ok(SourceLife { source, ledger, waiting, flying, flushes, lanes })
+    }
+
+    /// The power is cut and comes back.
+    pub fn power_cut(&mut self, rng: &mut Rng) {
+        self.life = None;
+        self.power.restore();
+        self.disks.iter().for_each(|disk| disk.power_cut(rng));
+        self.ledger.power_cut(rng);
+        self.spills.iter().for_each(|folder| folder.power_cut(rng));
+    }
+
+    /// What its volumes hold now.
+    pub fn images(&self) -> super::model::Images {
+        self.disks.iter().map(SimDisk::live).collect()
+    }
+
+    /// Reads an extent as the shell does.
+    pub fn read(&self, extent: Extent) -> Option<Vec<u8>> {
+        let share = |disk: &SimDisk| -> SharedDisk { Arc::new(disk.clone()) };
+        let volumes: Vec<SharedDisk> = self.disks.iter().map(share).collect();
+        read_extent(&self.layout, &volumes, extent, |_, _| {}).ok()
+    }
+
+    /// Keeps a copy of the ledger's files.
+    pub fn back_up(&mut self, start: Start) {
+        let names = self.ledger.list().unwrap_or_default();
+        let copy = |name: String| {
+            let file = self.ledger.file(&name).expect("it was listed");
+            (name, file.live())
+        };
+        self.backup = Some((start, names.into_iter().map(copy).collect()));
+    }
+
+    /// Puts the copy in place of the ledger.
+    pub fn restore(&mut self, files: &[(String, Vec<u8>)]) {
+        for name in self.ledger.list().expect("the power is on") {
+            self.ledger.remove(&name).expect("the power is on");
+        }
+        for (name, bytes) in files {
+            let file = self.ledger.create(name).expect("the power is on");
+            file.write_at(0, bytes).expect("the power is on");
+            file.flush().expect("the power is on");
+        }
+        self.ledger.sync().expect("the power is on");
+        self.history += 1;
+    }
+}
+
+/// The records that bring an extent of the replica, whose parts have these hashes, to `bytes`.
+pub fn pieces(layout: &Layout, extent: Extent, bytes: &[u8], theirs: &PartHashes) -> Vec<Body> {
+    let span = layout.span(extent).expect("jobs are within the layout");
+    let volume = extent.volume;
+    if theirs.is_empty() {
+        if bytes.iter().all(|&byte| byte == 0) {
+            return vec![Body::Zero { volume, span }];
+        }
+        return vec![Body::Write {
+            volume,
+            offset: span.offset,
+            data: Bytes::copy_from_slice(bytes),
+        }];
+    }
+    let ours = part_hashes(bytes);
+    let parts = bytes.chunks(PART_BYTES as usize).zip(ours).zip(theirs).enumerate();
+    let differing = parts.filter(|(_, ((_, ours), theirs))| ours != *theirs);
+    let body = |(place, ((part, _), _)): (usize, ((&[u8], u64), &u64))| {
+        let offset = span.offset + place as u64 * u64::from(PART_BYTES);
+        if part.iter().all(|&byte| byte == 0) {
+            Body::Zero { volume, span: Span::new(offset, part.len() as u64) }
+        } else {
+            Body::Write { volume, offset, data: Bytes::copy_from_slice(part) }
+        }
+    };
+    differing.map(body).collect()
+}
+
+impl SourceLife {
+    /// One step of one reading; `true` when it is done.
+    pub fn read_step(&mut self, id: ReplicaId, reading: &mut Reading, host: &ReadFrom<'_>) -> Step {
+        let extent = reading.job.extent;
+        if reading.again && !reading.held {
+            match self.source.hold(extent) {
+                Some(version) => (reading.held, reading.version) = (true, version),
+                None => return Step::Later,
+            }
+            return Step::Later;
+        }
+        let Some(bytes) = reading.bytes.take() else {
+            reading.bytes = (host.read)(extent);
+            if reading.bytes.is_some() {
+                return Step::Later;
+            }
+            if reading.held {
+                self.source.release(extent);
+            }
+            self.source.unreadable(id, extent, reading.job.key);
+            return Step::Done;
+        };
+        let Purpose::Ship(theirs) = &reading.job.purpose else {
+            let hash = *blake3::hash(&bytes).as_bytes();
+            self.source.offer(id, extent, reading.job.key, hash);
+            return Step::Done;
+        };
+        let bodies = pieces(host.layout, extent, &bytes, theirs);
+        let (version, held) = (reading.version, reading.held);
+        let shipped = self.source.ship(id, &reading.job, version, held, bodies);
+        if held {
+            self.source.release(extent);
+            assert_eq!(shipped, Shipped::Done, "nobody wrote while the extent was held");
+        }
+        match shipped {
+            Shipped::Done => Step::Done,
+            Shipped::Again => {
+                reading.again = true;
+                Step::Repeated
+            }
+        }
+    }
+}
+
+/// What a reading needs of the machine.
+pub struct ReadFrom<'a> {
+    /// Reads an extent.
+    pub read: &'a dyn Fn(Extent) -> Option<Vec<u8>>,
+    /// The group's layout.
+    pub layout: &'a Layout,
+}
+
+/// What came of a step of a reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// There is more to do.
+    Later,
+    /// It was overtaken by a write and is done again.
+    Repeated,
+    /// Offered, shipped or not wanted any more.
+    Done,
+}
