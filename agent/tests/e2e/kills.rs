@@ -16,7 +16,7 @@ fn seed() -> u64 {
 /// Kills so many times the source, the replica or both.
 fn survive(kills: u64) {
     let seed = seed();
-    println!("seed {seed}: VGSHIP_SEED={seed} repeats the dice");
+    println!("seed {seed}: VGSHIP_SEED={seed} repeats the dice, VGSHIP_KILLS=N kills N times");
     let mut rng = Rng::new(seed);
     let begun = Instant::now();
     let mut pair = Pair::new(&[("data", 24 * MIB), ("log", 8 * MIB)], &[]);
@@ -78,13 +78,9 @@ fn survive(kills: u64) {
     );
 }
 
+/// Fifty, or as many as `VGSHIP_KILLS` says.
 #[test]
-fn twelve_kills_lose_nothing() {
-    survive(12);
-}
-
-#[test]
-#[ignore = "takes about two minutes: cargo test -p vgship --test e2e -- --ignored"]
 fn fifty_kills_lose_nothing() {
-    survive(50);
+    let given = std::env::var("VGSHIP_KILLS").ok().map(|text| text.parse().unwrap());
+    survive(given.unwrap_or(50));
 }

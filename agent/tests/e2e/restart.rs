@@ -45,7 +45,6 @@ fn the_replica_finds_a_source_that_was_killed_and_came_back_elsewhere() {
 #[test]
 fn a_link_goes_on_when_the_address_of_a_peer_changes() {
     let pair = Pair::new(&[("data", 32 * MIB)], &[]);
-    let before = pair.source.group()["peers"][0]["address"].clone();
     for round in 0..4 {
         pair.relay.move_peers();
         pair.open("data").write(round * MIB, &noise(round, MIB)).unwrap();
@@ -53,5 +52,5 @@ fn a_link_goes_on_when_the_address_of_a_peer_changes() {
     }
     let log = pair.source.log();
     assert!(!log.contains("not connected"), "{log}");
-    assert_ne!(pair.source.group()["peers"][0]["address"], before);
+    assert_eq!(pair.relay.places(), 5, "each move gave the peer another address");
 }

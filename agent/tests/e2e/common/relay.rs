@@ -37,6 +37,7 @@ struct Shared {
     damaged: AtomicU64,
     limit: AtomicU64,
     moves: AtomicU64,
+    places: AtomicU64,
     waiting: Mutex<BTreeMap<(Instant, u64), Delayed>>,
     news: Condvar,
 }
@@ -56,6 +57,7 @@ impl Relay {
             damaged: AtomicU64::new(0),
             limit: AtomicU64::new(u64::MAX),
             moves: AtomicU64::new(0),
+            places: AtomicU64::new(0),
             waiting: Mutex::default(),
             news: Condvar::new(),
         });
@@ -99,6 +101,11 @@ impl Relay {
         self.shared.moves.fetch_add(1, Ordering::SeqCst);
     }
 
+    /// Addresses that peers have come from, as the target sees them.
+    pub fn places(&self) -> u64 {
+        self.shared.places.load(Ordering::SeqCst)
+    }
+
     /// Datagrams that were damaged so far.
     pub fn damaged(&self) -> u64 {
         self.shared.damaged.load(Ordering::Relaxed)
@@ -127,6 +134,7 @@ impl Shared {
                 let back = Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
                 let (this, socket) = (Arc::clone(&self), Arc::clone(&back));
                 let front = Arc::clone(&front);
+                self.places.fetch_add(1, Ordering::SeqCst);
                 spawn(move || {
                     let mut buffer = vec![0; 65536];
                     loop {
