@@ -201,7 +201,9 @@ impl Tap {
 
     /// The last checkpoint of a clean stop: no client is connected any more.
     pub fn close(&self) -> Result<(), LedgerError> {
-        for volume in self.core().unflushed() {
+        // Taken out first: the guard must not live through the loop, which locks again.
+        let unflushed = self.core().unflushed();
+        for volume in unflushed {
             // A failure is in the state that is written next.
             let _ = self.flush(volume);
         }

@@ -177,6 +177,8 @@ impl SourceGroup {
             return Ok(());
         }
         let id = known.unwrap_or_else(|| self.tap.core().add_replica(peer));
+        // A group that an operator paused stays so for those who come later.
+        self.tap.core().set_paused(self.paused.load(Ordering::SeqCst));
         self.must_checkpoint()?;
         self.serve(id, name)
     }

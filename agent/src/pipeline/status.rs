@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use vgship_base::ids::Seq;
 use vgship_base::layout::Layout;
+use vgship_base::record::ResyncReason;
 
 use super::agent::{Group, Inner};
 use super::replica::ReplicaGroup;
@@ -171,6 +172,12 @@ fn shown(
     let (state, reason) = match replica.flow {
         _ if replica.paused => (State::Paused, Some("paused by an operator: vgship resume".into())),
         _ if link.view.is_diverged() => (State::Diverged, link.view.last_error()),
+        // Worse than a link that is gone: the order is lost, which only a resync mends.
+        Flow::Map(why @ ResyncReason::Overflow) => {
+            let link = link.view.last_error().filter(|_| !connected);
+            let link = link.map_or_else(String::new, |why| format!("; not connected: {why}"));
+            (State::Map, Some(format!("{}{link}", why.text())))
+        }
         _ if !connected => (State::Disconnected, link.view.last_error()),
         Flow::Map(why) => (State::Map, Some(why.text().to_owned())),
         Flow::Stream if resync.is_some() => {

@@ -91,6 +91,11 @@ impl Identity {
         self.id
     }
 
+    /// A secret of this identity for one purpose, the same in every life of the agent.
+    pub(super) fn derive(&self, purpose: &str) -> [u8; 32] {
+        blake3::derive_key(purpose, self.key.secret_pkcs8_der())
+    }
+
     /// The pair as the TLS library takes it, once it has checked that both belong together.
     pub(super) fn certified(&self) -> Result<CertifiedKey, rustls::Error> {
         let key = PrivateKeyDer::Pkcs8(self.key.clone_key());
@@ -114,6 +119,9 @@ mod tests {
         let read = || Identity::from_pem(pair.certificate.as_bytes(), pair.key.as_bytes()).unwrap();
         assert_eq!(read().id(), read().id());
         assert_eq!(format!("{:?}", read()), format!("Identity({})", read().id()));
+        assert_eq!(read().derive("one"), read().derive("one"));
+        assert_ne!(read().derive("one"), read().derive("two"));
+        assert_ne!(read().derive("one"), Identity::generate().unwrap().derive("one"));
     }
 
     #[test]

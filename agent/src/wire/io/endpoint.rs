@@ -170,7 +170,7 @@ impl Endpoint {
         let server = server_config(&config, &transport)?;
         let socket = transport::socket(address).map_err(failed)?;
         let endpoint = quinn::Endpoint::new(
-            transport::endpoint_config(),
+            transport::endpoint_config(&config.identity),
             Some(server.clone()),
             socket,
             Arc::new(TokioRuntime),

@@ -5,8 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::congestion::{BbrConfig, CubicConfig};
-use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn::crypto::{CryptoError, HmacKey};
+use quinn::{
+    ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, MtuDiscoveryConfig,
+    TransportConfig, VarInt,
+};
 use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::wire::identity::Identity;
 
 /// Bytes in flight that one stream may have. 1 Gbit/s over 100 ms is 12.5 MB; this leaves room for
 /// a reader that pauses. Unit: bytes.
@@ -36,6 +42,9 @@ const TOGETHER: u32 = 10;
 const PAYLOAD_MAX: u16 = 6550;
 
 const _: () = assert!(PAYLOAD_MAX as u32 * TOGETHER <= 65_507, "a full call must fit the kernel");
+
+/// Unit: bytes.
+const CONNECTION_ID_LEN: usize = 8;
 
 /// The search for the path's size ends at this difference. Unit: bytes.
 const MTU_STEP: u16 = 64;
@@ -89,9 +98,54 @@ pub(super) fn transport(tuning: Tuning) -> TransportConfig {
     config
 }
 
+/// Signs the resets that tell a peer that a connection is no more.
+struct ResetKey([u8; 32]);
+
+impl HmacKey for ResetKey {
+    fn sign(&self, data: &[u8], signature_out: &mut [u8]) {
+        signature_out.copy_from_slice(blake3::keyed_hash(&self.0, data).as_bytes());
+    }
+
+    fn signature_len(&self) -> usize {
+        blake3::OUT_LEN
+    }
+
+    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+        let signature: [u8; 32] = signature.try_into().map_err(|_| CryptoError)?;
+        // The comparison of two digests takes the same time whatever they are.
+        if blake3::keyed_hash(&self.0, data) == signature { Ok(()) } else { Err(CryptoError) }
+    }
+}
+
+/// Connection ids of dice alone. The library's own bear a mark of the endpoint's life, and packets
+/// of an earlier life would be dropped in silence.
+struct RandomIds;
+
+impl ConnectionIdGenerator for RandomIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut id = [0; CONNECTION_ID_LEN];
+        getrandom::fill(&mut id).expect("the system gave randomness for the identity");
+        ConnectionId::new(&id)
+    }
+
+    fn cid_len(&self) -> usize {
+        CONNECTION_ID_LEN
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
 /// What the endpoint takes from the network.
-pub(super) fn endpoint_config() -> EndpointConfig {
-    let mut config = EndpointConfig::default();
+///
+/// The key of resets comes from the identity and not from dice: so an agent that was killed and
+/// started again tells a peer at once that its former connections are no more, where the peer
+/// would otherwise wait until the silence has been too long. The library limits their rate.
+pub(super) fn endpoint_config(identity: &Identity) -> EndpointConfig {
+    let reset = ResetKey(identity.derive("vgship 2026 QUIC stateless reset"));
+    let mut config = EndpointConfig::new(Arc::new(reset));
+    config.cid_generator(|| Box::new(RandomIds));
     config.max_udp_payload_size(PAYLOAD_MAX).expect("within QUIC's bounds");
     config
 }

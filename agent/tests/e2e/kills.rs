@@ -1,0 +1,86 @@
+//! SIGKILL at random moments under load: nothing that was acknowledged is lost, and both sides
+//! become equal.
+
+use std::time::{Duration, Instant};
+
+use vgship_base::sim::Rng;
+
+use super::common::{Load, MIB, Pair, until};
+
+/// The seed, another with `VGSHIP_SEED`.
+fn seed() -> u64 {
+    let given = std::env::var("VGSHIP_SEED").ok().map(|text| text.parse().unwrap());
+    given.unwrap_or(20_240_611)
+}
+
+/// Kills so many times the source, the replica or both.
+fn survive(kills: u64) {
+    let seed = seed();
+    println!("seed {seed}: VGSHIP_SEED={seed} repeats the dice, VGSHIP_KILLS=N kills N times");
+    let mut rng = Rng::new(seed);
+    let begun = Instant::now();
+    let mut pair = Pair::new(&[("data", 24 * MIB), ("log", 8 * MIB)], &[]);
+    let load = Load::start(&pair.source.nbd_socket(), &["data", "log"], 2, seed);
+    let (mut source_kills, mut replica_kills) = (0, 0);
+    let (mut slowest, mut recovered) = (Duration::ZERO, 0_u64);
+    while source_kills + replica_kills < kills {
+        let before = load.writes();
+        let enough = 1 + rng.below(400);
+        until("the application writes", || load.writes() >= before + enough);
+        let (source, replica) = match rng.below(8) {
+            0 if source_kills + replica_kills + 2 <= kills => (true, true),
+            0..4 => (true, false),
+            _ => (false, true),
+        };
+        if source {
+            pair.source.kill();
+            source_kills += 1;
+        }
+        if replica {
+            pair.replica.kill();
+            replica_kills += 1;
+        }
+        let since = Instant::now();
+        if replica {
+            pair.replica.spawn();
+        }
+        if source {
+            pair.restart_source();
+        }
+        if replica {
+            pair.replica.await_ready();
+        }
+        match rng.below(3) {
+            0 => {} // the next one comes in the midst of the recovery
+            1 => pair.source.wait("connected"),
+            _ => {
+                pair.source.wait("in-sync");
+                slowest = slowest.max(since.elapsed());
+                recovered += 1;
+            }
+        }
+    }
+    pair.source.wait("connected");
+    let written = load.finish();
+    pair.source.wait("in-sync");
+    pair.source.wait("applied");
+    assert!(pair.source.stop().success());
+    assert!(pair.replica.stop().success());
+    written.check(|volume| pair.source_image(volume));
+    written.check(|volume| pair.replica_image(volume));
+    pair.assert_equal();
+    println!(
+        "{source_kills} kills of the source, {replica_kills} of the replica, {} writes \
+         acknowledged, none lost; in sync again after each of {recovered} kills within \
+         {slowest:.1?}; {:.1?} in all",
+        written.writes,
+        begun.elapsed()
+    );
+}
+
+/// Fifty, or as many as `VGSHIP_KILLS` says.
+#[test]
+fn fifty_kills_lose_nothing() {
+    let given = std::env::var("VGSHIP_KILLS").ok().map(|text| text.parse().unwrap());
+    survive(given.unwrap_or(50));
+}

@@ -1,0 +1,15 @@
+//! End to end: agents as processes of their own, paired through a UDP relay on loopback, with
+//! applications writing over NBD. Each test waits for conditions; none takes time as a proof.
+
+#![expect(clippy::unwrap_used, reason = "all of this program is a test")]
+
+mod common;
+
+mod cli;
+mod clients;
+mod kills;
+mod memory;
+mod overflow;
+mod restart;
+mod status;
+mod wire;
