@@ -306,13 +306,15 @@ fn r11_a_replica_that_lost_what_it_promised_gets_everything() {
 #[test]
 fn r11_a_full_verdict_survives_a_crash_of_the_source() {
     let mut world = world();
-    world.write(0, 0, 4096, 1);
+    world.write(0, 5 * 4096, 8192, 1);
     world.settle();
+    world.tick(50);
+    world.checkpoint();
     world.replace_replica(0);
     world.start_all();
     world.connect(0);
     world.begin_resync(0);
-    world.exchange(0);
+    world.ship_out(0);
     world.restart_source(true); // asserts I3: the replica is not new any more
     world.settle();
 }
