@@ -37,6 +37,9 @@ pub trait Disk: Send + Sync {
     /// Makes all earlier writes durable. After an error nothing is known of them.
     fn flush(&self) -> io::Result<()>;
 
+    /// Forgets what is cached, so that reading shows what is stored: for after a failed flush.
+    fn forget_cache(&self) {}
+
     /// The run from `offset` that is of one kind: the kind and where it ends, at most `end`.
     fn allocation(&self, offset: u64, end: u64) -> io::Result<(Allocation, u64)> {
         let _ = offset;

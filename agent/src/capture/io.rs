@@ -33,6 +33,8 @@ pub struct Tap {
     hashing: AtomicBool,
     ledger: Mutex<Ledger>,
     volumes: Vec<SharedDisk>,
+    /// One flush of a volume at a time: the system tells a failure to only one of several (R8).
+    flushes: Vec<Mutex<()>>,
     clock: Clock,
     doubtful: AtomicBool,
     /// Told when a link may have something to take.
@@ -50,6 +52,7 @@ impl Tap {
             waiting: AtomicU32::new(0),
             hashing: AtomicBool::new(false),
             ledger: Mutex::new(ledger),
+            flushes: volumes.iter().map(|_| Mutex::default()).collect(),
             volumes,
             clock,
             doubtful: AtomicBool::new(false),
@@ -117,16 +120,20 @@ impl Tap {
     fn begin(&self, change: &Change) -> Ticket {
         let hashing = self.hashing.load(Ordering::Relaxed) && change.data.is_some();
         let mut hashes = hashing.then(|| change.hashes());
-        let since = Instant::now();
+        let mut waits = None;
         let mut core = self.core();
         loop {
-            let patient = since.elapsed() < PATIENCE;
+            let patient = waits.is_none_or(|since: Instant| since.elapsed() < PATIENCE);
             match core.begin(change, hashes.as_deref(), patient) {
                 Begin::Go(ticket) => {
                     self.hashing.store(core.wants_hashes(), Ordering::Relaxed);
                     return ticket;
                 }
-                Begin::Busy | Begin::Room => core = self.wait(core, Duration::from_millis(50)),
+                Begin::Busy => core = self.wait(core, Duration::from_millis(50)),
+                Begin::Room => {
+                    waits.get_or_insert_with(Instant::now);
+                    core = self.wait(core, Duration::from_millis(50));
+                }
                 Begin::Mark => {
                     drop(core);
                     self.mark();
@@ -150,10 +157,10 @@ impl Tap {
         }
         let marked =
             if self.doubtful.load(Ordering::SeqCst) { Ok(()) } else { ledger.mark(&wanted) };
-        self.core().marked(&wanted);
         if let Err(error) = marked {
             self.doubt(&mut ledger, &error);
         }
+        self.core().marked(&wanted);
         self.wake();
     }
 
@@ -168,8 +175,15 @@ impl Tap {
 
     /// Flushes one volume: all its writes that completed before this call are durable after it.
     pub fn flush(&self, volume: VolumeId) -> io::Result<()> {
+        let one = &self.flushes[volume.index()];
+        let _alone = one.lock().unwrap_or_else(PoisonError::into_inner);
         let covers = self.core().flush_begins(volume);
-        let flushed = self.volumes[volume.index()].flush();
+        let disk = &self.volumes[volume.index()];
+        let flushed = disk.flush();
+        if flushed.is_err() {
+            // What is cached may not be what is stored, and the resync must read what is stored.
+            disk.forget_cache();
+        }
         self.core().flush_ended(volume, covers, flushed.is_ok());
         flushed.inspect_err(|error| {
             tracing::error!(%error, volume = volume.0,
@@ -189,6 +203,9 @@ impl Tap {
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         let state = self.core().begin_checkpoint(IDLE);
         let written = ledger.checkpoint(&state);
+        if written.is_ok() {
+            self.core().checkpoint_written(state.generation);
+        }
         match &written {
             Ok(()) if self.doubtful.swap(false, Ordering::SeqCst) => {
                 tracing::info!("the ledger is written again");

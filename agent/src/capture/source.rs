@@ -129,6 +129,8 @@ pub struct Source {
     versions: Versions,
     replicas: Vec<Replica>,
     next_epoch: Tick,
+    /// A generation has begun that the ledger does not hold: nothing of it may be sent.
+    unwritten: bool,
     now: Tick,
 }
 
@@ -153,6 +155,7 @@ impl Source {
             versions: Versions::default(),
             replicas: Vec::new(),
             next_epoch: Tick(0),
+            unwritten: false,
             now: Tick(0),
         }
     }
@@ -223,7 +226,7 @@ impl Source {
     pub fn begin(&mut self, change: &Change, hashes: Option<&[Hash]>, patient: bool) -> Begin {
         let (volume, span) = (change.volume, change.span);
         assert!(self.layout.holds(volume, span), "the tap checks bounds");
-        if self.locks.busy(volume, span) {
+        if self.locks.blocked(volume, span) {
             return Begin::Busy;
         }
         if !self.activity.ready(volume, span) {
@@ -264,6 +267,10 @@ impl Source {
                     replica.collapse(&self.layout, last, ResyncReason::Overflow);
                 }
                 (Room::Full, Overflow::Map) => {
+                    replica.collapse(&self.layout, last, ResyncReason::Overflow);
+                }
+                // Nobody waits for a replica that an operator stopped.
+                (_, Overflow::Stall) if replica.paused => {
                     replica.collapse(&self.layout, last, ResyncReason::Overflow);
                 }
                 (Room::Soon, _) | (Room::Full, Overflow::Stall) => return false,
@@ -377,6 +384,7 @@ impl Source {
     /// A new history begins; every replica gets to know by a resync. `seen` is the highest seq of
     /// the old one that a replica showed: a link that breaks now must not make it diverged.
     fn begin_generation(&mut self, fresh: Generation, seen: Seq) {
+        self.unwritten = true;
         if self.lineage.len() == LINEAGE_MAX {
             self.lineage.remove(0);
         }
@@ -406,6 +414,22 @@ impl Source {
     /// Stops or restarts shipping to every replica.
     pub fn set_paused(&mut self, paused: bool) {
         self.replicas.iter_mut().for_each(|replica| replica.paused = paused);
+    }
+
+    /// No write waits for an outbox any more: the agent stops.
+    pub fn stop_stalling(&mut self) {
+        self.policy.overflow = Overflow::Map;
+    }
+
+    /// A replica's pairing was taken away: what it lacks is noted, nothing is kept for it.
+    pub fn dismiss(&mut self, id: ReplicaId) {
+        let (layout, last) = (Arc::clone(&self.layout), self.last);
+        self.replica_mut(id).collapse(&layout, last, ResyncReason::Overflow);
+    }
+
+    /// Whether a job's extent is still to be read.
+    pub fn wants(&self, id: ReplicaId, job: &Job) -> bool {
+        self.replica(id).flight.wants(job.extent, job.key)
     }
 
     /// The spill of a replica's outbox failed in reading: what it held is in the map from here on.
@@ -458,8 +482,10 @@ impl Source {
         if !self.replica(id).flight.wants(extent, job.key) {
             return Shipped::Done;
         }
-        let busy = !held && self.locks.busy(extent.volume, self.span(extent));
-        if self.versions.of(extent) != version || busy {
+        // What was read under the lock is current, whatever else shares the extent's counter.
+        let overtaken = self.versions.of(extent) != version
+            || self.locks.busy(extent.volume, self.span(extent));
+        if overtaken && !held {
             return Shipped::Again;
         }
         let bytes: u64 = pieces.iter().map(body_bytes).sum();
@@ -484,10 +510,17 @@ impl Source {
     pub fn hold(&mut self, extent: Extent) -> Option<u64> {
         let span = self.span(extent);
         if self.locks.busy(extent.volume, span) {
+            self.locks.wait(extent.volume, span);
             return None;
         }
         self.locks.lock(extent.volume, span, self.last);
         Some(self.versions.of(extent))
+    }
+
+    /// Ends waiting for [`Source::hold`].
+    pub fn give_up(&mut self, extent: Extent) {
+        let span = self.span(extent);
+        self.locks.give_up(extent.volume, span);
     }
 
     /// Ends [`Source::hold`].
@@ -513,6 +546,9 @@ impl Source {
     fn push_for(&mut self, id: ReplicaId, body: Body) -> Seq {
         self.last = self.last.next();
         let record = Record { seq: self.last, target: Target::One(id), body };
+        for replica in self.replicas.iter_mut().filter(|replica| replica.id != id) {
+            bound(replica, &self.layout, self.policy.overflow, record.seq);
+        }
         self.replicas.iter_mut().for_each(|replica| replica.take_for(id, &record));
         self.last
     }
@@ -524,6 +560,9 @@ impl Source {
     pub fn tick(&mut self, now: Tick, clock: u64) {
         self.now = now;
         for id in self.ids() {
+            if self.unwritten {
+                break;
+            }
             if let Some(reason) = self.replica(id).must_resync() {
                 self.begin_resync(id, reason);
             } else if self.replica(id).resync_is_done() {
@@ -556,6 +595,9 @@ impl Source {
         }
         self.last = self.last.next();
         let seq = self.last;
+        for replica in &mut self.replicas {
+            bound(replica, &self.layout, self.policy.overflow, seq);
+        }
         for replica in self.replicas.iter_mut().filter(|replica| replica.flow == Flow::Stream) {
             let (origin, chain) =
                 replica.chain.map_or((Seq::ZERO, [0; 32]), |chain| (chain.origin, chain.hash));
@@ -577,6 +619,12 @@ impl Source {
             self.activity.unmark(idle_since, settled);
         }
         self.state(false)
+    }
+
+    /// The ledger holds what [`Source::begin_checkpoint`] gave; the caller kept others from writing
+    /// it meanwhile. `generation` is that of the state written.
+    pub fn checkpoint_written(&mut self, generation: Generation) {
+        self.unwritten &= generation != self.generation;
     }
 
     /// The last word of a clean stop: everything in the outboxes goes to the maps. Clean only if
@@ -662,6 +710,15 @@ impl Source {
     pub fn unflushed(&self) -> Vec<VolumeId> {
         let unflushed = |id: &VolumeId| !self.activity.unflushed(*id).is_empty();
         self.layout.ids().filter(unflushed).collect()
+    }
+}
+
+/// Keeps records that no application waits for from filling the outbox of a replica that is away.
+fn bound(replica: &mut Replica, layout: &Layout, overflow: Overflow, floor: Seq) {
+    const SMALL: u64 = 256;
+    let full = replica.flow == Flow::Stream && replica.outbox.room(SMALL) == Room::Full;
+    if full && overflow == Overflow::Map {
+        replica.collapse(layout, floor, ResyncReason::Overflow);
     }
 }
 

@@ -27,6 +27,17 @@ pub struct Budget {
     pub spill: u64,
 }
 
+/// What became of records that were to go to the spill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// They are there.
+    Written,
+    /// It has no room for them now.
+    Full,
+    /// It cannot be used any more.
+    Failed,
+}
+
 /// Whether a record may come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Room {
@@ -65,6 +76,8 @@ pub struct Life(pub u64);
 #[derive(Debug, Default)]
 struct Spilled {
     failed: bool,
+    /// The disk had no room, until something of it is read.
+    full: bool,
     records: u64,
     bytes: u64,
     /// Extents of the records on disk, kept while there are any.
@@ -118,7 +131,9 @@ impl Queue {
     }
 
     fn spill_takes(&self, bytes: u64) -> bool {
-        !self.spilled.failed && self.spilled.bytes + bytes <= self.budget.spill
+        !self.spilled.failed
+            && !self.spilled.full
+            && self.spilled.bytes + bytes <= self.budget.spill
     }
 
     fn spilling(&self) -> bool {
@@ -232,18 +247,19 @@ impl Queue {
 
     /// How writing to the spill ended. After a failure the records are still here; the outbox is
     /// as full as it was and has no spill any more.
-    pub fn spilled(&mut self, life: Life, written: bool) {
+    pub fn spilled(&mut self, life: Life, outcome: Moved) {
         if life != self.life {
             return;
         }
         let moved = std::mem::take(&mut self.moving);
-        if written {
+        if outcome == Moved::Written {
             let bytes: u64 = moved.iter().map(cost).sum();
             self.ram_bytes -= bytes;
             self.spilled.bytes += bytes;
             self.spilled.records += moved.len() as u64;
         } else {
-            self.spilled.failed = true;
+            self.spilled.failed = outcome == Moved::Failed;
+            self.spilled.full = outcome == Moved::Full;
             moved.into_iter().rev().for_each(|record| self.tail.push_front(record));
             self.promote();
         }
@@ -259,6 +275,7 @@ impl Queue {
         if life != self.life {
             return;
         }
+        self.spilled.full = false;
         for record in records {
             let bytes = cost(&record);
             self.spilled.records -= 1;
@@ -284,9 +301,7 @@ impl Queue {
             set.iter().for_each(|index| dirty(volume, layout.extent.span(index, bytes)));
         }
         let life = Life(self.life.0 + 1);
-        let failed = self.spilled.failed;
         *self = Queue { life, ..Queue::new(self.budget, floor) };
-        self.spilled.failed = failed;
     }
 
     /// Whether it holds no record.
@@ -361,7 +376,7 @@ mod tests {
                         queue.acked(acked);
                     }
                     5 if pushing => {
-                        queue.spilled(queue.life(), true);
+                        queue.spilled(queue.life(), Moved::Written);
                         pushing = false;
                     }
                     5 => if let Some(moved) = queue.to_spill(&layout) {
@@ -399,7 +414,7 @@ mod tests {
         (1..4).for_each(|seq| queue.push(write(seq)));
         assert_eq!(queue.room(1200), Room::Soon);
         assert!(queue.to_spill(&layout).is_some());
-        queue.spilled(queue.life(), false);
+        queue.spilled(queue.life(), Moved::Failed);
         assert_eq!(queue.room(1200), Room::Full);
         let taken: Vec<u64> = queue.take().iter().map(|record| record.seq.0).collect();
         assert_eq!(taken, [1, 2, 3]);

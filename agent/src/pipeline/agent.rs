@@ -152,6 +152,11 @@ impl Agent {
     /// Stops cleanly: clients end, replicas take what they can, everything is closed.
     async fn stop(self) {
         let Agent { inner, nbd } = self;
+        for group in inner.groups() {
+            if let Group::Source(source) = group {
+                source.stop_stalling();
+            }
+        }
         let ended = tokio::task::spawn_blocking(move || nbd.shutdown()).await;
         if ended.is_err() {
             tracing::error!("the NBD server did not end cleanly");
@@ -269,6 +274,19 @@ impl Inner {
         }
     }
 
+    /// Keeps nothing any more for replicas of a group whose pairing was taken away.
+    pub(super) fn dismiss_revoked(&self, source: &SourceGroup) {
+        let peers: Vec<PeerId> = {
+            let core = source.tap.core();
+            core.ids().map(|id| core.replica(id).peer).collect()
+        };
+        for peer in peers {
+            if !self.book.allows(peer, source.config.id, Role::Replica) {
+                source.dismiss(peer);
+            }
+        }
+    }
+
     /// Begins to follow a source: by the link that stands, and by calling it.
     pub(super) fn begin_replica(self: &Arc<Self>, replica: &Arc<ReplicaGroup>) {
         tokio::spawn(Arc::clone(replica).supervise());
@@ -303,7 +321,9 @@ impl Inner {
     pub(super) fn unreachable(&self, peer: PeerId, why: &str) {
         for group in self.groups() {
             match group {
-                Group::Replica(replica) if replica.peer == peer => replica.view.lost(why),
+                Group::Replica(replica) if replica.peer == peer && !replica.view.is_connected() => {
+                    replica.view.lost(why);
+                }
                 Group::Source(source) => {
                     let known = source.tap.core().find(peer);
                     let links = source.links();

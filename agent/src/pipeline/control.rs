@@ -90,7 +90,15 @@ impl Control for Controlled {
     }
 
     fn pair_revoke(&self, peer: String) -> Answer<'_, Revoked> {
-        Box::pin(async move { pairs::revoke(&self.0.book, &peer) })
+        Box::pin(async move {
+            let revoked = pairs::revoke(&self.0.book, &peer)?;
+            for group in self.0.groups() {
+                if let Group::Source(source) = group {
+                    self.0.dismiss_revoked(&source);
+                }
+            }
+            Ok(revoked)
+        })
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Mutex as Gate, Notify, mpsc};
+use tokio::task::JoinSet;
 use vgship_base::ids::{Name, PeerId};
 use vgship_base::io::Clock;
 use vgship_base::layout::Layout;
@@ -22,7 +23,7 @@ use crate::capture::io::report;
 use crate::group::open_replica;
 use crate::home::{GroupConfig, GroupHome, Home};
 use crate::receive::io::{Engine, Greeting, Intake, Parts, View};
-use crate::wire::frame::{Ack, Answer, Bye, Frame};
+use crate::wire::frame::{Ack, Answer, Frame};
 use crate::wire::hello::{Hello, Refusal};
 use crate::wire::io::{FrameReceiver, FrameSender, HelloError, Link, Opened};
 use crate::wire::peers::Role;
@@ -54,6 +55,10 @@ pub(super) struct ReplicaGroup {
     links: AtomicU64,
     stopping: AtomicBool,
     changed: Notify,
+    /// Held by the link that feeds the engine: with two links to one peer, one works.
+    turn: Gate<()>,
+    /// Held while the engine is opened or stopped, which takes long.
+    opening: Mutex<()>,
 }
 
 enum Engined {
@@ -96,6 +101,8 @@ impl ReplicaGroup {
             links: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             changed: Notify::new(),
+            turn: Gate::new(()),
+            opening: Mutex::default(),
         };
         let engine = match group.open() {
             Ok(engine) => Engined::Working(engine),
@@ -144,29 +151,43 @@ impl ReplicaGroup {
     }
 
     fn look(&self) {
-        let mut engine = self.engine();
-        let failed = match &mut *engine {
-            Engined::Working(working) => working.view().fault,
-            Engined::Failed { since, wait, .. } if since.elapsed() >= *wait => None,
-            Engined::Failed { .. } | Engined::Stopped => return,
+        let _alone = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let being_opened = || Engined::Failed {
+            why: "the replica is being opened".into(),
+            retry: Backoff::new(seed(&self.config)),
+            since: Instant::now(),
+            wait: Duration::MAX,
         };
-        match (std::mem::replace(&mut *engine, Engined::Stopped), failed) {
-            (Engined::Working(working), Some(why)) => {
+        let taken = {
+            let mut engine = self.engine();
+            let due = match &*engine {
+                Engined::Working(working) => working.view().fault.is_some(),
+                Engined::Failed { since, wait, .. } => since.elapsed() >= *wait,
+                Engined::Stopped => false,
+            };
+            if !due {
+                return;
+            }
+            std::mem::replace(&mut *engine, being_opened())
+        };
+        // Both take as long as they take; status and links are not kept waiting.
+        let next = match taken {
+            Engined::Working(working) => {
+                let why = working.view().fault.unwrap_or_default();
                 working.stop();
-                *engine = self.failed(why, Backoff::new(seed(&self.config)));
+                self.failed(why, Backoff::new(seed(&self.config)))
             }
-            (Engined::Failed { retry, .. }, _) => {
-                *engine = match self.open() {
-                    Ok(working) => {
-                        tracing::info!(group = %self.config.name, "the replica works again");
-                        Engined::Working(working)
-                    }
-                    Err(why) => self.failed(why, retry),
-                };
-                self.changed.notify_waiters();
-            }
-            (other, _) => *engine = other,
-        }
+            Engined::Failed { retry, .. } => match self.open() {
+                Ok(working) => {
+                    tracing::info!(group = %self.config.name, "the replica works again");
+                    Engined::Working(working)
+                }
+                Err(why) => self.failed(why, retry),
+            },
+            Engined::Stopped => Engined::Stopped,
+        };
+        *self.engine() = next;
+        self.changed.notify_waiters();
     }
 
     /// What the engine shows, or why there is none.
@@ -186,6 +207,10 @@ impl ReplicaGroup {
 
     /// Feeds the engine from a link for as long as it stands.
     pub(super) async fn follow(&self, link: &Link, name: &Name) {
+        let _turn = tokio::select! {
+            turn = self.turn.lock() => turn,
+            _ = link.closed() => return,
+        };
         let mut retry = Backoff::new(seed(&self.config));
         while link.stands() && !self.stopping.load(Ordering::SeqCst) {
             if self.paused.load(Ordering::SeqCst) {
@@ -235,23 +260,23 @@ impl ReplicaGroup {
         let stopped = || Trouble::Lost("the replica's engine has stopped".into());
         let greeting = begun.map_err(|_| stopped())?.await.map_err(|_| stopped())?;
         let opened = link.open(&self.hello(&greeting, name)).await?;
-        let Opened { theirs, mut sender, receiver, .. } = opened;
+        let Opened { theirs, sender, receiver, .. } = opened;
         if theirs.role != Role::Source {
             return Err(Trouble::Lost("the peer is no source of this group".into()));
         }
         self.view.connected(link.remote_address());
-        let ended = tokio::select! {
+        // A task of its own: what comes in must not keep acknowledgements from going out.
+        let mut speaking = JoinSet::new();
+        speaking.spawn(speak(sender, progress, judged, refused, number));
+        tokio::select! {
             ended = self.hear(receiver, &intake, number) => ended,
-            ended = speak(&mut sender, progress, judged, refused, number) => ended,
+            ended = speaking.join_next() => match ended {
+                Some(Ok(ended)) => ended,
+                _ => Err(stopped()),
+            },
             ended = link.closed() => Err(Trouble::Lost(report(&ended))),
             () = self.until_paused() => Err(Trouble::Lost("paused".into())),
-        };
-        if ended.is_err() {
-            let bye = Frame::Bye { code: Bye::Paused, text: "the replica leaves".into() };
-            // The peer finds out by itself if this does not reach it.
-            let _ = tokio::time::timeout(LOOK, sender.send(&bye)).await;
         }
-        ended
     }
 
     fn hello(&self, greeting: &Greeting, name: &Name) -> Hello {
@@ -286,6 +311,7 @@ impl ReplicaGroup {
                     self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
                     let taken = tokio::task::block_in_place(|| intake.batch(number, records));
                     taken.map_err(|error| Trouble::Lost(report(&error)))?;
+                    tokio::task::yield_now().await;
                 }
                 Some(Frame::Ping(_) | Frame::Pong(_)) => {}
                 Some(Frame::Bye { text, .. }) => return Err(Trouble::Lost(text)),
@@ -307,6 +333,7 @@ impl ReplicaGroup {
     pub(super) fn close(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         self.changed.notify_waiters();
+        let _alone = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         let engine = std::mem::replace(&mut *self.engine(), Engined::Stopped);
         if let Engined::Working(engine) = engine {
             engine.stop();
@@ -336,7 +363,7 @@ impl From<HelloError> for Trouble {
 type Refused = Option<(u64, crate::receive::admit::AdmitError)>;
 
 async fn speak(
-    sender: &mut FrameSender,
+    mut sender: FrameSender,
     mut progress: tokio::sync::watch::Receiver<crate::receive::io::Progress>,
     mut judged: mpsc::Receiver<(u64, Vec<Judged>)>,
     mut refused: tokio::sync::watch::Receiver<Refused>,

@@ -11,6 +11,7 @@ use vgship_base::extent::ExtentSize;
 use vgship_base::ids::{Generation, Name, PeerId, ReplicaId, Seq};
 use vgship_base::io::{Clock, RealFolder};
 use vgship_base::layout::Layout;
+use vgship_base::limits::REPLICAS_MAX;
 use vgship_base::record::Hash;
 use vgship_snapshot::seal::DataKey;
 
@@ -176,6 +177,14 @@ impl SourceGroup {
         if known.is_some_and(|id| self.replicas().contains_key(&id)) {
             return Ok(());
         }
+        let full = self.tap.core().ids().count() >= REPLICAS_MAX;
+        if known.is_none() && full {
+            return Err(ControlError::refused(format!(
+                "group {} has had {REPLICAS_MAX} replicas, which is as many as it can know",
+                self.config.name
+            ))
+            .hint("add the volumes as a new group and pair that"));
+        }
         let id = known.unwrap_or_else(|| self.tap.core().add_replica(peer));
         // A group that an operator paused stays so for those who come later.
         self.tap.core().set_paused(self.paused.load(Ordering::SeqCst));
@@ -229,7 +238,7 @@ impl SourceGroup {
         let place = found.and_then(|id| Some((id, self.replicas().get(&id).cloned()?)));
         let Some((id, place)) = place else {
             // The refusal may not reach the peer; it asks again.
-            let _ = greeting.refuse(Refusal::NotAllowed, "").await;
+            let _ = greeting.refuse(Refusal::Unavailable, "the replica is not served yet").await;
             return;
         };
         place.newer.notify_waiters();
@@ -271,15 +280,17 @@ impl SourceGroup {
                 let _ = greeting.refuse(Refusal::Diverged, text).await;
                 return Err(End::Diverged(text.into()));
             }
-            Verdict::Full { new_generation: true, .. } => {
+            // What the resync begins with must be in the ledger before anything of it is sent: a
+            // crash would find the map as it was before, and the replica changed.
+            Verdict::Full { .. } | Verdict::Resync(_) => {
                 let written = tokio::task::block_in_place(|| self.tap.checkpoint());
                 if !written {
                     self.tap.core().link_lost(id);
                     let _ = greeting.refuse(Refusal::Unavailable, "the ledger fails").await;
-                    return Err(End::Lost("a new generation cannot be stored".into()));
+                    return Err(End::Lost("the ledger cannot be written".into()));
                 }
             }
-            Verdict::Full { .. } | Verdict::Resync(_) | Verdict::Continue => {}
+            Verdict::Continue => {}
         }
         let ours = self.hello(id, name);
         let mut opened = match greeting.accept(&ours).await {
@@ -323,6 +334,22 @@ impl SourceGroup {
         self.paused.store(paused, Ordering::SeqCst);
         self.tap.core().set_paused(paused);
         self.tap.records.notify_one();
+    }
+
+    /// A peer may be no replica any more.
+    pub(super) fn dismiss(&self, peer: PeerId) {
+        let mut core = self.tap.core();
+        if let Some(id) = core.find(peer) {
+            core.dismiss(id);
+        }
+        drop(core);
+        self.tap.wake();
+    }
+
+    /// The agent stops: no client may wait for an outbox.
+    pub(super) fn stop_stalling(&self) {
+        self.tap.core().stop_stalling();
+        self.tap.wake();
     }
 
     /// Waits, for as long as `longest`, until every connected replica has everything.

@@ -114,6 +114,10 @@ fn source_status(source: &SourceGroup) -> GroupStatus {
     status.peers =
         links.iter().map(|(_, link)| link.view.status(link.sent.load(Ordering::Relaxed))).collect();
     status.consistent = true;
+    // With several replicas, what holds for all of them.
+    let least = |of: fn(&SeqStatus) -> u64| shown.iter().map(|one| of(&one.seq)).min();
+    let (durable, applied) = (least(|seq| seq.durable), least(|seq| seq.applied));
+    let age = shown.iter().map(|one| one.rpo.seconds).fold(0.0, f64::max);
     match shown.into_iter().max_by_key(|shown| worse(shown.state)) {
         None => status.reason = Some("no replica is paired yet: vgship pair invite".into()),
         Some(worst) => {
@@ -125,8 +129,10 @@ fn source_status(source: &SourceGroup) -> GroupStatus {
             status.state = worst.state;
             status.reason = worst.reason;
             status.seq = worst.seq;
-            status.lag = worst.lag;
-            status.rpo = worst.rpo;
+            status.seq.durable = durable.unwrap_or_default();
+            status.seq.applied = applied.unwrap_or_default();
+            status.lag = Lag { seconds: (age - epoch).max(0.0), ..worst.lag };
+            status.rpo = Rpo { seconds: age, objective_seconds: None };
             status.dirty_bytes = worst.dirty_bytes;
             status.outbox = worst.outbox;
             status.consistent = worst.consistent;
@@ -183,6 +189,9 @@ fn shown(
         Flow::Stream if resync.is_some() => {
             let why = resync.as_ref().map(|(reason, ..)| reason.clone());
             (State::Resyncing, why)
+        }
+        Flow::Stream if behind && replica.durable_clock == 0 => {
+            (State::Streaming, Some("no epoch has ended at the replica yet".into()))
         }
         Flow::Stream if age <= SYNC_EPOCHS * epoch => (State::InSync, None),
         Flow::Stream => (State::Streaming, Some(format!("the replica is {age:.1} s behind"))),

@@ -15,7 +15,8 @@ use super::replica::Progress;
 use crate::apply::applier::read_extent;
 use crate::capture::io::{Tap, report};
 use crate::capture::source::Shipped;
-use crate::outbox::spill::Spill;
+use crate::outbox::queue::Moved;
+use crate::outbox::spill::{Spill, SpillError};
 use crate::wire::frame::{Answer, Frame};
 use crate::wire::io::{FrameReceiver, FrameSender, ReceiveError};
 
@@ -98,6 +99,8 @@ async fn hear(tap: &Tap, id: ReplicaId, receiver: &mut FrameReceiver) -> LinkEnd
 async fn send(tap: &Tap, id: ReplicaId, sent: &AtomicU64, sender: &mut FrameSender) -> LinkEnd {
     loop {
         let batch = tap.core().replica_mut(id).batch();
+        // Sending may find room for ever; what comes in must be heard too.
+        tokio::task::yield_now().await;
         if batch.is_empty() {
             // A record that came between is told by the permit that the notification leaves.
             let _ = tokio::time::timeout(LOOK, tap.records.notified()).await;
@@ -164,14 +167,7 @@ fn ship(tap: &Tap, id: ReplicaId, job: &Job, version: u64, parts: &[u64]) {
     if shipped == Shipped::Done {
         return;
     }
-    let mut core = tap.core();
-    let version = loop {
-        match core.hold(job.extent) {
-            Some(version) => break version,
-            None => core = tap.wait(core, LOOK),
-        }
-    };
-    drop(core);
+    let Some(version) = hold(tap, id, job) else { return };
     let bodies = read(tap, id, job).map(|bytes| pieces(job.extent, span, &bytes, parts));
     let mut core = tap.core();
     if let Some(bodies) = bodies {
@@ -182,6 +178,21 @@ fn ship(tap: &Tap, id: ReplicaId, job: &Job, version: u64, parts: &[u64]) {
     tap.wake();
 }
 
+/// Keeps writers away from a job's extent; `None` when it need not be read any more.
+fn hold(tap: &Tap, id: ReplicaId, job: &Job) -> Option<u64> {
+    let mut core = tap.core();
+    while core.wants(id, job) {
+        if let Some(version) = core.hold(job.extent) {
+            return Some(version);
+        }
+        core = tap.wait(core, LOOK);
+    }
+    core.give_up(job.extent);
+    drop(core);
+    tap.wake();
+    None
+}
+
 /// Moves one replica's records to its spill and back until told to stop.
 pub fn move_spill(tap: &Tap, id: ReplicaId, mut spill: Spill, stop: &AtomicBool) {
     let mut life = tap.core().replica(id).outbox.life();
@@ -190,7 +201,10 @@ pub fn move_spill(tap: &Tap, id: ReplicaId, mut spill: Spill, stop: &AtomicBool)
             let mut core = tap.core();
             let layout = Arc::clone(core.layout());
             let outbox = &mut core.replica_mut(id).outbox;
-            (outbox.to_spill(&layout), outbox.wants_refill(), outbox.life())
+            // The link first: what comes back is what it waits for.
+            let wants = outbox.wants_refill();
+            let out = if wants { None } else { outbox.to_spill(&layout) };
+            (out, wants, outbox.life())
         };
         if now != life {
             life = now;
@@ -200,12 +214,15 @@ pub fn move_spill(tap: &Tap, id: ReplicaId, mut spill: Spill, stop: &AtomicBool)
         }
         let idle = out.is_none() && !wants;
         if let Some(records) = out {
-            let written = spill.push(&records);
-            if let Err(error) = &written {
-                tracing::error!(error = %report(error),
-                    "the spill cannot be written; when the outbox's memory is full its policy acts");
-            }
-            tap.core().replica_mut(id).outbox.spilled(life, written.is_ok());
+            let moved = match spill.push(&records) {
+                Ok(()) => Moved::Written,
+                Err(SpillError::Full { .. }) => Moved::Full,
+                Err(error) => {
+                    tracing::error!(error = %report(&error), "the spill cannot be written;                         when the outbox's memory is full its policy acts");
+                    Moved::Failed
+                }
+            };
+            tap.core().replica_mut(id).outbox.spilled(life, moved);
             tap.wake();
         } else if wants {
             match spill.pop(REFILL_BYTES) {

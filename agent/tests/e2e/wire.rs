@@ -132,7 +132,7 @@ fn garbage_on_the_port_costs_nothing() {
         let len = rng.below(1500);
         let mut data = noise(number, len.max(8));
         match number % 4 {
-            0 => data[0] = 0x40, // a short header
+            0 => data[0] = 0x40,                                 // a short header
             1 => data[..5].copy_from_slice(&[0xc0, 0, 0, 0, 1]), // an initial packet
             2 => data[..5].copy_from_slice(&[0xff, 0, 0, 0, 0]),
             _ => {}

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use vgship::capture::source::{Begin, Change};
+use vgship::outbox::queue::Moved;
 use vgship::outbox::queue::Room;
 use vgship_base::disk::Disk;
 use vgship_base::extent::Extent;
@@ -143,6 +144,7 @@ impl World {
             self.coverage.hit("torn ledger checkpoint");
             return false;
         }
+        self.life().source.checkpoint_written(state.generation);
         true
     }
 
@@ -419,7 +421,8 @@ impl World {
         let outbox = &mut life.source.replica_mut(id_of(index)).outbox;
         let lane = &mut life.lanes[index];
         if let Some((of, written)) = lane.pushed.take() {
-            outbox.spilled(of, written);
+            let moved = if written { Moved::Written } else { Moved::Failed };
+            outbox.spilled(of, moved);
             return;
         }
         if let Some(records) = outbox.to_spill(&layout) {
