@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
 use vgship_base::ids::{Name, PeerId};
 use vgship_base::layout::Layout;
-use vgship_base::record::Hash;
+use vgship_base::record::{Hash, Record};
 use vgship_snapshot::seal::DataKey;
 
 use super::keys::data_key;
@@ -275,10 +275,13 @@ impl ReplicaGroup {
             let frame = receiver.next().await.map_err(|error| Trouble::Lost(report(&error)))?;
             match frame {
                 Some(Frame::Batch(records)) => {
-                    let bytes: usize = records.iter().map(|record| record.encoded_len()).sum();
+                    let bytes: usize = records.iter().map(Record::encoded_len).sum();
                     self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
                     let taken = tokio::task::block_in_place(|| intake.batch(number, records));
                     taken.map_err(|error| Trouble::Lost(report(&error)))?;
+                    // A source that sends without a pause leaves no other point at which the
+                    // acknowledgements, which this very task sends, come to their turn.
+                    tokio::task::yield_now().await;
                 }
                 Some(Frame::Ping(_) | Frame::Pong(_)) => {}
                 Some(Frame::Bye { text, .. }) => return Err(Trouble::Lost(text)),

@@ -46,8 +46,8 @@ pub enum LinkEnd {
     Receive(#[from] ReceiveError),
 }
 
-/// Carries one replica's link until it ends, counting in `sent` the records' bytes. The core was told of the link before, and is told of
-/// its end by the caller.
+/// Carries one replica's link until it ends, counting in `sent` the records' bytes. The core was
+/// told of the link before, and is told of its end by the caller.
 pub async fn carry(
     tap: &Tap,
     id: ReplicaId,
@@ -110,6 +110,9 @@ async fn send(tap: &Tap, id: ReplicaId, sent: &AtomicU64, sender: &mut FrameSend
         }
         let bytes: usize = batch.iter().map(Record::encoded_len).sum();
         sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        // A link that takes everything at once leaves no other point at which this very task hears
+        // the replica.
+        tokio::task::yield_now().await;
     }
 }
 
