@@ -15,7 +15,8 @@ use super::replica::Progress;
 use crate::apply::applier::read_extent;
 use crate::capture::io::{Tap, report};
 use crate::capture::source::Shipped;
-use crate::outbox::spill::Spill;
+use crate::outbox::queue::Moved;
+use crate::outbox::spill::{Spill, SpillError};
 use crate::wire::frame::{Answer, Frame};
 use crate::wire::io::{FrameReceiver, FrameSender, ReceiveError};
 
@@ -203,12 +204,20 @@ pub fn move_spill(tap: &Tap, id: ReplicaId, mut spill: Spill, stop: &AtomicBool)
         }
         let idle = out.is_none() && !wants;
         if let Some(records) = out {
-            let written = spill.push(&records);
-            if let Err(error) = &written {
-                tracing::error!(error = %report(error),
-                    "the spill cannot be written; when the outbox's memory is full its policy acts");
-            }
-            tap.core().replica_mut(id).outbox.spilled(life, written.is_ok());
+            let moved = match spill.push(&records) {
+                Ok(()) => Moved::Written,
+                Err(error @ SpillError::Full { .. }) => {
+                    tracing::warn!(%error, "the spill is full; when the memory is full too the \
+                        group's policy acts");
+                    Moved::Full
+                }
+                Err(error) => {
+                    tracing::error!(error = %report(&error), "the spill cannot be written; when \
+                        the outbox's memory is full its policy acts");
+                    Moved::Failed
+                }
+            };
+            tap.core().replica_mut(id).outbox.spilled(life, moved);
             tap.wake();
         } else if wants {
             match spill.pop(REFILL_BYTES) {
