@@ -36,3 +36,6 @@ pub mod api;
 
 /// The command line, a file per command.
 pub mod cli;
+
+/// The whole job on one machine, with crashes and outages, checked.
+pub mod demo;

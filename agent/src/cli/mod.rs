@@ -88,6 +88,7 @@ enum Command {
     Pause(pause::Args),
     /// Take a paused group up again
     Resume(pause::Args),
+    Demo(crate::demo::Args),
 }
 
 /// How long a command waits for another one that holds the home, or for an agent that starts.
@@ -181,6 +182,7 @@ fn run(command: Command, context: &Context<'_>) -> Result<(), ControlError> {
         Command::Wait(args) => wait::run(&args, context),
         Command::Pause(args) => pause::pause(&args, context),
         Command::Resume(args) => pause::resume(&args, context),
+        Command::Demo(args) => crate::demo::run(&args, context),
     }
 }
 

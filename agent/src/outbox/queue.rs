@@ -76,7 +76,7 @@ pub struct Life(pub u64);
 #[derive(Debug, Default)]
 struct Spilled {
     failed: bool,
-    /// The disk had no room, until something of it is read.
+    /// The disk's own count of room found none, until something comes back from it.
     full: bool,
     records: u64,
     bytes: u64,
@@ -131,9 +131,8 @@ impl Queue {
     }
 
     fn spill_takes(&self, bytes: u64) -> bool {
-        !self.spilled.failed
-            && !self.spilled.full
-            && self.spilled.bytes + bytes <= self.budget.spill
+        let usable = !self.spilled.failed && !self.spilled.full;
+        usable && self.spilled.bytes + bytes <= self.budget.spill
     }
 
     fn spilling(&self) -> bool {
@@ -245,24 +244,27 @@ impl Queue {
         Some(self.moving.clone())
     }
 
-    /// How writing to the spill ended. After a failure the records are still here; the outbox is
-    /// as full as it was and has no spill any more.
-    pub fn spilled(&mut self, life: Life, outcome: Moved) {
+    /// How writing to the spill ended. Unless it was written the records are still here, and the
+    /// outbox is as full as it was: without a spill for good after a failure, until something has
+    /// come back from it when it is full.
+    pub fn spilled(&mut self, life: Life, moved: Moved) {
         if life != self.life {
             return;
         }
-        let moved = std::mem::take(&mut self.moving);
-        if outcome == Moved::Written {
-            let bytes: u64 = moved.iter().map(cost).sum();
+        let records = std::mem::take(&mut self.moving);
+        if moved == Moved::Written {
+            let bytes: u64 = records.iter().map(cost).sum();
             self.ram_bytes -= bytes;
             self.spilled.bytes += bytes;
-            self.spilled.records += moved.len() as u64;
-        } else {
-            self.spilled.failed = outcome == Moved::Failed;
-            self.spilled.full = outcome == Moved::Full;
-            moved.into_iter().rev().for_each(|record| self.tail.push_front(record));
-            self.promote();
+            self.spilled.records += records.len() as u64;
+            return;
         }
+        // An empty spill that is too small for a single step will never be of use.
+        let useless = moved == Moved::Failed || self.spilled.records == 0;
+        self.spilled.failed |= useless;
+        self.spilled.full = !useless;
+        records.into_iter().rev().for_each(|record| self.tail.push_front(record));
+        self.promote();
     }
 
     /// Whether records should come back from the spill now.
@@ -418,5 +420,37 @@ mod tests {
         assert_eq!(queue.room(1200), Room::Full);
         let taken: Vec<u64> = queue.take().iter().map(|record| record.seq.0).collect();
         assert_eq!(taken, [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_full_spill_is_used_again_when_it_has_room() {
+        let (layout, budget) = (layout(), Budget { ram: 4000, spill: 100_000 });
+        let mut queue = Queue::new(budget, Seq::ZERO);
+        (1..4).for_each(|seq| queue.push(write(seq)));
+        let first = queue.to_spill(&layout).unwrap();
+        queue.spilled(queue.life(), Moved::Written);
+        queue.push(write(4));
+        assert!(queue.to_spill(&layout).is_some());
+        queue.spilled(queue.life(), Moved::Full);
+        assert!(queue.to_spill(&layout).is_none(), "not again at once");
+        assert_eq!(queue.room(1200), Room::Full);
+        queue.refilled(queue.life(), first);
+        assert_eq!(queue.room(1200), Room::Soon);
+        let taken: Vec<u64> = queue.take().iter().map(|record| record.seq.0).collect();
+        assert_eq!(taken, [1, 2, 3]);
+        queue.push(write(5));
+        queue.acked(Seq(3));
+        let taken: Vec<u64> = queue.take().iter().map(|record| record.seq.0).collect();
+        assert_eq!(taken, [4, 5]);
+        (6..9).for_each(|seq| queue.push(write(seq)));
+        assert!(queue.to_spill(&layout).is_some());
+        queue.spilled(queue.life(), Moved::Written);
+        queue.push(write(9));
+        assert!(queue.to_spill(&layout).is_some());
+        queue.spilled(queue.life(), Moved::Full);
+        queue.collapse(&layout, Seq(9), |_, _| ());
+        assert_eq!(queue.room(90_000), Room::Free, "empty");
+        (10..13).for_each(|seq| queue.push(write(seq)));
+        assert_eq!(queue.room(1200), Room::Soon, "a new life has its spill");
     }
 }

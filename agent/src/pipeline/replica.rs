@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use vgship_base::ids::{Name, PeerId};
 use vgship_base::io::Clock;
 use vgship_base::layout::Layout;
-use vgship_base::record::Hash;
+use vgship_base::record::{Hash, Record};
 use vgship_snapshot::seal::DataKey;
 
 use super::keys::data_key;
@@ -306,11 +306,12 @@ impl ReplicaGroup {
             let frame = receiver.next().await.map_err(|error| Trouble::Lost(report(&error)))?;
             match frame {
                 Some(Frame::Batch(records)) => {
-                    let bytes: usize =
-                        records.iter().map(vgship_base::record::Record::encoded_len).sum();
+                    let bytes: usize = records.iter().map(Record::encoded_len).sum();
                     self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
                     let taken = tokio::task::block_in_place(|| intake.batch(number, records));
                     taken.map_err(|error| Trouble::Lost(report(&error)))?;
+                    // A source that sends without a pause leaves no other point at which the end
+                    // of the link or a pause is noticed.
                     tokio::task::yield_now().await;
                 }
                 Some(Frame::Ping(_) | Frame::Pong(_)) => {}

@@ -47,8 +47,8 @@ pub enum LinkEnd {
     Receive(#[from] ReceiveError),
 }
 
-/// Carries one replica's link until it ends, counting in `sent` the records' bytes. The core was told of the link before, and is told of
-/// its end by the caller.
+/// Carries one replica's link until it ends, counting in `sent` the records' bytes. The core was
+/// told of the link before, and is told of its end by the caller.
 pub async fn carry(
     tap: &Tap,
     id: ReplicaId,
@@ -113,6 +113,9 @@ async fn send(tap: &Tap, id: ReplicaId, sent: &AtomicU64, sender: &mut FrameSend
         }
         let bytes: usize = batch.iter().map(Record::encoded_len).sum();
         sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        // A link that takes everything at once leaves no other point at which this very task hears
+        // the replica.
+        tokio::task::yield_now().await;
     }
 }
 
@@ -216,9 +219,14 @@ pub fn move_spill(tap: &Tap, id: ReplicaId, mut spill: Spill, stop: &AtomicBool)
         if let Some(records) = out {
             let moved = match spill.push(&records) {
                 Ok(()) => Moved::Written,
-                Err(SpillError::Full { .. }) => Moved::Full,
+                Err(error @ SpillError::Full { .. }) => {
+                    tracing::warn!(%error, "the spill is full; when the memory is full too the \
+                        group's policy acts");
+                    Moved::Full
+                }
                 Err(error) => {
-                    tracing::error!(error = %report(&error), "the spill cannot be written;                         when the outbox's memory is full its policy acts");
+                    tracing::error!(error = %report(&error), "the spill cannot be written; when \
+                        the outbox's memory is full its policy acts");
                     Moved::Failed
                 }
             };
