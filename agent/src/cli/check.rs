@@ -135,7 +135,8 @@ mod tests {
             locked.add_group(GroupSpec::new(name.parse().unwrap(), volumes)).unwrap();
         }
         for name in ["replica", "unpaired"] {
-            let spec = GroupSpec::new(name.parse().unwrap(), "images:/srv/replica");
+            let volumes = format!("images:/srv/{name}");
+            let spec = GroupSpec::new(name.parse().unwrap(), volumes);
             let group = spec.into_config(GroupId::default(), Role::Replica);
             locked.create_group(&group).unwrap();
         }

@@ -133,6 +133,7 @@ mod tests {
 
     use super::super::tests::vgship_with;
     use super::*;
+    use crate::home::GroupSpec;
 
     fn program() -> Program {
         Program::new(|_, _| Box::pin(async { Err(ControlError::failed("not in this test")) }))
@@ -184,8 +185,10 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let home = Home::at(place.path());
         vgship_with(&program(), &home, "init --name a --listen 127.0.0.1:0").unwrap();
+        let spec = GroupSpec::new("g".parse().unwrap(), "images:/srv/g");
+        home.lock().unwrap().add_group(spec).unwrap();
         let (code, said) =
-            vgship_with(&program(), &home, "pair invite --group g --role source").unwrap_err();
+            vgship_with(&program(), &home, "pair invite --group g --role replica").unwrap_err();
         assert!(code == 3 && said.contains("no address is known"), "{said}");
     }
 
