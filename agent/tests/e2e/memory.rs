@@ -39,9 +39,8 @@ fn a_tebibyte_costs_four_mebibytes_beyond_the_budgets() {
     }
     assert!(source.resident() < limit, "{} MiB resident", source.resident() >> 20);
     source.ok(&["resume", "g"]);
-    let begun = source.until("resyncing", |group| {
-        group["resync"]["done_bytes"].as_u64() > Some(64 * MIB)
-    });
+    let begun =
+        source.until("resyncing", |group| group["resync"]["done_bytes"].as_u64() > Some(64 * MIB));
     assert_eq!(begun["state"], "resyncing");
     assert!(source.resident() < limit, "{} MiB resident", source.resident() >> 20);
     source.kill();
