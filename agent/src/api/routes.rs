@@ -100,7 +100,7 @@ async fn chosen(served: &Served, group: Option<&str>) -> Result<Status, ControlE
     let known: Vec<_> = all.groups.iter().map(|known| known.name.clone()).collect();
     all.only(group).ok_or_else(|| {
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        ControlError::failed(format!("there is no group {group} here; there are: {known}"))
+        ControlError::refused(format!("there is no group {group} here; there are: {known}"))
     })
 }
 

@@ -8,3 +8,6 @@ pub mod locks;
 pub mod nbd;
 pub mod source;
 pub mod versions;
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use vgship_base::layout::Layout;
 use super::{Context, Parts, output};
 use crate::api::ControlError;
 use crate::home::io::check_secret;
-use crate::home::{Home, Role};
+use crate::home::{Home, HomeError, Role};
 
 /// What was found of one thing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -67,6 +67,10 @@ fn group(home: &Home, parts: &dyn Parts, name: &Name) -> Result<String, ControlE
         Role::Source => None,
         Role::Replica => Some(replica_layout(&home.group(name).layout())?),
     };
+    // A running agent holds its replicas' volumes, and no one else can open them.
+    if group.role == Role::Replica && matches!(home.lock(), Err(HomeError::Locked { .. })) {
+        return Ok("replica, its volumes are held by the running agent".to_owned());
+    }
     let found = parts.check_volumes(&group.volumes, group.extent_size()?, layout.as_ref())?;
     Ok(format!("{}, {}", group.role.as_str(), output::volumes(&found)))
 }
@@ -135,7 +139,8 @@ mod tests {
             locked.add_group(GroupSpec::new(name.parse().unwrap(), volumes)).unwrap();
         }
         for name in ["replica", "unpaired"] {
-            let spec = GroupSpec::new(name.parse().unwrap(), "images:/srv/replica");
+            let volumes = format!("images:/srv/{name}");
+            let spec = GroupSpec::new(name.parse().unwrap(), volumes);
             let group = spec.into_config(GroupId::default(), Role::Replica);
             locked.create_group(&group).unwrap();
         }
@@ -143,6 +148,7 @@ mod tests {
         let path = home.group(&"replica".parse().unwrap()).layout();
         std::fs::write(path, layout.encode()).unwrap();
         std::fs::set_permissions(home.key(), Permissions::from_mode(0o644)).unwrap();
+        drop(locked);
         let folder = place.path().display().to_string();
         let found = rendered(&check(&home, &FakeParts)).replace(&folder, "H");
         golden("check.txt", &found);

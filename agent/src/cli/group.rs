@@ -6,7 +6,7 @@ use super::table::Table;
 use super::{Context, output};
 use crate::api::ControlError;
 use crate::api::control::{GroupSummary, Groups};
-use crate::home::{GroupSpec, History, Mode, Overflow, Period, Size};
+use crate::home::{GroupSpec, History, HomeError, Mode, Overflow, Period, Size};
 
 /// Add and list replicated groups
 #[derive(Debug, clap::Subcommand)]
@@ -80,6 +80,7 @@ pub(super) fn run(command: Command, context: &Context<'_>) -> Result<(), Control
 
 fn run_add(mut spec: GroupSpec, context: &Context<'_>) -> Result<(), ControlError> {
     spec.volumes = context.parts.resolve_volumes(&spec.volumes)?;
+    spec.check().map_err(in_argument)?;
     let by_agent = async |client: crate::api::Client| {
         client.group_add(&spec).await.map(|group| (group, "it is served now".to_owned()))
     };
@@ -95,6 +96,16 @@ fn run_add(mut spec: GroupSpec, context: &Context<'_>) -> Result<(), ControlErro
     context.output.result(&group, |group| {
         format!("group {} is added: {when}\nInvite a replica with: {invite}", group.name)
     })
+}
+
+/// A value that cannot be was an argument here, not a line of a file.
+fn in_argument(error: HomeError) -> ControlError {
+    match error {
+        HomeError::Value { key, why, .. } => {
+            ControlError::usage(format!("--{}: {why}", key.replace('_', "-")))
+        }
+        other => other.into(),
+    }
 }
 
 fn rendered(groups: &Groups) -> String {

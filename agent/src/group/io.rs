@@ -20,9 +20,9 @@ use super::rootvg::RunningRoot;
 pub(super) enum Access {
     /// Only to look at.
     ReadOnly,
-    /// To read and write.
+    /// To read and write, as a source. Not while it is guarded.
     Shared,
-    /// To read and write, and no other agent may open it so while it is open.
+    /// To read and write, as a replica: no other agent may open it to write while it is open.
     Guarded,
 }
 
@@ -48,9 +48,13 @@ pub(super) fn open_disk(path: &Path, access: Access) -> Result<SharedDisk, Group
                 opened => opened.map_err(at("open", path))?,
             }
         }
-        (Access::Guarded, None) => {
+        (Access::Guarded | Access::Shared, None) => {
             let file = options.open(path).map_err(at("open", path))?;
-            match file.try_lock() {
+            let locked = match access {
+                Access::Guarded => file.try_lock(),
+                _ => file.try_lock_shared(),
+            };
+            match locked {
                 Ok(()) => file,
                 Err(TryLockError::WouldBlock) => return Err(in_use()),
                 Err(TryLockError::Error(source)) => return Err(at("lock", path)(source)),

@@ -92,6 +92,15 @@ pub enum HomeError {
         name: Name,
     },
 
+    /// Another group has the same volumes.
+    #[error("group {name} has the volumes {volumes} already")]
+    VolumesTaken {
+        /// Which group.
+        name: Name,
+        /// Its volumes.
+        volumes: String,
+    },
+
     /// No such group.
     #[error("there is no group {name} here{}", known_groups(known))]
     NoGroup {
@@ -130,7 +139,14 @@ fn known_groups(known: &[Name]) -> String {
 impl HomeError {
     /// Whether the state of things forbids it, rather than a failure.
     pub const fn is_refusal(&self) -> bool {
-        matches!(self, Self::Exists { .. } | Self::GroupExists { .. } | Self::Unsupported { .. })
+        matches!(
+            self,
+            Self::Exists { .. }
+                | Self::GroupExists { .. }
+                | Self::VolumesTaken { .. }
+                | Self::NoGroup { .. }
+                | Self::Unsupported { .. }
+        )
     }
 
     /// What to do next.
@@ -154,6 +170,9 @@ impl HomeError {
             }
             Self::Open { path, .. } => Some(format!("close it with: chmod 600 {}", path.display())),
             Self::GroupExists { .. } => Some("choose another name".into()),
+            Self::VolumesTaken { .. } => {
+                Some("a volume belongs to one group: name others, or use that group".into())
+            }
             Self::NoGroup { .. } => Some("see them with: vgship group list".into()),
             Self::Unsupported { instead, .. } => Some((*instead).to_owned()),
         }

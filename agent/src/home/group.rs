@@ -187,6 +187,11 @@ impl GroupSpec {
         extent_size(self.extent)
     }
 
+    /// Whether all values can be.
+    pub fn check(&self) -> Result<(), HomeError> {
+        self.clone().into_config(GroupId::default(), Role::Source).check(Path::new("group.toml"))
+    }
+
     /// The group that it becomes on this side.
     pub fn into_config(self, id: GroupId, role: Role) -> GroupConfig {
         GroupConfig {

@@ -169,6 +169,11 @@ impl LockedHome {
             return Err(HomeError::GroupExists { name: config.name.clone() });
         }
         config.check(&group.config())?;
+        // A write through one of two groups would be unseen by the other.
+        let same = |known: &GroupConfig| known.volumes == config.volumes;
+        if let Some(known) = self.load_groups()?.into_iter().find(same) {
+            return Err(HomeError::VolumesTaken { name: known.name, volumes: known.volumes });
+        }
         make_folder(&self.groups())?;
         make_folder(group.folder())?;
         sync_folder(&self.groups())?;
@@ -280,7 +285,7 @@ mod tests {
     }
 
     fn spec(name: &str) -> GroupSpec {
-        GroupSpec::new(name.parse().unwrap(), "images:/srv/g")
+        GroupSpec::new(name.parse().unwrap(), format!("images:/srv/{name}"))
     }
 
     #[test]
@@ -320,6 +325,9 @@ mod tests {
         assert_ne!(alpha.id, beta.id);
         assert_eq!(home.load_groups().unwrap(), [alpha, beta.clone()]);
         assert!(matches!(locked.add_group(spec("beta")), Err(HomeError::GroupExists { .. })));
+        let shared = GroupSpec { volumes: "images:/srv/beta".to_owned(), ..spec("gamma") };
+        let error = locked.add_group(shared).unwrap_err();
+        assert_eq!(error.to_string(), "group beta has the volumes images:/srv/beta already");
         beta.peer = Some(vgship_base::ids::PeerId([7; 32]));
         locked.save_group(&beta).unwrap();
         assert_eq!(home.load_group(&beta.name).unwrap(), beta);

@@ -223,7 +223,8 @@ impl Queue {
     pub fn to_spill(&mut self, layout: &Layout) -> Option<Vec<Record>> {
         const STEP: u64 = 4 << 20;
         let full = self.head_bytes >= self.budget.ram / 2;
-        let able = self.moving.is_empty() && self.spill_takes(0);
+        // The link first: what comes back from the spill is what it waits for.
+        let able = self.moving.is_empty() && self.spill_takes(0) && !self.wants_refill();
         if !able || self.tail.is_empty() || !(full || self.spilled.records > 0) {
             return None;
         }

@@ -15,11 +15,12 @@ use crate::api::control::{
     Pairings, Revoked, WaitFor,
 };
 use crate::api::status::{State, Status};
-use crate::api::{ControlError, pairs};
+use crate::api::{ControlError, ErrorKind, pairs};
 use crate::group::{GroupError, open_replica, open_source};
 use crate::home::{self, GroupSpec};
+use crate::wire::io::{ConnectError, JoinError};
 use crate::wire::peers::Role;
-use crate::wire::token::Token;
+use crate::wire::token::{Token, TokenError};
 
 /// How often a waiting command looks.
 const LOOK: Duration = Duration::from_millis(20);
@@ -111,6 +112,19 @@ fn blocking<'a, T: Send + 'static>(
     })
 }
 
+/// A token that is not open any more is a refusal. An agent without any open invite does not even
+/// take a joiner's connection.
+fn join_error(error: &JoinError) -> ControlError {
+    let refused = match error {
+        JoinError::Connect(ConnectError::Refused { .. }) => ControlError::refused(
+            "the agent that made the token has no open invite: it was used, or has expired",
+        ),
+        JoinError::Refused(why) => ControlError::refused(why),
+        other => return ControlError::from_error(other),
+    };
+    refused.hint("make a new token there: vgship pair invite --group G --role replica")
+}
+
 /// A rootvg is a refusal, anything else a failure.
 fn group_error(error: &GroupError) -> ControlError {
     match error {
@@ -157,8 +171,13 @@ impl Controlled {
     async fn join(&self, request: JoinRequest) -> Result<Joined, ControlError> {
         let failed = |error: &(dyn std::error::Error + 'static)| ControlError::from_error(error);
         let now = u64::try_from(Timestamp::now().as_second()).unwrap_or(0);
-        let token = Token::decode(&request.token, now)
-            .map_err(|it| ControlError { kind: crate::api::ErrorKind::Usage, ..failed(&it) })?;
+        let token = Token::decode(&request.token, now).map_err(|error| {
+            let kind = match error {
+                TokenError::Expired => ErrorKind::Refused,
+                _ => ErrorKind::Usage,
+            };
+            ControlError { kind, ..failed(&error) }
+        })?;
         if token.role != Role::Replica {
             return Err(ControlError::refused("this version joins as a replica only").hint(
                 "make the token at the source: vgship pair invite --group G --role replica",
@@ -179,7 +198,7 @@ impl Controlled {
         })?;
         let spec = volumes.parse().map_err(|it| failed(&it))?;
         let joined = self.0.endpoint().join(&token, local.clone(), None, None).await;
-        let granted = joined.map_err(|it| failed(&it))?;
+        let granted = joined.map_err(|it| join_error(&it))?;
         let offer = granted.offer.ok_or_else(|| {
             ControlError::failed("the source did not say what the group consists of")
         })?;

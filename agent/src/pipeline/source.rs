@@ -274,23 +274,15 @@ impl SourceGroup {
         let verdict = self.tap.core().link_up(id, &point, fresh);
         tracing::info!(group = %self.config.name, peer = place.view.name(), ?verdict,
             durable = %hello.durable, "a replica said hello");
-        match verdict {
-            Verdict::Diverged => {
-                let text = "both sides have a history of their own; an operator must choose one";
-                let _ = greeting.refuse(Refusal::Diverged, text).await;
-                return Err(End::Diverged(text.into()));
-            }
-            // What the resync begins with must be in the ledger before anything of it is sent: a
-            // crash would find the map as it was before, and the replica changed.
-            Verdict::Full { .. } | Verdict::Resync(_) => {
-                let written = tokio::task::block_in_place(|| self.tap.checkpoint());
-                if !written {
-                    self.tap.core().link_lost(id);
-                    let _ = greeting.refuse(Refusal::Unavailable, "the ledger fails").await;
-                    return Err(End::Lost("the ledger cannot be written".into()));
-                }
-            }
-            Verdict::Continue => {}
+        if verdict == Verdict::Diverged {
+            let text = "both sides have a history of their own; an operator must choose one";
+            let _ = greeting.refuse(Refusal::Diverged, text).await;
+            return Err(End::Diverged(text.into()));
+        }
+        if verdict.needs_ledger() && !tokio::task::block_in_place(|| self.tap.checkpoint()) {
+            self.tap.core().link_lost(id);
+            let _ = greeting.refuse(Refusal::Unavailable, "the ledger fails").await;
+            return Err(End::Lost("the ledger cannot be written".into()));
         }
         let ours = self.hello(id, name);
         let mut opened = match greeting.accept(&ours).await {

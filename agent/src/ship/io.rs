@@ -204,10 +204,7 @@ pub fn move_spill(tap: &Tap, id: ReplicaId, mut spill: Spill, stop: &AtomicBool)
             let mut core = tap.core();
             let layout = Arc::clone(core.layout());
             let outbox = &mut core.replica_mut(id).outbox;
-            // The link first: what comes back is what it waits for.
-            let wants = outbox.wants_refill();
-            let out = if wants { None } else { outbox.to_spill(&layout) };
-            (out, wants, outbox.life())
+            (outbox.to_spill(&layout), outbox.wants_refill(), outbox.life())
         };
         if now != life {
             life = now;

@@ -70,6 +70,17 @@ pub fn ahead(replica: &ReplicaPoint, source: &SourcePoint<'_>) -> bool {
     replica.durable > source.issued || unmet
 }
 
+impl Verdict {
+    /// Whether the ledger must hold what was decided before anything is sent: a crash would find
+    /// the map as it was, and a replica that has begun to follow it.
+    pub const fn needs_ledger(self) -> bool {
+        match self {
+            Verdict::Resync(_) | Verdict::Full { .. } => true,
+            Verdict::Continue | Verdict::Diverged => false,
+        }
+    }
+}
+
 /// Decides. The first row that fits counts.
 pub fn judge(replica: &ReplicaPoint, source: &SourcePoint<'_>) -> Verdict {
     let ours = replica.generation == source.generation;

@@ -35,6 +35,7 @@ fn the_replica_finds_a_source_that_was_killed_and_came_back_elsewhere() {
     pair.source.kill();
     pair.restart_source();
     assert_ne!(pair.source.listens(), before);
+    assert!(pair.open("data").read(0, 1 << 20).unwrap() == noise(1, MIB));
     pair.source.wait("in-sync");
     pair.assert_follows();
     assert_eq!(pair.source.group()["generation"], generation);

@@ -70,7 +70,7 @@ fn a_peer_gets_only_the_group_that_it_was_paired_for() {
     thief.start();
     let group = thief.until("refused", refused);
     let why = group["peers"][0]["last_error"].as_str().unwrap();
-    assert!(why.contains("not allowed"), "{why}");
+    assert!(why.contains("not part of the pairing"), "{why}");
     thief.ok(&["wait", "h", "--for", "in-sync", "--timeout", "60s"]);
     assert_empty_handed(&pair, &thief);
 }

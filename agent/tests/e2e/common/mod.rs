@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use vgship_base::sim::Rng;
 
-pub use agent::{Agent, Ran};
+pub use agent::Agent;
 pub use load::Load;
 pub use nbd::Nbd;
 pub use relay::{Faults, Relay};
@@ -22,7 +22,7 @@ pub use relay::{Faults, Relay};
 pub const MIB: u64 = 1 << 20;
 
 /// Longer than anything takes that is waited for, on a busy machine too.
-pub const LONG: Duration = Duration::from_secs(60);
+pub const LONG: Duration = Duration::from_mins(1);
 
 /// Waits until something holds.
 #[track_caller]

@@ -110,11 +110,6 @@ impl Relay {
     pub fn damaged(&self) -> u64 {
         self.shared.damaged.load(Ordering::Relaxed)
     }
-
-    /// Bytes that passed so far, both ways.
-    pub fn passed(&self) -> u64 {
-        self.shared.passed.load(Ordering::SeqCst)
-    }
 }
 
 impl Shared {
