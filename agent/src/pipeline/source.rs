@@ -12,7 +12,7 @@ use vgship_base::ids::{Generation, Name, PeerId, ReplicaId, Seq};
 use vgship_base::io::{Clock, RealFolder};
 use vgship_base::layout::Layout;
 use vgship_base::limits::REPLICAS_MAX;
-use vgship_base::record::Hash;
+use vgship_base::record::{Hash, ResyncReason};
 use vgship_snapshot::seal::DataKey;
 
 use super::keys::data_key;
@@ -28,6 +28,7 @@ use crate::home::{self, GroupConfig, GroupHome, Home};
 use crate::outbox::queue::Budget;
 use crate::outbox::spill::Spill;
 use crate::ship::io::{carry, move_spill, read_extents};
+use crate::ship::replica::{Flow, Replica};
 use crate::ship::verdict::{ReplicaPoint, Verdict};
 use crate::wire::hello::{Hello, Refusal};
 use crate::wire::io::{Greeting, Link};
@@ -158,7 +159,8 @@ impl SourceGroup {
             self.serve(id.expect("it was just added"), name)?;
         }
         let (tap, stop) = (Arc::clone(&self.tap), Arc::clone(&self.stop));
-        self.spawn("tick", move || tick(&tap, &stop))
+        let name = self.config.name.clone();
+        self.spawn("tick", move || tick(&name, &tap, &stop))
     }
 
     fn must_checkpoint(&self) -> Result<(), ControlError> {
@@ -408,12 +410,46 @@ fn keep_layout(group: &GroupHome, layout: &Layout) -> Result<(), ControlError> {
     }
 }
 
-fn tick(tap: &Tap, stop: &AtomicBool) {
+/// What an operator should hear of when it changes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    Map(ResyncReason),
+    Resync(ResyncReason),
+    Follows,
+}
+
+fn heard(replica: &Replica) -> Heard {
+    match (replica.flow, replica.resync) {
+        (Flow::Map(why), _) => Heard::Map(why),
+        (Flow::Stream, Some(resync)) => Heard::Resync(resync.reason),
+        (Flow::Stream, None) => Heard::Follows,
+    }
+}
+
+fn tell(group: &Name, replica: ReplicaId, heard: Heard) {
+    let replica = replica.0;
+    match heard {
+        Heard::Map(why) => tracing::warn!(%group, replica, reason = why.text(),
+            "writes go on; what the replica lacks is noted in the map until a resync"),
+        Heard::Resync(why) => tracing::info!(%group, replica, reason = why.text(),
+            "a resync runs: the replica is not consistent until it ends"),
+        Heard::Follows => tracing::info!(%group, replica, "the replica follows and is consistent"),
+    }
+}
+
+fn tick(group: &Name, tap: &Tap, stop: &AtomicBool) {
     let mut checkpointed = Instant::now();
+    let mut last_heard = BTreeMap::new();
     while !stop.load(Ordering::SeqCst) {
         let busy = {
             let mut core = tap.core();
             core.tick(tap.clock().now(), tap.clock().wall());
+            for id in core.ids() {
+                let now = heard(core.replica(id));
+                if last_heard.insert(id, now).is_some_and(|before| before != now) {
+                    tell(group, id, now);
+                }
+            }
             let resyncing = core.ids().any(|id| core.replica(id).resync.is_some());
             core.marked_regions() > 0 || resyncing
         };
