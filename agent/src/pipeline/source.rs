@@ -12,9 +12,10 @@ use vgship_base::ids::{Generation, Name, PeerId, ReplicaId, Seq};
 use vgship_base::io::{Clock, RealFolder};
 use vgship_base::layout::Layout;
 use vgship_base::limits::REPLICAS_MAX;
-use vgship_base::record::{Hash, ResyncReason};
+use vgship_base::record::Hash;
 use vgship_snapshot::seal::DataKey;
 
+use super::beat::beat;
 use super::keys::data_key;
 use super::view::PeerView;
 use crate::api::ControlError;
@@ -28,20 +29,10 @@ use crate::home::{self, GroupConfig, GroupHome, Home};
 use crate::outbox::queue::Budget;
 use crate::outbox::spill::Spill;
 use crate::ship::io::{carry, move_spill, read_extents};
-use crate::ship::replica::{Flow, Replica};
 use crate::ship::verdict::{ReplicaPoint, Verdict};
 use crate::wire::hello::{Hello, Refusal};
 use crate::wire::io::{Greeting, Link};
 use crate::wire::peers::Role;
-
-/// How often time is told to the core.
-const TICK: Duration = Duration::from_millis(50);
-
-/// How often the ledger is written while there is something to unmark.
-const CHECKPOINT: Duration = Duration::from_secs(10);
-
-/// How often it is tried while it cannot be written.
-const CHECKPOINT_RETRY: Duration = Duration::from_secs(1);
 
 /// Threads that read extents for one replica: one reads while the other hashes.
 const READERS: usize = 2;
@@ -160,7 +151,7 @@ impl SourceGroup {
         }
         let (tap, stop) = (Arc::clone(&self.tap), Arc::clone(&self.stop));
         let name = self.config.name.clone();
-        self.spawn("tick", move || tick(&name, &tap, &stop))
+        self.spawn("beat", move || beat(&name, &tap, &stop))
     }
 
     fn must_checkpoint(&self) -> Result<(), ControlError> {
@@ -407,60 +398,5 @@ fn keep_layout(group: &GroupHome, layout: &Layout) -> Result<(), ControlError> {
             home::io::replace(&path, &layout.encode(), 0o644).map_err(Into::into)
         }
         Err(error) => Err(ControlError::failed(format!("cannot read {}: {error}", path.display()))),
-    }
-}
-
-/// What an operator should hear of when it changes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Heard {
-    Map(ResyncReason),
-    Resync(ResyncReason),
-    Follows,
-}
-
-fn heard(replica: &Replica) -> Heard {
-    match (replica.flow, replica.resync) {
-        (Flow::Map(why), _) => Heard::Map(why),
-        (Flow::Stream, Some(resync)) => Heard::Resync(resync.reason),
-        (Flow::Stream, None) => Heard::Follows,
-    }
-}
-
-fn tell(group: &Name, replica: ReplicaId, heard: Heard) {
-    let replica = replica.0;
-    match heard {
-        Heard::Map(why) => tracing::warn!(%group, replica, reason = why.text(),
-            "writes go on; what the replica lacks is noted in the map until a resync"),
-        Heard::Resync(why) => tracing::info!(%group, replica, reason = why.text(),
-            "a resync runs: the replica is not consistent until it ends"),
-        Heard::Follows => tracing::info!(%group, replica, "the replica follows and is consistent"),
-    }
-}
-
-fn tick(group: &Name, tap: &Tap, stop: &AtomicBool) {
-    let mut checkpointed = Instant::now();
-    let mut last_heard = BTreeMap::new();
-    while !stop.load(Ordering::SeqCst) {
-        let busy = {
-            let mut core = tap.core();
-            core.tick(tap.clock().now(), tap.clock().wall());
-            for id in core.ids() {
-                let now = heard(core.replica(id));
-                if last_heard.insert(id, now).is_some_and(|before| before != now) {
-                    tell(group, id, now);
-                }
-            }
-            let resyncing = core.ids().any(|id| core.replica(id).resync.is_some());
-            core.marked_regions() > 0 || resyncing
-        };
-        tap.records.notify_one();
-        tap.jobs.notify_all();
-        tap.wake();
-        let every = if tap.in_doubt() { CHECKPOINT_RETRY } else { CHECKPOINT };
-        if checkpointed.elapsed() >= every && (busy || tap.in_doubt()) {
-            tap.checkpoint();
-            checkpointed = Instant::now();
-        }
-        std::thread::sleep(TICK);
     }
 }
