@@ -50,8 +50,9 @@ fn tell(group: &Name, replica: ReplicaId, heard: Heard) {
 pub(super) fn beat(group: &Name, tap: &Tap, stop: &AtomicBool) {
     let mut checkpointed = Instant::now();
     let mut last_heard = BTreeMap::new();
+    let mut resyncing = false;
     while !stop.load(Ordering::SeqCst) {
-        let busy = {
+        let (busy, ended) = {
             let mut core = tap.core();
             core.tick(tap.clock().now(), tap.clock().wall());
             for id in core.ids() {
@@ -60,14 +61,17 @@ pub(super) fn beat(group: &Name, tap: &Tap, stop: &AtomicBool) {
                     tell(group, id, now);
                 }
             }
-            let resyncing = core.ids().any(|id| core.replica(id).resync.is_some());
-            core.marked_regions() > 0 || resyncing
+            let before = resyncing;
+            resyncing = core.ids().any(|id| core.replica(id).resync.is_some());
+            (core.marked_regions() > 0 || resyncing, before && !resyncing)
         };
         tap.records.notify_one();
         tap.jobs.notify_all();
         tap.wake();
         let every = if tap.in_doubt() { CHECKPOINT_RETRY } else { CHECKPOINT };
-        if checkpointed.elapsed() >= every && (busy || tap.in_doubt()) {
+        let due = checkpointed.elapsed() >= every && (busy || tap.in_doubt());
+        // What a resync has settled is settled for a crash in the next moment, too.
+        if due || ended {
             tap.checkpoint();
             checkpointed = Instant::now();
         }
