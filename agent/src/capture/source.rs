@@ -432,8 +432,9 @@ impl Source {
         if !self.replica(id).flight.wants(extent, job.key) {
             return Shipped::Done;
         }
-        let busy = !held && self.locks.busy(extent.volume, self.span(extent));
-        if self.versions.of(extent) != version || busy {
+        // A held extent has no writer; its counter may still move, for extents share counters.
+        let busy = self.locks.busy(extent.volume, self.span(extent));
+        if !held && (busy || self.versions.of(extent) != version) {
             return Shipped::Again;
         }
         let bytes: u64 = pieces.iter().map(body_bytes).sum();
