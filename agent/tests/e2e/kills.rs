@@ -20,7 +20,7 @@ fn survive(kills: u64) {
     let begun = Instant::now();
     // Large enough that most of what a kill could lose is not written again by and by.
     let mut pair = Pair::new(&[("data", 192 * MIB), ("log", 64 * MIB)], &[]);
-    pair.relay.set(Faults { delay: number("VGSHIP_DELAY", 0), ..Faults::default() });
+    pair.relay.set(Faults { delay: number("VGSHIP_DELAY", 6), ..Faults::default() });
     let load = Load::start(&pair.source.nbd_socket(), &["data", "log"], 2, seed);
     let (mut source_kills, mut replica_kills) = (0, 0);
     let (mut slowest, mut recovered) = (Duration::ZERO, 0_u64);
