@@ -714,10 +714,13 @@ impl Source {
 }
 
 /// Keeps records that no application waits for from filling the outbox of a replica that is away.
+/// One that is there takes them: to empty its outbox would only begin its resync again, and two
+/// replicas would do that to each other for ever.
 fn bound(replica: &mut Replica, layout: &Layout, overflow: Overflow, floor: Seq) {
     const SMALL: u64 = 256;
+    let away = !replica.linked() || replica.paused;
     let full = replica.flow == Flow::Stream && replica.outbox.room(SMALL) == Room::Full;
-    if full && overflow == Overflow::Map {
+    if away && full && overflow == Overflow::Map {
         replica.collapse(layout, floor, ResyncReason::Overflow);
     }
 }
