@@ -12,7 +12,7 @@ pub struct Args {
     /// How many seeds to run
     #[arg(long, default_value_t = 1000)]
     pub seeds: u64,
-    /// Run from this seed on (a failure names it)
+    /// Run this seed alone (a failure names it)
     #[arg(long)]
     pub seed: Option<u64>,
 }
