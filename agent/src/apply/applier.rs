@@ -5,17 +5,17 @@
 use std::io;
 use std::sync::Arc;
 
-use vgship_base::disk::{Allocation, Disk, SharedDisk};
+use vgship_base::disk::SharedDisk;
 use vgship_base::extent::Extent;
 use vgship_base::folder::Folder;
 use vgship_base::ids::{Seq, VolumeId};
 use vgship_base::layout::Layout;
-use vgship_base::limits::PART_BYTES;
 use vgship_base::record::{Body, Hash, Record};
 use vgship_base::units::Span;
 
 use super::checkpoint::{self, CheckpointError};
 use super::coalesce::{Content, Pending, Writes};
+use super::compare::{content_hash, is_zero, part_hashes, read_extent};
 use super::io::spread;
 use crate::receive::admit::Point;
 
@@ -136,10 +136,8 @@ impl Applier {
             offer.overlay.overlay(span.offset, bytes);
         })
         .map_err(|(span, source)| self.failed("read", extent.volume, span)(source))?;
-        let equal = *blake3::hash(&bytes).as_bytes() == offer.hash;
-        let need = (!equal).then(|| {
-            if bytes.iter().all(|&byte| byte == 0) { Vec::new() } else { part_hashes(&bytes) }
-        });
+        let equal = content_hash(&bytes) == offer.hash;
+        let need = (!equal).then(|| if is_zero(&bytes) { Vec::new() } else { part_hashes(&bytes) });
         Ok(Answer { offer: offer.seq, need })
     }
 
@@ -214,37 +212,4 @@ impl Applier {
         }
         Ok(())
     }
-}
-
-/// Reads an extent as both sides compare it: `overlay` lies over it, masked bytes read as zero.
-pub fn read_extent(
-    layout: &Layout,
-    volumes: &[SharedDisk],
-    extent: Extent,
-    overlay: impl FnOnce(&mut [u8], Span),
-) -> Result<Vec<u8>, (Span, io::Error)> {
-    let span = layout.span(extent).expect("the extent was checked against the layout");
-    let mut bytes = vec![0; usize::try_from(span.len).expect("an extent fits memory")];
-    let disk: &dyn Disk = &*volumes[extent.volume.index()];
-    // Reading a hole makes a file system fill pages with zeroes, which costs more than all the rest.
-    let hole = (Allocation::Hole, span.end());
-    let found = disk.allocation(span.offset, span.end()).map_err(|source| (span, source))?;
-    if found != hole {
-        disk.read_at(span.offset, &mut bytes).map_err(|source| (span, source))?;
-    }
-    overlay(&mut bytes, span);
-    let masked = layout.volume(extent.volume).map_or(0, |known| u64::from(known.masked));
-    let head = masked.saturating_sub(span.offset).min(span.len);
-    bytes[..usize::try_from(head).expect("within the extent")].fill(0);
-    Ok(bytes)
-}
-
-/// A hash of each part of an extent: eight bytes of BLAKE3. Two parts that differ are taken for
-/// equal once in 2^64 comparisons.
-pub fn part_hashes(extent: &[u8]) -> Vec<u64> {
-    let short = |part: &[u8]| {
-        let hash = blake3::hash(part);
-        hash.as_bytes().iter().take(8).fold(0, |number, &byte| number << 8 | u64::from(byte))
-    };
-    extent.chunks(PART_BYTES as usize).map(short).collect()
 }

@@ -3,4 +3,5 @@
 pub mod applier;
 pub mod checkpoint;
 pub mod coalesce;
+pub mod compare;
 pub mod io;

@@ -15,6 +15,7 @@ use super::source::{Begin, Change, Overflow, Policy, Shipped, Source, Ticket};
 use super::versions::Versions;
 use crate::outbox::queue::{Budget, Moved, Queue, Room};
 use crate::ship::flight::{Job, Purpose};
+use crate::ship::replica::Progress;
 use crate::ship::verdict::ReplicaPoint;
 
 const LV: VolumeId = VolumeId(0);
@@ -158,4 +159,16 @@ fn the_link_gets_records_while_the_spill_is_in_use_and_writers_write() {
         queue.acked(sent);
     }
     assert!(sent.0 > 500, "{seq} records came in, the link was given only {sent:?}");
+}
+
+#[test]
+fn a_resync_is_not_begun_into_a_link_that_has_stopped_moving() {
+    let (mut source, _, _) = needed();
+    source.replica_mut(ME).batch();
+    let sent = source.replica(ME).sent();
+    source.dismiss(ME);
+    assert_eq!(source.replica(ME).must_resync(), None, "what was sent is not acknowledged");
+    let progress = Progress { durable: sent, applied: Seq::ZERO, durable_clock: 0 };
+    source.replica_mut(ME).acked(&progress);
+    assert!(source.replica(ME).must_resync().is_some());
 }

@@ -25,6 +25,9 @@ pub(super) const PATIENCE: Duration = Duration::from_mins(4);
 /// How often something that is waited for is looked at.
 pub(super) const LOOK: Duration = Duration::from_millis(20);
 
+/// Lines of each agent's log that are shown after a failure.
+const LOG_LINES: usize = 15;
+
 /// Set when the demonstration is told to end.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Interrupt(Arc<AtomicBool>);
@@ -86,7 +89,7 @@ impl Agent {
             program: std::env::current_exe().context("find this program")?,
             home: Home::at(&folder),
             group: group.clone(),
-            log: dir.join(format!("{name}.log")),
+            log: log_path(dir, name),
             folder,
             interrupt: interrupt.clone(),
             child: None,
@@ -197,15 +200,20 @@ impl Agent {
         let group = status.and_then(|status| status.groups.into_iter().next());
         group.with_context(|| format!("the {} knows no group {}", self.name, self.group))
     }
+}
 
-    /// The end of its log.
-    pub(super) fn log_tail(&self, lines: usize) -> String {
-        let text = std::fs::read(&self.log).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let all: Vec<&str> = text.lines().collect();
-        let last = &all[all.len().saturating_sub(lines)..];
-        format!("the last lines of {}:\n{}\n", self.log.display(), last.join("\n"))
-    }
+fn log_path(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.log"))
+}
+
+/// The end of an agent's log; nothing when it never ran.
+pub(super) fn log_tail(dir: &Path, name: &str) -> String {
+    let path = log_path(dir, name);
+    let Ok(text) = std::fs::read(&path) else { return String::new() };
+    let text = String::from_utf8_lossy(&text);
+    let all: Vec<&str> = text.lines().collect();
+    let last = &all[all.len().saturating_sub(LOG_LINES)..];
+    format!("the last lines of {}:\n{}\n", path.display(), last.join("\n"))
 }
 
 impl Drop for Agent {

@@ -2,6 +2,8 @@
 
 mod agent;
 
+mod beat;
+
 mod control;
 
 mod exports;

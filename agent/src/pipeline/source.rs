@@ -15,6 +15,7 @@ use vgship_base::limits::REPLICAS_MAX;
 use vgship_base::record::Hash;
 use vgship_snapshot::seal::DataKey;
 
+use super::beat::beat;
 use super::keys::data_key;
 use super::view::PeerView;
 use crate::api::ControlError;
@@ -32,15 +33,6 @@ use crate::ship::verdict::{ReplicaPoint, Verdict};
 use crate::wire::hello::{Hello, Refusal};
 use crate::wire::io::{Greeting, Link};
 use crate::wire::peers::Role;
-
-/// How often time is told to the core.
-const TICK: Duration = Duration::from_millis(50);
-
-/// How often the ledger is written while there is something to unmark.
-const CHECKPOINT: Duration = Duration::from_secs(10);
-
-/// How often it is tried while it cannot be written.
-const CHECKPOINT_RETRY: Duration = Duration::from_secs(1);
 
 /// Threads that read extents for one replica: one reads while the other hashes.
 const READERS: usize = 2;
@@ -158,7 +150,8 @@ impl SourceGroup {
             self.serve(id.expect("it was just added"), name)?;
         }
         let (tap, stop) = (Arc::clone(&self.tap), Arc::clone(&self.stop));
-        self.spawn("tick", move || tick(&tap, &stop))
+        let name = self.config.name.clone();
+        self.spawn("beat", move || beat(&name, &tap, &stop))
     }
 
     fn must_checkpoint(&self) -> Result<(), ControlError> {
@@ -405,26 +398,5 @@ fn keep_layout(group: &GroupHome, layout: &Layout) -> Result<(), ControlError> {
             home::io::replace(&path, &layout.encode(), 0o644).map_err(Into::into)
         }
         Err(error) => Err(ControlError::failed(format!("cannot read {}: {error}", path.display()))),
-    }
-}
-
-fn tick(tap: &Tap, stop: &AtomicBool) {
-    let mut checkpointed = Instant::now();
-    while !stop.load(Ordering::SeqCst) {
-        let busy = {
-            let mut core = tap.core();
-            core.tick(tap.clock().now(), tap.clock().wall());
-            let resyncing = core.ids().any(|id| core.replica(id).resync.is_some());
-            core.marked_regions() > 0 || resyncing
-        };
-        tap.records.notify_one();
-        tap.jobs.notify_all();
-        tap.wake();
-        let every = if tap.in_doubt() { CHECKPOINT_RETRY } else { CHECKPOINT };
-        if checkpointed.elapsed() >= every && (busy || tap.in_doubt()) {
-            tap.checkpoint();
-            checkpointed = Instant::now();
-        }
-        std::thread::sleep(TICK);
     }
 }

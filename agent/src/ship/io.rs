@@ -12,7 +12,7 @@ use vgship_base::record::Record;
 use super::flight::{Job, Purpose};
 use super::pieces::pieces;
 use super::replica::Progress;
-use crate::apply::applier::read_extent;
+use crate::apply::compare::{content_hash, read_extent};
 use crate::capture::io::{Tap, report};
 use crate::capture::source::Shipped;
 use crate::outbox::queue::Moved;
@@ -157,7 +157,7 @@ fn read(tap: &Tap, id: ReplicaId, job: &Job) -> Option<Bytes> {
 
 fn offer(tap: &Tap, id: ReplicaId, job: &Job) {
     if let Some(bytes) = read(tap, id, job) {
-        let hash = *blake3::hash(&bytes).as_bytes();
+        let hash = content_hash(&bytes);
         tap.core().offer(id, job.extent, job.key, hash);
     }
 }

@@ -6,7 +6,7 @@ use vgship_base::limits::PART_BYTES;
 use vgship_base::record::Body;
 use vgship_base::units::Span;
 
-use crate::apply::applier::part_hashes;
+use crate::apply::compare::{is_zero, part_hashes};
 
 /// The bodies that make a replica's extent equal to `bytes`, which lie at `span`. `parts` are the
 /// hashes of what the replica holds; empty when nothing of it can be used.
@@ -41,7 +41,7 @@ fn flush(
     }
     let (volume, offset) = (extent.volume, span.offset + run.start as u64);
     let data = bytes.slice(run);
-    out.push(match data.iter().all(|&byte| byte == 0) {
+    out.push(match is_zero(&data) {
         true => Body::Zero { volume, span: Span::new(offset, data.len() as u64) },
         false => Body::Write { volume, offset, data },
     });

@@ -99,6 +99,8 @@ pub struct Replica {
     /// Whether something was found that only a resync of the map mends.
     pub wants_resync: Option<ResyncReason>,
     link: Option<Link>,
+    /// Whether the link has moved since the outbox was emptied into the map.
+    moved: bool,
     sessions: u64,
     epoch_first: Seq,
 }
@@ -129,6 +131,7 @@ impl Replica {
             chain: None,
             wants_resync: None,
             link: None,
+            moved: false,
             sessions: 0,
             epoch_first: Seq::ZERO,
         }
@@ -151,6 +154,7 @@ impl Replica {
         self.ground();
         self.resync = None;
         self.chain = None;
+        self.moved = false;
         self.flow = Flow::Map(why);
     }
 
@@ -195,6 +199,7 @@ impl Replica {
     pub fn linked_at(&mut self, durable: Seq) {
         self.known = true;
         self.durable = durable;
+        self.moved = true;
         self.link = Some(Link { sent: durable });
     }
 
@@ -220,6 +225,7 @@ impl Replica {
         if durable > self.sent() || durable < self.durable {
             return;
         }
+        self.moved = true;
         self.durable = durable;
         self.applied = self.applied.max(applied.min(durable));
         self.durable_clock = self.durable_clock.max(durable_clock);
@@ -236,7 +242,8 @@ impl Replica {
             return None;
         }
         match self.flow {
-            Flow::Map(why) => Some(why),
+            // Into a link that has stopped moving a resync would only overflow the outbox again.
+            Flow::Map(why) => (self.moved || self.durable >= self.sent()).then_some(why),
             Flow::Stream if self.resync.is_none() => self.wants_resync,
             Flow::Stream => None,
         }

@@ -5,21 +5,22 @@ use std::time::{Duration, Instant};
 
 use vgship_base::sim::Rng;
 
-use super::common::{Load, MIB, Pair, until};
+use super::common::{Faults, Load, MIB, Pair, until};
 
-/// The seed, another with `VGSHIP_SEED`.
-fn seed() -> u64 {
-    let given = std::env::var("VGSHIP_SEED").ok().map(|text| text.parse().unwrap());
-    given.unwrap_or(20_240_611)
+/// A number that the environment may change.
+fn number(variable: &str, usual: u64) -> u64 {
+    std::env::var(variable).map_or(usual, |text| text.parse().unwrap())
 }
 
 /// Kills so many times the source, the replica or both.
 fn survive(kills: u64) {
-    let seed = seed();
+    let seed = number("VGSHIP_SEED", 20_240_611);
     println!("seed {seed}: VGSHIP_SEED={seed} repeats the dice, VGSHIP_KILLS=N kills N times");
     let mut rng = Rng::new(seed);
     let begun = Instant::now();
-    let mut pair = Pair::new(&[("data", 24 * MIB), ("log", 8 * MIB)], &[]);
+    // Large enough that most of what a kill could lose is not written again by and by.
+    let mut pair = Pair::new(&[("data", 192 * MIB), ("log", 64 * MIB)], &[]);
+    pair.relay.set(Faults { delay: number("VGSHIP_DELAY", 6), ..Faults::default() });
     let load = Load::start(&pair.source.nbd_socket(), &["data", "log"], 2, seed);
     let (mut source_kills, mut replica_kills) = (0, 0);
     let (mut slowest, mut recovered) = (Duration::ZERO, 0_u64);
@@ -62,6 +63,7 @@ fn survive(kills: u64) {
     }
     pair.source.wait("connected");
     let written = load.finish();
+    pair.relay.restore();
     pair.source.wait("in-sync");
     pair.source.wait("applied");
     assert!(pair.source.stop().success());
@@ -78,9 +80,9 @@ fn survive(kills: u64) {
     );
 }
 
-/// Fifty, or as many as `VGSHIP_KILLS` says.
+/// Fifty, or as many as `VGSHIP_KILLS` says; `VGSHIP_DELAY` keeps datagrams back for up to so many
+/// milliseconds.
 #[test]
 fn fifty_kills_lose_nothing() {
-    let given = std::env::var("VGSHIP_KILLS").ok().map(|text| text.parse().unwrap());
-    survive(given.unwrap_or(50));
+    survive(number("VGSHIP_KILLS", 50));
 }

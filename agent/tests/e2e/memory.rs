@@ -4,7 +4,7 @@ use std::fs::{self, File};
 
 use super::common::{Agent, MIB, Nbd, noise};
 
-/// Of a running agent without budgets and volumes. Measured: 10 MiB to 16 MiB.
+/// Allowed to a running agent without budgets and volumes.
 const BASE: u64 = 32 * MIB;
 
 const TIB: u64 = 1 << 40;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use vgship::apply::applier::{part_hashes, read_extent};
+use vgship::apply::compare::{part_hashes, read_extent};
 use vgship::capture::activity::Completion;
 use vgship::capture::ledger::{Ledger, LedgerError};
 use vgship::capture::source::{Change, Policy, Shipped, Source, Ticket};
