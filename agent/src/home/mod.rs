@@ -7,7 +7,12 @@
 //! identity/             this agent's certificate and its key        0600    init
 //! peers.toml            who may do what                             0600    pairing
 //! groups/G/group.toml   one group: volumes, role, policy            no      group add, pairing
-//! groups/G/layout       a replica's layout manifest                 no      the running agent
+//! groups/G/layout       the layout manifest                         no      the running agent
+//! groups/G/data.key     the group's data key, wrapped by key        wrapped the running agent
+//! groups/G/source/      a source's ledger                           no      the running agent
+//! groups/G/spill-N/     what waits on disk for replica N            sealed  the running agent
+//! groups/G/journal/     a replica's journal                         sealed  the running agent
+//! groups/G/replica/     the checkpoint that belongs to it           no      the running agent
 //! nbd.sock, api.sock    where applications and commands connect     0600    the running agent
 //! lock                  held by whoever changes or runs this home   no      everyone
 //! ```
@@ -158,7 +163,7 @@ impl GroupHome {
         self.folder.join("group.toml")
     }
 
-    /// On a replica: the layout manifest that its source sent.
+    /// The layout manifest: a source's own, or the one that a replica's source sent.
     pub fn layout(&self) -> PathBuf {
         self.folder.join("layout")
     }
