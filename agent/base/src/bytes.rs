@@ -195,6 +195,15 @@ impl Writer {
         self.put(&value.to_be_bytes())
     }
 
+    /// Puts eight bytes, big-endian, over those written at `at`: a length that is known at the end.
+    ///
+    /// # Panics
+    /// When there are no eight bytes yet.
+    pub fn set_u64(&mut self, at: usize, value: u64) -> &mut Writer {
+        self.bytes[at..at + 8].copy_from_slice(&value.to_be_bytes());
+        self
+    }
+
     /// A text behind a u16 length.
     ///
     /// # Panics

@@ -87,7 +87,9 @@ impl LedgerState {
     pub fn encode(&self) -> Vec<u8> {
         let count = |len: usize| u32::try_from(len).expect("bounded by the volumes' limits");
         let short = |len: usize| u16::try_from(len).expect("bounded by LINEAGE_MAX");
-        let mut body = Writer::default();
+        let words: usize = self.replicas.iter().flat_map(|known| &known.dirty).map(set_bytes).sum();
+        let mut body = Writer::with_capacity(words + 4096 + 10 * self.marked.len());
+        body.put(&MAGIC).u16(VERSION).u16(0).u64(0);
         body.put(&self.group.0).put(&self.generation.0).u16(self.start.0);
         body.u8(u8::from(self.clean));
         body.u8(u8::try_from(self.replicas.len()).expect("at most REPLICAS_MAX"));
@@ -102,9 +104,9 @@ impl LedgerState {
         for region in &self.marked {
             body.u16(region.volume.0).u64(region.index);
         }
-        let mut out = Writer::with_capacity(body.len() + 20);
-        out.put(&MAGIC).u16(VERSION).u16(0).u64(body.len() as u64 + 20).put(body.as_slice());
-        with_checksum(out)
+        let len = body.len() as u64 + 4;
+        body.set_u64(8, len);
+        with_checksum(body)
     }
 
     /// How long the snapshot at the front of `bytes` claims to be.
@@ -167,6 +169,12 @@ fn flag(from: &mut Reader<'_>, field: &'static str) -> Result<bool, FormatError>
     let value = from.u8(field)?;
     require(field, value, "0 or 1", value <= 1)?;
     Ok(value == 1)
+}
+
+/// At most how much a set takes. Unit: bytes. Every second word may begin a run.
+fn set_bytes(set: &BitSet) -> usize {
+    let words = set.words().iter().filter(|word| **word != 0).count();
+    12 + words * 16
 }
 
 fn encode_set(set: &BitSet, out: &mut Writer) {

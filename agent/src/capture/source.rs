@@ -646,7 +646,7 @@ impl Source {
             peer: replica.peer,
             met: replica.met,
             acked: replica.durable,
-            dirty: replica.durable_dirty().sets().to_vec(),
+            dirty: replica.durable_dirty().into_sets(),
         };
         LedgerState {
             group: self.group,

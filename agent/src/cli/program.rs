@@ -45,7 +45,11 @@ impl Parts for Program {
     }
 
     fn resolve_volumes(&self, spec: &str) -> Result<String, ControlError> {
-        let absolute = |path: PathBuf| std::path::absolute(path).map_err(ControlError::usage);
+        // Without `.` and doubled or closing slashes: one place has one name.
+        let absolute = |path: PathBuf| -> Result<PathBuf, ControlError> {
+            let path = std::path::absolute(path).map_err(ControlError::usage)?;
+            Ok(path.components().collect())
+        };
         let spec = match spec.parse().map_err(ControlError::usage)? {
             VolumesSpec::Images(folder) => VolumesSpec::Images(absolute(folder)?),
             VolumesSpec::AixDisks(paths) => {
@@ -197,6 +201,8 @@ mod tests {
 
     #[test]
     fn relative_paths_are_made_absolute() {
+        let one = program().resolve_volumes("images:/x//lvs/./").unwrap();
+        assert_eq!(one, "images:/x/lvs");
         let resolved = program().resolve_volumes("aix-disks:a.img,/b.img").unwrap();
         let here = std::env::current_dir().unwrap();
         assert_eq!(resolved, format!("aix-disks:{}/a.img,/b.img", here.display()));

@@ -211,9 +211,7 @@ impl Controlled {
         let bytes = offer.layout;
         let replica = blocking(move || {
             open_replica(&spec, &layout, true).map_err(|it| {
-                group_error(&it).hint(
-                    "nothing was created or changed for this group; mend that and join with a new token",
-                )
+                group_error(&it).hint("mend that and join with a new token: this one is used up")
             })?;
             let group = agent.home.create_group(&config)?;
             home::io::replace(&group.layout(), &bytes, 0o644)?;

@@ -29,6 +29,11 @@ impl DirtyMap {
         &self.sets
     }
 
+    /// The sets themselves.
+    pub fn into_sets(self) -> Vec<BitSet> {
+        self.sets
+    }
+
     /// Everything may differ.
     pub fn fill(&mut self) {
         self.sets.iter_mut().for_each(|set| set.insert_range(0, set.bits()));
