@@ -79,7 +79,7 @@ impl Parts for Program {
 
     fn find_groups(&self, paths: &[PathBuf]) -> Result<Listing, ControlError> {
         let places: Result<Vec<_>, _> = paths.iter().map(|path| place(path)).collect();
-        let found = group::list(&places?);
+        let found = group::list(&together(places?));
         let json = serde_json::json!({ "groups": found });
         Ok(Listing { text: group::render_table(&found), json })
     }
@@ -108,6 +108,19 @@ impl Parts for Program {
 
 fn book(home: &Home) -> Result<PeerBook, ControlError> {
     PeerBook::open(home.peers()).map_err(|error| failed(&error))
+}
+
+/// Disks that were named one by one, as one place: they may be parts of one volume group.
+fn together(places: Vec<VolumesSpec>) -> Vec<VolumesSpec> {
+    let (mut disks, mut others) = (Vec::new(), Vec::new());
+    for place in places {
+        match place {
+            VolumesSpec::AixDisks(paths) => disks.extend(paths),
+            other => others.push(other),
+        }
+    }
+    others.extend((!disks.is_empty()).then_some(VolumesSpec::AixDisks(disks)));
+    others
 }
 
 /// A place that a person named: a spec, a folder of images, or a disk.
@@ -197,6 +210,14 @@ mod tests {
         assert!(code == 3 && said.contains("no address is known"), "{said}");
         let (code, said) = run("pair invite --group g --role source").unwrap_err();
         assert!(code == 3 && said.contains("has its source here"), "{said}");
+    }
+
+    #[test]
+    fn disks_named_one_by_one_are_looked_at_together() {
+        let disk = |name: &str| VolumesSpec::AixDisks(vec![name.into()]);
+        let folder = VolumesSpec::Images("/i".into());
+        let found = together(vec![disk("a"), folder.clone(), disk("b")]);
+        assert_eq!(found, [folder, VolumesSpec::AixDisks(vec!["a".into(), "b".into()])]);
     }
 
     #[test]
