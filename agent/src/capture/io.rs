@@ -180,11 +180,14 @@ impl Tap {
         let covers = self.core().flush_begins(volume);
         let disk = &self.volumes[volume.index()];
         let flushed = disk.flush();
+        self.core().flush_ended(volume, covers, flushed.is_ok());
         if flushed.is_err() {
             // What is cached may not be what is stored, and the resync must read what is stored.
+            // Noted before, so that no resync ends while reads change, and again after, for what
+            // was compared with the cache in between.
             disk.forget_cache();
+            self.core().flush_ended(volume, covers, false);
         }
-        self.core().flush_ended(volume, covers, flushed.is_ok());
         flushed.inspect_err(|error| {
             tracing::error!(%error, volume = volume.0,
                 "an LV failed to flush; everything written since its last flush is resynced");

@@ -327,9 +327,13 @@ impl World {
         }
         let flushed = self.source.disks[volume.index()].flush().is_ok();
         if !self.source.power.is_off() {
-            self.life().flushes[place].flushed = Some(flushed);
-            if !flushed {
-                self.reread(volume);
+            // The shell takes extents in before it lets go of the cache, and again after: what a
+            // failure lost is not seen by anybody before the core knows of it.
+            if flushed {
+                self.life().flushes[place].flushed = Some(true);
+            } else {
+                let ended = self.life().flushes.swap_remove(place);
+                self.flush_ended(ended.volume, ended.covers, false);
             }
         }
     }
