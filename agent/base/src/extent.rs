@@ -160,17 +160,6 @@ impl BitSet {
         })
     }
 
-    /// Adds all members of `other`, which has as many slots.
-    pub fn union(&mut self, other: &BitSet) {
-        assert_eq!(self.bits, other.bits, "sets over different volumes");
-        let mut set = 0;
-        for (mine, theirs) in self.words.iter_mut().zip(&other.words) {
-            *mine |= theirs;
-            set += u64::from(mine.count_ones());
-        }
-        self.set = set;
-    }
-
     /// The bits as big-endian words, slot 0 in the lowest bit of the first.
     pub fn words(&self) -> &[u64] {
         &self.words

@@ -181,7 +181,7 @@ impl Source {
                 }
             }
             let mut replica = Replica::new(id, known.peer, dirty, why, policy.budget);
-            (replica.known, replica.met) = (known.met > Start(0), known.met);
+            replica.met = known.met;
             replica.durable = known.acked;
             source.replicas.push(replica);
         }
@@ -488,15 +488,11 @@ impl Source {
         if overtaken && !held {
             return Shipped::Again;
         }
-        let bytes: u64 = pieces.iter().map(body_bytes).sum();
         let last = pieces.into_iter().map(|body| self.push_for(id, body)).last();
         let replica = self.replica_mut(id);
         match last {
             Some(seq) => replica.flight.shipped(extent, seq),
             None => replica.flight.settled(extent),
-        }
-        if let Some(resync) = &mut replica.resync {
-            resync.shipped_bytes += bytes;
         }
         Shipped::Done
     }
@@ -722,13 +718,5 @@ fn bound(replica: &mut Replica, layout: &Layout, overflow: Overflow, floor: Seq)
     let full = replica.flow == Flow::Stream && replica.outbox.room(SMALL) == Room::Full;
     if away && full && overflow == Overflow::Map {
         replica.collapse(layout, floor, ResyncReason::Overflow);
-    }
-}
-
-fn body_bytes(body: &Body) -> u64 {
-    match body {
-        Body::Write { data, .. } => data.len() as u64,
-        Body::Zero { span, .. } => span.len,
-        _ => 0,
     }
 }

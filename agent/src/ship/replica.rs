@@ -37,8 +37,6 @@ pub struct Resync {
     pub reason: ResyncReason,
     /// Extents that were to be looked at when it began, and those added since.
     pub total: u64,
-    /// Content that has been put into the outbox for it. Unit: bytes.
-    pub shipped_bytes: u64,
     /// The seq of its begin.
     pub begins: Seq,
     /// The seq of its end, once that is in the outbox.
@@ -71,8 +69,6 @@ pub struct Replica {
     pub id: ReplicaId,
     /// Who it is.
     pub peer: PeerId,
-    /// Whether it has begun to hold the group.
-    pub known: bool,
     /// The last start of the source in which it had a link.
     pub met: Start,
     /// Whether the operator stopped shipping to it.
@@ -117,7 +113,6 @@ impl Replica {
         Replica {
             id,
             peer,
-            known: false,
             met: Start(0),
             paused: false,
             durable: Seq::ZERO,
@@ -197,7 +192,6 @@ impl Replica {
 
     /// A link stands; what follows needs a resync first. [`Replica::collapse`] came before.
     pub fn linked_at(&mut self, durable: Seq) {
-        self.known = true;
         self.durable = durable;
         self.moved = true;
         self.link = Some(Link { sent: durable });
@@ -258,7 +252,7 @@ impl Replica {
         let total = self.dirty.count();
         let session = self.sessions;
         let (begins, ends) = (Seq::ZERO, None);
-        self.resync = Some(Resync { session, reason, total, shipped_bytes: 0, begins, ends });
+        self.resync = Some(Resync { session, reason, total, begins, ends });
         session
     }
 
