@@ -378,3 +378,6 @@ impl Applying {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,7 +43,7 @@ impl Disk {
         let needed = self.wanted.saturating_add(JOURNAL_RESERVE);
         if self.free >= needed {
             Room::Enough
-        } else if self.settled {
+        } else if self.settled && self.free >= SEGMENT_BYTES {
             Room::Rotate
         } else {
             Room::Wait { needed }
@@ -97,6 +97,8 @@ mod tests {
         assert_eq!(disk(needed - 1, false), Room::Wait { needed });
         assert_eq!(disk(needed - 1, true), Room::Rotate);
         assert_eq!(disk(0, false), Room::Wait { needed });
+        assert_eq!(disk(SEGMENT_BYTES - 1, true), Room::Wait { needed }, "no room to begin one");
+        assert_eq!(disk(SEGMENT_BYTES, true), Room::Rotate);
         let endless = Disk { free: u64::MAX, wanted: u64::MAX, settled: false };
         assert_eq!(endless.room(), Room::Enough);
     }
