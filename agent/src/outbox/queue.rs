@@ -78,9 +78,9 @@ pub struct Life(pub u64);
 
 #[derive(Debug, Default)]
 struct Spilled {
-    failed: bool,
-    /// It found no room, until something comes back from it or its disk has some.
-    full: bool,
+    /// Why it takes nothing: for this life after a failure; else until something comes back from
+    /// it, or its disk has room.
+    shut: Option<Moved>,
     records: u64,
     bytes: u64,
     /// Extents of the records on disk, kept while there are any.
@@ -135,8 +135,7 @@ impl Queue {
     }
 
     fn spill_takes(&self, bytes: u64) -> bool {
-        let usable = !self.spilled.failed && !self.spilled.full;
-        usable && self.spilled.bytes + bytes <= self.budget.spill
+        self.spilled.shut.is_none() && self.spilled.bytes + bytes <= self.budget.spill
     }
 
     fn spilling(&self) -> bool {
@@ -157,7 +156,9 @@ impl Queue {
     /// Moves the tail to the head while nothing stands between them.
     fn promote(&mut self) {
         let reserve = if self.budget.spill > 0 { self.budget.ram / 2 } else { u64::MAX };
-        while !self.spilling() && (self.head_bytes < reserve || self.spilled.failed) {
+        while !self.spilling()
+            && (self.head_bytes < reserve || self.spilled.shut == Some(Moved::Failed))
+        {
             let Some(record) = self.tail.pop_front() else { return };
             self.head_bytes += cost(&record);
             self.head.push_back(record);
@@ -267,21 +268,19 @@ impl Queue {
         }
         // An empty spill that is too small for a single step will never be of use.
         let small = moved == Moved::Full && self.spilled.records == 0;
-        let useless = moved == Moved::Failed || small;
-        self.spilled.failed |= useless;
-        self.spilled.full = !useless;
+        self.spilled.shut = Some(if small { Moved::Failed } else { moved });
         records.into_iter().rev().for_each(|record| self.tail.push_front(record));
         self.promote();
     }
 
-    /// Whether the spill is not used because it is full.
-    pub fn spill_is_full(&self) -> bool {
-        self.spilled.full
+    /// Whether the spill is not used because its disk had no room.
+    pub fn lacks_room(&self) -> bool {
+        self.spilled.shut == Some(Moved::NoRoom)
     }
 
     /// The spill's disk has room again.
     pub fn spill_has_room(&mut self) {
-        self.spilled.full = false;
+        self.spilled.shut.take_if(|why| *why == Moved::NoRoom);
     }
 
     /// Whether records should come back from the spill now.
@@ -294,7 +293,7 @@ impl Queue {
         if life != self.life {
             return;
         }
-        self.spilled.full = false;
+        self.spilled.shut.take_if(|why| *why != Moved::Failed);
         for record in records {
             let bytes = cost(&record);
             self.spilled.records -= 1;
@@ -416,7 +415,7 @@ mod tests {
                         if moved == Moved::Written {
                             disk.extend(std::mem::take(&mut moving));
                         }
-                        prop_assert!(!queue.spill_is_full() || queue.to_spill(&layout).is_none());
+                        prop_assert!(!queue.lacks_room() || queue.to_spill(&layout).is_none());
                         pushing = false;
                     }
                     5 => if let Some(moved) = queue.to_spill(&layout) {
@@ -468,13 +467,14 @@ mod tests {
         (1..4).for_each(|seq| queue.push(write(seq)));
         assert!(queue.to_spill(&layout).is_some());
         queue.spilled(queue.life(), Moved::NoRoom);
-        assert_eq!((queue.room(1200), queue.spill_is_full()), (Room::Full, true));
+        assert_eq!((queue.room(1200), queue.lacks_room()), (Room::Full, true));
         assert!(queue.to_spill(&layout).is_none());
         queue.spill_has_room();
         assert_eq!(queue.room(1200), Room::Soon);
         assert_eq!(queue.to_spill(&layout).unwrap()[0].seq, Seq(3), "the same again");
         queue.spilled(queue.life(), Moved::Full);
         queue.spill_has_room();
+        assert!(!queue.lacks_room());
         assert_eq!(queue.room(1200), Room::Full, "too small for a single step is too small");
     }
 

@@ -258,7 +258,7 @@ pub fn move_spill(tap: &Tap, id: ReplicaId, mut spill: Spill, stop: &AtomicBool)
             let layout = Arc::clone(core.layout());
             let outbox = &mut core.replica_mut(id).outbox;
             let out = outbox.to_spill(&layout);
-            (out, outbox.wants_refill(), outbox.life(), outbox.spill_is_full())
+            (out, outbox.wants_refill(), outbox.life(), outbox.lacks_room())
         };
         if full && looked.elapsed() >= ROOM_EVERY {
             looked = Instant::now();
