@@ -15,7 +15,7 @@ use vgship_base::extent::BitSet;
 use vgship_base::ids::{Seq, VolumeId};
 use vgship_base::layout::Layout;
 use vgship_base::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
-use vgship_base::record::{Body, Record};
+use vgship_base::record::{Body, Record, Target};
 use vgship_base::units::Span;
 
 /// What an outbox may use. Unit: bytes.
@@ -203,15 +203,16 @@ impl Queue {
         (self.floor..=self.last).contains(&durable)
     }
 
-    /// A new link: everything behind `durable` is to be sent again. Offers are not: their extents
-    /// went back to the map, and a new offer will be made (R1).
+    /// A new link: everything behind `durable` is to be sent again. Questions are not: extents that
+    /// were offered went back to the map, and a new offer will be made (R1).
     pub fn rewind(&mut self, durable: Seq) {
         self.taken = self.head.iter().take_while(|record| record.seq <= durable).count();
         self.acked(durable);
         for record in &mut self.head {
             if record.asks() {
                 let was = cost(record);
-                record.body = Body::Void;
+                // A void is nobody's: a check's would be refused as part of a resync.
+                (record.body, record.target) = (Body::Void, Target::All);
                 let freed = was - cost(record);
                 self.head_bytes -= freed;
                 self.ram_bytes -= freed;
@@ -347,7 +348,6 @@ mod tests {
     use proptest::prelude::*;
     use vgship_base::extent::ExtentSize;
     use vgship_base::layout::VolumeLayout;
-    use vgship_base::record::Target;
 
     use super::*;
 

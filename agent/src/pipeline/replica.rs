@@ -375,6 +375,15 @@ async fn speak(
     progress.mark_changed();
     loop {
         tokio::select! {
+            // First: a refusal also ends the answers, and says why.
+            biased;
+            changed = refused.changed() => {
+                changed.map_err(|_| stopped())?;
+                let refusal = refused.borrow_and_update().clone();
+                if let Some((_, error)) = refusal.filter(|(link, _)| *link == number) {
+                    return Err(Trouble::Lost(format!("refused a record of the source: {error}")));
+                }
+            }
             changed = progress.changed() => {
                 changed.map_err(|_| stopped())?;
                 let now = *progress.borrow_and_update();
@@ -395,13 +404,6 @@ async fn speak(
                 };
                 sender.queue_answers(answers.into_iter().map(frame).collect());
                 sender.flush().await.map_err(|error| lost(&error))?;
-            }
-            changed = refused.changed() => {
-                changed.map_err(|_| stopped())?;
-                let refusal = refused.borrow_and_update().clone();
-                if let Some((_, error)) = refusal.filter(|(link, _)| *link == number) {
-                    return Err(Trouble::Lost(format!("refused a record of the source: {error}")));
-                }
             }
         }
     }

@@ -12,4 +12,5 @@ mod memory;
 mod overflow;
 mod restart;
 mod status;
+mod sync;
 mod wire;
