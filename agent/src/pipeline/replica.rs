@@ -122,12 +122,14 @@ impl ReplicaGroup {
         let volumes = open_replica(&spec, &self.layout, false).map_err(|it| text(&it))?;
         let folder = real_folder(&self.group_home, "replica").map_err(|it| text(&it))?;
         let journal = real_folder(&self.group_home, "journal").map_err(|it| text(&it))?;
+        let journal_place = journal.path().display().to_string();
         let parts = Parts {
             group: self.config.id,
             layout: Arc::clone(&self.layout),
             volumes,
             folder: Arc::new(folder),
             journal: Arc::new(journal),
+            journal_place,
             key: self.key.clone(),
         };
         Engine::open(parts, WORKERS).map_err(|it| text(&it))
@@ -256,9 +258,17 @@ impl ReplicaGroup {
             Engined::Failed { why, .. } => return Err(Trouble::Lost(why.clone())),
             Engined::Stopped => return Err(Trouble::Lost("stopped".into())),
         };
-        let begun = tokio::task::block_in_place(|| intake.link(number, answers));
         let stopped = || Trouble::Lost("the replica's engine has stopped".into());
-        let greeting = begun.map_err(|_| stopped())?.await.map_err(|_| stopped())?;
+        let greeting = async {
+            let greeting = intake.link(number, answers).await.map_err(|_| stopped())?;
+            greeting.await.map_err(|_| stopped())
+        };
+        // An engine that waits for room on its disk says nothing for as long as that takes.
+        let greeting = tokio::select! {
+            greeting = greeting => greeting?,
+            ended = link.closed() => return Err(Trouble::Lost(report(&ended))),
+            () = self.until_paused() => return Err(Trouble::Lost("paused".into())),
+        };
         let opened = link.open(&self.hello(&greeting, name)).await?;
         let Opened { theirs, sender, receiver, .. } = opened;
         if theirs.role != Role::Source {
@@ -308,7 +318,7 @@ impl ReplicaGroup {
                 Some(Frame::Batch(records)) => {
                     let bytes: usize = records.iter().map(Record::encoded_len).sum();
                     self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-                    let taken = tokio::task::block_in_place(|| intake.batch(number, records));
+                    let taken = intake.batch(number, records).await;
                     taken.map_err(|error| Trouble::Lost(report(&error)))?;
                     // A source that sends without a pause leaves no other point at which the end
                     // of the link or a pause is noticed.

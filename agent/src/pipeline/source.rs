@@ -143,6 +143,9 @@ impl SourceGroup {
             self.tap.flush(volume).map_err(|error| {
                 ControlError::failed(format!("cannot flush volume {}: {error}", volume.0))
             })?;
+            // A life that ended after a failed flush leaves in the system's cache what was never
+            // stored; nothing may be offered by it (R8).
+            self.tap.volumes()[volume.index()].forget_cache();
         }
         for (peer, _) in peers {
             let mut core = self.tap.core();

@@ -332,6 +332,13 @@ fn replica_status(replica: &ReplicaGroup) -> GroupStatus {
     } else {
         (State::InSync, None)
     };
+    if let Some(waits) = view.waits {
+        if status.state == State::InSync {
+            status.state = State::Streaming;
+        }
+        status.reason =
+            Some(status.reason.map_or(waits.clone(), |reason| format!("{waits}; {reason}")));
+    }
     status
 }
 

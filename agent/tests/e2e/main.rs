@@ -7,6 +7,7 @@ mod common;
 
 mod cli;
 mod clients;
+mod full_disks;
 mod kills;
 mod memory;
 mod overflow;
