@@ -5,7 +5,7 @@ use std::io;
 
 use vgship_base::bytes::FormatError;
 use vgship_base::disk::Disk;
-use vgship_base::folder::SharedFolder;
+use vgship_base::folder::{self, SharedFolder};
 use vgship_base::units::SECTOR;
 
 use super::activity::Region;
@@ -115,7 +115,9 @@ impl Ledger {
     /// a checkpoint succeeds; which state a crash finds is the old or the new one.
     pub fn checkpoint(&mut self, state: &LedgerState) -> Result<(), LedgerError> {
         self.open = None;
-        self.number += 1;
+        let last = name_of(self.number);
+        let none_left = |source| LedgerError::Io { action: "continue", name: last, source };
+        self.number = folder::number_after(Some(self.number)).map_err(none_left)?;
         let name = name_of(self.number);
         let failed = |action| {
             let name = name.clone();
@@ -181,12 +183,11 @@ impl Ledger {
 }
 
 fn name_of(number: u64) -> String {
-    format!("{PREFIX}{number:016x}")
+    format!("{PREFIX}{}", folder::digits_of(number))
 }
 
 fn number_of(name: &str) -> Option<u64> {
-    let digits = name.strip_prefix(PREFIX)?;
-    if digits.len() == 16 { u64::from_str_radix(digits, 16).ok() } else { None }
+    folder::number_of(name.strip_prefix(PREFIX)?)
 }
 
 #[cfg(test)]

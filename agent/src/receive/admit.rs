@@ -133,7 +133,7 @@ impl Admit {
             self.point.seq = seq;
             return Ok(());
         }
-        if self.point.generation.is_none() || seq.start() != last.start() || seq != last.next() {
+        if self.point.generation.is_none() || !seq.follows(last) {
             return Err(gap);
         }
         if matches!(record.target, Target::One(_)) && self.point.window.is_none() {
