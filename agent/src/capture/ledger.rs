@@ -312,4 +312,16 @@ mod tests {
         ledger.checkpoint(&state(2, vec![])).unwrap();
         ledger.mark(&[region(1)]).unwrap();
     }
+
+    #[test]
+    fn a_ledger_of_the_last_number_is_not_continued() {
+        let folder = SimFolder::new(&Power::default());
+        let (mut ledger, _) = Ledger::load(Arc::new(folder.clone()), &[]).unwrap();
+        ledger.checkpoint(&state(1, vec![])).unwrap();
+        folder.rename(&name_of(1), &name_of(u64::MAX)).unwrap();
+        let (mut ledger, found) = Ledger::load(Arc::new(folder.clone()), &[]).unwrap();
+        assert_eq!(found, Some(state(1, vec![])));
+        assert!(ledger.checkpoint(&state(2, vec![])).is_err());
+        assert_eq!(folder.list().unwrap(), [name_of(u64::MAX)]);
+    }
 }

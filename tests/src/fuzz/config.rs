@@ -42,7 +42,11 @@ pub fn run(data: &[u8]) {
         }
         3 => word::<Size>(text),
         4 => word::<Period>(text),
-        5 => word::<History>(text),
+        5 => {
+            word::<History>(text);
+            let shown = text.parse::<History>().map(|history| history.to_string());
+            assert!(!shown.is_ok_and(|shown| shown.starts_with("0 ")), "{text:?} is nothing");
+        }
         6 => word::<VolumesSpec>(text),
         7 => word::<Name>(text),
         _ => {

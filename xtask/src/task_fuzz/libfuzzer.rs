@@ -87,7 +87,8 @@ pub fn search(name: &str, seconds: u64, keep: bool) -> Result<Outcome> {
 
 /// Reads `stat::number_of_executed_units: N`.
 fn executions(said: &str) -> Option<u64> {
-    let line = said.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"))?;
+    let line =
+        said.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"))?;
     line.trim().parse().ok()
 }
 
