@@ -76,9 +76,9 @@ impl World {
             (Body::ResyncBegin(_), 1..8) => Seq(last.0.saturating_add(input.odd())),
             _ => Seq(last.0.saturating_add(1)),
         };
-        let resync =
-            matches!(body, Body::Offer { .. } | Body::ResyncBegin(_) | Body::ResyncEnd { .. });
-        let target = if resync { Target::One(ReplicaId(0)) } else { Target::All };
+        let live = matches!(body, Body::Write { .. } | Body::Zero { .. } | Body::Void);
+        let all = live || matches!(body, Body::EpochEnd(_));
+        let target = if all { Target::All } else { Target::One(ReplicaId(0)) };
         self.take(Record { seq, target, body });
     }
 
@@ -105,7 +105,11 @@ impl World {
         let extent = Extent { volume, index: input.below(10) as u64 };
         let content = self.content(extent).unwrap_or_default();
         let other = if input.flag() { content } else { vec![input.u8(); 8192] };
-        Body::Offer { extent, hash: *blake3::hash(&other).as_bytes() }
+        let hash = *blake3::hash(&other).as_bytes();
+        match self.admit.point().window.is_some() != (input.below(16) == 0) {
+            true => Body::Offer { extent, hash },
+            false => Body::Check { extent, hash },
+        }
     }
 
     /// What the model holds of an extent, its masked head as zero.
@@ -124,7 +128,7 @@ impl World {
         }
         assert!(record.seq > point.seq, "order");
         match &record.body {
-            Body::Offer { extent, hash } => {
+            Body::Offer { extent, hash } | Body::Check { extent, hash } => {
                 let content = self.content(*extent).expect("admitted by the layout");
                 let equal = *blake3::hash(&content).as_bytes() == *hash;
                 self.expected

@@ -108,7 +108,8 @@ pub fn ledger(data: &[u8]) {
 fn a_state(start: u16, extents: [u64; 2]) -> LedgerState {
     let mut dirty = extents.map(BitSet::new).to_vec();
     dirty[0].insert_range(0, extents[0].min(70));
-    let replica = ReplicaState { peer: PeerId([4; 32]), met: Start(1), acked: Seq(5), dirty };
+    let (peer, met) = (PeerId([4; 32]), Start(1));
+    let replica = ReplicaState { peer, met, acked: Seq(5), whole: start.is_multiple_of(2), dirty };
     LedgerState {
         group: GROUP,
         generation: Generation([2; 16]),

@@ -8,8 +8,9 @@ use vgship::outbox::queue::{Life, Moved};
 use vgship::ship::flight::{Job, Purpose};
 use vgship::ship::replica::Progress;
 use vgship::ship::verdict::{ReplicaPoint, Verdict};
+use vgship_base::extent::Extent;
 use vgship_base::ids::{Generation, ReplicaId, Seq};
-use vgship_base::record::{Body, Record};
+use vgship_base::record::{Body, Hash, Record};
 
 use super::lv::Pages;
 use super::replica::{hash_of, offsets};
@@ -33,6 +34,8 @@ pub struct Lane {
     /// On disk, of which life.
     spill: (Life, VecDeque<Record>),
     moving: Option<(Life, Vec<Record>)>,
+    /// Read for the self-check, with its version.
+    checking: Option<(Extent, u64, Pages)>,
 }
 
 impl Lane {
@@ -115,7 +118,22 @@ impl World {
             None => return,
         };
         let need = (!equal).then(Vec::new);
-        self.source.answered(id, session, offer, need);
+        let (honest, faults) = (!replica.hostile, self.lv.faults);
+        let alert = self.source.answered(id, session, offer, need);
+        assert!(alert.is_none() || !honest || faults, "a difference where none is: {alert:?}");
+    }
+
+    /// A step of the self-check: an extent is read, and asked about at once or after a write.
+    pub(super) fn check(&mut self, id: ReplicaId, at_once: bool) {
+        let kept = self.lane(id).checking.take();
+        if let Some((extent, version, content)) = kept {
+            return self.source.check(id, extent, version, content_hash(extent, &content));
+        }
+        let Some((extent, version)) = self.source.next_check(id) else { return };
+        self.lane(id).checking = Some((extent, version, *self.lv.pages()));
+        if at_once {
+            self.check(id, false);
+        }
     }
 
     pub(super) fn begin_reading(&mut self, id: ReplicaId) {
@@ -155,8 +173,7 @@ impl World {
             return self.lane(id).readings.push(reading);
         };
         if let Purpose::Offer = reading.job.purpose {
-            let first = usize::try_from(extent.index).expect("small") * 2;
-            let hash = if extent.volume == VOLUME { hash_of(&content, first) } else { [0; 32] };
+            let hash = content_hash(extent, &content);
             return self.source.offer(id, extent, reading.job.key, hash);
         }
         let bodies = if extent.volume == VOLUME { pieces(extent.index, &content) } else { vec![] };
@@ -203,6 +220,12 @@ impl World {
             outbox.refilled(lane.spill.0, records);
         }
     }
+}
+
+/// The hash of an extent; the other volume is never written.
+fn content_hash(extent: Extent, content: &Pages) -> Hash {
+    let first = usize::try_from(extent.index).expect("small") * 2;
+    if extent.volume == VOLUME { hash_of(content, first) } else { [0; 32] }
 }
 
 /// What makes a replica's extent equal.

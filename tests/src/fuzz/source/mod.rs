@@ -10,8 +10,10 @@ use std::sync::Arc;
 
 use vgship::capture::activity::RegionSize;
 use vgship::capture::ledger_format::LedgerState;
-use vgship::capture::source::{Begin, Change, Overflow, Policy, Source, Ticket};
+use vgship::capture::source::{Begin, Change, Complete, Overflow, Policy, Source, Ticket};
 use vgship::outbox::queue::Budget;
+use vgship::ship::pace::{LagLimit, LagPolicy, OnLag};
+use vgship::ship::standing::{Mode, Standing, SyncPolicy};
 use vgship_base::ids::{Generation, GroupId, PeerId, ReplicaId, VolumeId};
 use vgship_base::layout::Layout;
 use vgship_base::units::{Span, Tick};
@@ -62,7 +64,10 @@ impl World {
             Budget { ram: 1500 * (1 + input.below(8)) as u64, spill: 4000 * input.below(4) as u64 };
         let kind = input.u8();
         let overflow = if kind & 1 == 0 { Overflow::Map } else { Overflow::Stall };
-        let policy = Policy { overflow, budget, epoch: 20, region: RegionSize::from_log2(14) };
+        let limit = LagLimit::Bytes(3000);
+        let lag = (kind & 8 != 0).then_some(LagPolicy { limit, act: OnLag::Slow });
+        let (region, sync) = (RegionSize::from_log2(14), SyncPolicy::default());
+        let policy = Policy { overflow, budget, epoch: 20, region, sync, lag };
         let mut layout = small_layout();
         layout.volumes[0].masked = 0;
         let layout = Arc::new(layout);
@@ -95,7 +100,8 @@ impl World {
         let at = if event < 14 { 0 } else { input.below(self.replicas.len()) };
         let id = ReplicaId(u8::try_from(at).expect("few"));
         match event {
-            0..5 => self.write(input),
+            0..4 => self.write(input),
+            4 => self.sync(input),
             5 => self.write_lv(input),
             6 | 7 => self.end(input),
             8 => self.flush(input.below(6) > 0),
@@ -112,9 +118,8 @@ impl World {
             24..28 => self.read_on(id, input),
             28 => self.spill(id, input),
             29 => self.refill(id, input),
-            30 if input.below(8) == 0 => {
-                self.source.spill_lost(id);
-            }
+            30 if input.below(8) == 0 => self.source.spill_lost(id),
+            30 | 31 => self.check(id, input.flag()),
             _ => self.tick(7),
         }
     }
@@ -142,7 +147,23 @@ impl World {
             Begin::Mark | Begin::Hash => panic!("asked for twice"),
             Begin::Busy => assert!(self.is_busy(change.span), "nobody writes there"),
             Begin::Room => assert!(patient || self.policy.overflow == Overflow::Stall),
+            Begin::Pace => assert!(self.policy.lag.is_some(), "no lag is bounded"),
         }
+    }
+
+    /// A replica becomes sync or async; a write is asked for. What may be told of is durable on
+    /// every sync replica that counts.
+    fn sync(&mut self, input: &mut Input<'_>) {
+        let id = ReplicaId(u8::try_from(input.below(self.replicas.len())).expect("few"));
+        if input.below(8) == 0 {
+            let mode = if input.flag() { Mode::Sync } else { Mode::Async };
+            self.source.set_mode(id, mode);
+        }
+        let last = self.source.issued();
+        let told = self.source.completion(last) == Complete::Now;
+        let replica = self.source.replica(id);
+        let counts = replica.sync.standing() == Standing::InForce;
+        assert!(!(told && counts) || replica.durable >= last, "R10: told of what is not there");
     }
 
     fn is_busy(&self, span: Span) -> bool {
@@ -171,7 +192,7 @@ impl World {
             flying.written = true;
             self.lv.write(&flying.change);
         }
-        self.source.end(flying.ticket, !fails);
+        let _ = self.source.end(flying.ticket, !fails);
     }
 
     fn flush(&mut self, works: bool) {
@@ -244,7 +265,7 @@ impl World {
             if !flying.written {
                 self.lv.write(&flying.change);
             }
-            self.source.end(flying.ticket, true);
+            let _ = self.source.end(flying.ticket, true);
         }
         for id in self.source.ids() {
             self.source.dismiss(id);

@@ -86,7 +86,7 @@ impl Replica {
         let admitted = self.admit.admit(&record, Chain::data_hash(&record));
         assert!(admitted.is_ok(), "{record:?} is refused: {admitted:?}");
         let point = self.admit.point();
-        if let Body::Offer { extent, hash } = &record.body {
+        if let Body::Offer { extent, hash } | Body::Check { extent, hash } = &record.body {
             let pages = self.latest();
             let first = usize::try_from(extent.index).expect("small") * 2;
             let equal = extent.volume != super::VOLUME || hash_of(&pages, first) == *hash;
