@@ -5,7 +5,7 @@ use std::io;
 
 use vgship_base::bytes::FormatError;
 use vgship_base::disk::Disk;
-use vgship_base::folder::SharedFolder;
+use vgship_base::folder::{self, SharedFolder};
 use vgship_base::units::SECTOR;
 
 use super::activity::Region;
@@ -117,7 +117,9 @@ impl Ledger {
     /// a checkpoint succeeds; which state a crash finds is the old or the new one.
     pub fn checkpoint(&mut self, state: &LedgerState) -> Result<(), LedgerError> {
         self.open = None;
-        self.number += 1;
+        let last = name_of(self.number);
+        let none_left = |source| LedgerError::Io { action: "continue", name: last, source };
+        self.number = folder::number_after(Some(self.number)).map_err(none_left)?;
         let name = name_of(self.number);
         let failed = |action| {
             let name = name.clone();
@@ -195,12 +197,11 @@ impl Ledger {
 }
 
 fn name_of(number: u64) -> String {
-    format!("{PREFIX}{number:016x}")
+    format!("{PREFIX}{}", folder::digits_of(number))
 }
 
 fn number_of(name: &str) -> Option<u64> {
-    let digits = name.strip_prefix(PREFIX)?;
-    if digits.len() == 16 { u64::from_str_radix(digits, 16).ok() } else { None }
+    folder::number_of(name.strip_prefix(PREFIX)?)
 }
 
 #[cfg(test)]
@@ -366,5 +367,17 @@ mod tests {
         assert!(matches!(ledger.mark(&[region(1)]), Err(LedgerError::Poisoned)));
         ledger.checkpoint(&state(2, vec![])).unwrap();
         ledger.mark(&[region(1)]).unwrap();
+    }
+
+    #[test]
+    fn a_ledger_of_the_last_number_is_not_continued() {
+        let folder = SimFolder::new(&Power::default());
+        let (mut ledger, _) = Ledger::load(Arc::new(folder.clone()), &[]).unwrap();
+        ledger.checkpoint(&state(1, vec![])).unwrap();
+        folder.rename(&name_of(1), &name_of(u64::MAX)).unwrap();
+        let (mut ledger, found) = Ledger::load(Arc::new(folder.clone()), &[]).unwrap();
+        assert_eq!(found, Some(state(1, vec![])));
+        assert!(ledger.checkpoint(&state(2, vec![])).is_err());
+        assert_eq!(folder.list().unwrap(), [name_of(u64::MAX)]);
     }
 }

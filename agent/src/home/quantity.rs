@@ -135,6 +135,7 @@ impl FromStr for Amount {
         match (parse(text, &SIZE_UNITS), text.parse()) {
             (Ok(0), _) => Err(error(text, kind, "it is nothing", "48 h")),
             (Ok(bytes), _) => Ok(Amount::Bytes(Size(ByteLen(bytes)))),
+            (Err(_), Ok(Period(Duration::ZERO))) => Err(error(text, kind, "it is nothing", "48 h")),
             (Err(_), Ok(period)) => Ok(Amount::Time(period)),
             (Err(why), Err(_)) => Err(error(text, kind, why, "48 h")),
         }
@@ -229,6 +230,8 @@ mod tests {
         }
         assert!(matches!("5M".parse(), Ok(Amount::Bytes(_))));
         assert!(matches!("5m".parse(), Ok(Amount::Time(_))));
-        assert!("0".parse::<Amount>().is_err() && "5".parse::<Amount>().is_err());
+        for bad in ["0", "0 B", "0 ms", "0 d", "5"] {
+            assert!(bad.parse::<Amount>().is_err(), "{bad}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Writing and reading one segment.
 
-use vgship_base::folder::Folder;
+use vgship_base::folder::{self, Folder};
 use vgship_base::ids::{GroupId, Seq};
 use vgship_base::record::Record;
 use vgship_snapshot::seal::{self, DataKey, End, Purpose, SealError, SealedReader, SealedWriter};
@@ -12,13 +12,12 @@ const FRESH: &str = ".new";
 
 /// The name of a segment's file; names sort as numbers do.
 pub fn name(number: u64) -> String {
-    format!("{number:016x}{ENDING}")
+    format!("{}{ENDING}", folder::digits_of(number))
 }
 
 /// The number in a segment's name; `None` for other files.
 pub fn number_of(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(ENDING).filter(|digits| digits.len() == 16)?;
-    u64::from_str_radix(digits, 16).ok()
+    folder::number_of(name.strip_suffix(ENDING)?)
 }
 
 /// Where a row of segments lies and how it is sealed.
@@ -114,6 +113,13 @@ impl Place<'_> {
     /// Makes changes of names durable.
     pub fn sync(&self) -> Result<(), SegmentError> {
         self.folder.sync().map_err(Place::failed("keep the names around", "*"))
+    }
+
+    /// The number of the next segment, behind the highest of these.
+    pub fn number_after(&self, numbers: &[u64]) -> Result<u64, SegmentError> {
+        let highest = numbers.last().copied();
+        let number = folder::number_after(highest);
+        number.map_err(|source| Place::failed("continue", &name(highest.unwrap_or(0)))(source))
     }
 
     /// The segments' numbers, ascending, and the names of segments that were never published.
