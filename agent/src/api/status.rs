@@ -185,6 +185,9 @@ pub struct PeerStatus {
     /// compression.
     #[serde(default)]
     pub sent_bytes: u64,
+    /// Tries that failed since it last stood soundly; 0 while it is connected.
+    #[serde(default)]
+    pub tries: u64,
 }
 
 /// What the outbox holds.
@@ -241,6 +244,7 @@ pub(crate) mod tests {
                 since: Some("2026-02-03T04:05:06Z".into()),
                 last_error: None,
                 sent_bytes: 0,
+                tries: 0,
             }],
             consistent: true,
             policy: Overflow::Map,

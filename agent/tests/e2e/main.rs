@@ -11,5 +11,6 @@ mod kills;
 mod memory;
 mod overflow;
 mod restart;
+mod retry;
 mod status;
 mod wire;
