@@ -272,6 +272,9 @@ pub struct PeerStatus {
     /// Source: how this replica stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sync: Option<SyncState>,
+    /// Tries that failed since it last stood soundly; 0 while it is connected.
+    #[serde(default)]
+    pub tries: u64,
 }
 
 /// What the outbox holds.
@@ -329,6 +332,7 @@ pub(crate) mod tests {
                 last_error: None,
                 sent_bytes: 0,
                 sync: None,
+                tries: 0,
             }],
             consistent: true,
             policy: Overflow::Map,

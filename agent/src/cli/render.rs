@@ -189,7 +189,12 @@ fn peer(peer: &PeerStatus, now: Timestamp) -> String {
         true => format!("; before: {why}"),
         false => format!("; {why}"),
     });
-    format!("peer {}: {state}{address}{since}{error}", peer.name)
+    let tries = match peer.tries {
+        0 => String::new(),
+        1 => ", 1 try".to_owned(),
+        tries => format!(", {tries} tries"),
+    };
+    format!("peer {}: {state}{address}{since}{tries}{error}", peer.name)
 }
 
 fn elapsed(since: Timestamp, now: Timestamp) -> f64 {
@@ -277,6 +282,7 @@ mod tests {
         group.rpo.objective_seconds = None;
         group.peers[0].connected = false;
         group.peers[0].last_error = Some("no answer within 10 s".into());
+        group.peers[0].tries = 37;
         group
     }
 

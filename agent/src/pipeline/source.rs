@@ -219,7 +219,7 @@ impl SourceGroup {
 
     fn serve(&self, id: ReplicaId, name: &str) -> Result<(), ControlError> {
         let link = ReplicaLink {
-            view: PeerView::new(name.to_owned()),
+            view: PeerView::new(self.config.name.clone(), name.to_owned()),
             sent: AtomicU64::new(0),
             dismissed: AtomicBool::new(false),
             gate: Gate::new(()),
@@ -276,8 +276,8 @@ impl SourceGroup {
         let _gate = place.gate.lock().await;
         match self.carry(link, greeting, id, &place, name).await {
             Ok(()) => {}
-            Err(End::Diverged(why)) => place.view.diverged(&why),
-            Err(End::Lost(why)) => place.view.lost(&why),
+            Err(End::Diverged(why)) => place.view.diverged(&why, None),
+            Err(End::Lost(why)) => place.view.lost(&why, None),
         }
     }
 
@@ -303,8 +303,6 @@ impl SourceGroup {
         };
         let fresh = random_generation().map_err(|error| End::Lost(error.to_string()))?;
         let verdict = self.tap.core().link_up(id, &point, fresh);
-        tracing::info!(group = %self.config.name, peer = place.view.name(), ?verdict,
-            durable = %hello.durable, "a replica said hello");
         if verdict == Verdict::Diverged {
             let text = "both sides have a history of their own; an operator must choose one";
             let _ = greeting.refuse(Refusal::Diverged, text).await;
@@ -323,7 +321,10 @@ impl SourceGroup {
                 return Err(End::Lost(report(&error)));
             }
         };
-        place.view.connected(link.remote_address());
+        if place.view.connected(link.remote_address()) {
+            tracing::info!(group = %self.config.name, peer = place.view.name(), ?verdict,
+                durable = %hello.durable, "a replica said hello");
+        }
         let end = tokio::select! {
             end = carry(&self.tap, id, &place.sent, &mut opened.sender, &mut opened.receiver) => {
                 report(&end)

@@ -12,6 +12,7 @@ mod kills;
 mod memory;
 mod overflow;
 mod restart;
+mod retry;
 mod status;
 mod sync;
 mod wire;
