@@ -2,6 +2,7 @@
 
 mod task_bench;
 mod task_images;
+mod task_mutants;
 mod task_sim;
 mod task_test;
 mod task_tidy;
@@ -27,6 +28,7 @@ enum Task {
     Sim(task_sim::Args),
     Tidy(task_tidy::Args),
     Images(task_images::Args),
+    Mutants(task_mutants::Args),
     Vm(task_vm::Args),
 }
 
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         Task::Sim(args) => task_sim::run(&args),
         Task::Tidy(args) => task_tidy::run(&args),
         Task::Images(args) => task_images::run(&args),
+        Task::Mutants(args) => task_mutants::run(&args),
         Task::Vm(args) => task_vm::run(&args),
     };
     match done {
