@@ -130,18 +130,22 @@ fn number(at: usize) -> u32 {
 
 /// All mutants: those of the list's guards first, and how many those are.
 fn all(list: &List) -> Result<(Vec<Mutant>, usize)> {
-    let read = |file: &str| std::fs::read_to_string(tree::root().join(file)).context(file.to_owned());
-    let mut mutants = Vec::new();
-    for guard in &list.guard {
-        let file = format!("{SOURCES}{}", guard.file);
-        mutants.push(guard.mutant(&file, &read(&file)?)?);
-    }
-    let guards = mutants.len();
     let mut git = std::process::Command::new("git");
     let listed = ["ls-files", "--cached", "--others", "--exclude-standard", SOURCES];
     let files = tree::output(git.current_dir(tree::root()).args(listed))?;
-    for file in files.lines().filter(|file| is_core(file) && tree::root().join(file).is_file()) {
-        mutants.extend(find::find(file, report::short(file), &read(file)?)?);
+    let mut cores = Vec::new();
+    for file in files.lines().filter(|file| is_core(file)) {
+        let path = tree::root().join(file);
+        if path.is_file() {
+            let text = std::fs::read_to_string(path).context(file.to_owned())?;
+            cores.push((file.to_owned(), text));
+        }
+    }
+    let guards: Result<Vec<Mutant>> = list.guard.iter().map(|guard| guard.mutant(&cores)).collect();
+    let mut mutants = guards?;
+    let guards = mutants.len();
+    for (file, text) in &cores {
+        mutants.extend(find::find(file, report::short(file), text)?);
     }
     Ok((mutants, guards))
 }

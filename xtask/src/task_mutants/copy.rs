@@ -12,6 +12,9 @@ use super::place::Mutant;
 use super::schema::{self, Schema};
 use crate::tree;
 
+const BASE_LIB: &str = "agent/base/src/lib.rs";
+const SWITCH_FILE: &str = "agent/base/src/mutant.rs";
+
 /// The crate with the tests of the cores, and the one with the scenarios.
 const PACKAGES: [&str; 4] = ["--package", "vgship", "--package", "vgship-tests"];
 
@@ -154,16 +157,12 @@ impl Copy {
     }
 
     fn programs(&self, tests: &[String]) -> Result<Vec<Built>> {
+        // The simulation is built along with the scenarios of its package: building it by itself
+        // would build everything once more, with other features.
         let mut words = vec!["test", "--no-run", "--lib"];
         words.extend(PACKAGES);
         tests.iter().for_each(|test| words.extend(["--test", test]));
-        let mut built = self.built(&words)?;
-        built.extend(self.built(&["build", "--package", "vgship-tests", "--bin", "sim"])?);
-        Ok(built)
-    }
-
-    fn built(&self, words: &[&str]) -> Result<Vec<Built>> {
-        let mut cargo = self.cargo(words);
+        let mut cargo = self.cargo(&words);
         let output = cargo.output().with_context(|| tree::line(&cargo))?;
         if !output.status.success() {
             let said = messages(&output.stdout).find_map(|message| complaint(&message));
@@ -172,9 +171,6 @@ impl Copy {
         Ok(messages(&output.stdout).filter_map(|message| program(&message)).collect())
     }
 }
-
-const BASE_LIB: &str = "agent/base/src/lib.rs";
-const SWITCH_FILE: &str = "agent/base/src/mutant.rs";
 
 fn messages(output: &[u8]) -> impl Iterator<Item = Value> {
     output.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok())

@@ -30,9 +30,9 @@ pub struct Guard {
     pub name: String,
     /// The rule, or the class of bugs.
     pub class: String,
-    /// The file, from `agent/src`.
+    /// How the path of its file begins, from `agent/src`.
     pub file: String,
-    /// Text that stands in the file once.
+    /// Text that stands once in all cores whose paths begin so.
     pub find: String,
     /// What stands there instead.
     pub replace: String,
@@ -44,7 +44,7 @@ pub struct Guard {
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Equivalent {
-    /// The file, from `agent/src`.
+    /// How the path of its file begins, from `agent/src`.
     pub file: String,
     /// The line, without indentation.
     pub line: String,
@@ -55,9 +55,9 @@ pub struct Equivalent {
 }
 
 impl Equivalent {
-    /// Whether it means this mutant; `short` is how names call the file.
+    /// Whether it means this mutant.
     pub fn means(&self, mutant: &Mutant) -> bool {
-        mutant.file == format!("{}{}", super::SOURCES, self.file)
+        mutant.file.starts_with(&format!("{}{}", super::SOURCES, self.file))
             && mutant.line == self.line
             && mutant.change == self.change
             && !self.reason.is_empty()
@@ -73,15 +73,22 @@ pub fn parse(text: &str) -> Result<List> {
 }
 
 impl Guard {
-    /// The mutant that is this file without the guard: the smallest statement or block around
-    /// what changes.
+    /// The mutant that is the cores without the guard: the smallest statement or block around what
+    /// changes. `cores` are paths and texts.
     ///
     /// # Errors
     /// When the text stands there more or less than once, or in no body.
-    pub fn mutant(&self, file: &str, text: &str) -> Result<Mutant> {
-        let found: Vec<usize> = text.match_indices(&self.find).map(|(at, _)| at).collect();
-        let [at] = found[..] else {
-            bail!("{}: {file} has its text {} times, not once", self.name, found.len());
+    pub fn mutant(&self, cores: &[(String, String)]) -> Result<Mutant> {
+        let begins = format!("{}{}", super::SOURCES, self.file);
+        let meant = cores.iter().filter(|(file, _)| file.starts_with(&begins));
+        let found: Vec<(&str, &str, usize)> = meant
+            .flat_map(|(file, text)| {
+                text.match_indices(&self.find).map(move |(at, _)| (&**file, &**text, at))
+            })
+            .collect();
+        let [(file, text, at)] = found[..] else {
+            let (name, times) = (&self.name, found.len());
+            bail!("{name}: its text stands {times} times, not once, in {begins}*");
         };
         ensure!(!self.killers.is_empty(), "{}: no test is named", self.name);
         let wanted = at..at + self.find.len();

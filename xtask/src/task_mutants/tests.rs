@@ -102,12 +102,17 @@ fn statements_and_bodies_become_switches() {
 const LISTED: &str = "fn a(x: u8) -> u8 {\n    let y = x + 1;\n    if x > 3 {\n        b(y);\n    }\n    \
                       y\n}\n";
 
+fn cores() -> Vec<(String, String)> {
+    let other = "fn other() {}".to_owned();
+    vec![("agent/src/a.rs".to_owned(), LISTED.to_owned()), ("agent/src/b.rs".to_owned(), other)]
+}
+
 fn guard(find: &str, replace: &str) -> list::Guard {
     let words = |text: &str| text.to_owned();
     list::Guard {
         name: words("a guard"),
         class: words("R1"),
-        file: words("a.rs"),
+        file: words("a"),
         find: words(find),
         replace: words(replace),
         killers: vec![words("a_scenario")],
@@ -116,12 +121,12 @@ fn guard(find: &str, replace: &str) -> list::Guard {
 
 #[test]
 fn a_guard_takes_the_smallest_statement_or_block_around_it() {
-    let inner = guard("b(y);", "").mutant("agent/src/a.rs", LISTED).expect("it stands there");
+    let inner = guard("b(y);", "").mutant(&cores()).expect("it stands there");
     assert_eq!((inner.form, &*inner.text), (Form::Stmt, ""));
-    let both = guard("x > 3", "true").mutant("agent/src/a.rs", LISTED).expect("it stands there");
+    let both = guard("x > 3", "true").mutant(&cores()).expect("it stands there");
     assert_eq!(both.form, Form::Stmt);
     assert!(both.text.starts_with("if true {"));
-    let whole = guard("x + 1", "x").mutant("agent/src/a.rs", LISTED).expect("it stands there");
+    let whole = guard("x + 1", "x").mutant(&cores()).expect("it stands there");
     assert_eq!(whole.form, Form::Block);
     let mutants = [inner, both, whole];
     let schema = written(LISTED, &mutants);
@@ -132,7 +137,7 @@ fn a_guard_takes_the_smallest_statement_or_block_around_it() {
 #[test]
 fn a_guard_that_is_not_there_once_is_refused() {
     for (find, why) in [("gone", "0 times"), ("x", "times, not once"), ("fn a", "no body")] {
-        let refused = guard(find, "").mutant("agent/src/a.rs", LISTED).expect_err(find);
+        let refused = guard(find, "").mutant(&cores()).expect_err(find);
         assert!(refused.to_string().contains(why), "{refused}");
     }
 }
