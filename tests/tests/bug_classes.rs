@@ -5,6 +5,7 @@ use vgship::ship::verdict::{ReplicaPoint, Verdict};
 use vgship_base::extent::Extent;
 use vgship_base::ids::{Generation, Seq};
 use vgship_base::record::ResyncReason;
+use vgship_base::sim::Rng;
 use vgship_tests::world::World;
 use vgship_tests::world::faults::Settings;
 
@@ -139,6 +140,7 @@ fn repair_interrupted_in_the_middle() {
         let open: Vec<Extent> = known.flight.extents().collect();
         assert!(open.len() > 3 && !known.dirty.is_empty(), "in the middle");
         interrupt(&mut world);
+        assert!(world.known(0).flight.is_empty(), "interrupt {place} ends all that was in flight");
         let map = world.known(0).durable_dirty();
         let lost = |extent: &&Extent| !map.sets()[extent.volume.index()].contains(extent.index);
         assert_eq!(open.iter().find(lost), None, "interrupt {place}");
@@ -155,8 +157,8 @@ fn write_overlapping_an_extent_under_resync() {
     for whole in [true, false] {
         let mut world = dirty(5..6);
         world.exchange(0); // asked for
-        world.next_job(0);
         if whole {
+            world.next_job(0);
             world.read_step(0); // read
             world.write(0, 5 * 4096 + 512, 1024, 10);
         } else {
@@ -206,12 +208,14 @@ fn stale_peer_returning_after_two_generations() {
 #[test]
 fn torn_journal_tail_with_later_whole_records() {
     let mut torn = 0;
-    for place in 0..40 {
+    for place in 0..60 {
         let mut world = world();
+        world.rng = Rng::new(place);
         world.write(0, place % 16 * 4096, 4096, 1);
         world.ship_out(0);
-        for step in 0..6 {
-            world.write(0, (place + step) % 16 * 4096, 4096, 2);
+        for step in 0..12 {
+            // As short as can be: so that a record of few sectors survives behind one that is torn.
+            world.write(0, (place + step) % 16 * 4096, 512, 2);
             world.send(0);
             world.deliver(0); // in the journal, not flushed
         }
@@ -226,5 +230,5 @@ fn torn_journal_tail_with_later_whole_records() {
         world.replica_crashes(0, true);
         world.settle();
     }
-    assert!(torn > 10, "{torn} of 40");
+    assert!(torn > 10, "{torn} of 60");
 }

@@ -268,12 +268,24 @@ mod tests {
         let state = LedgerState { replicas: vec![replica], clean: true, ..state(1, vec![]) };
         ledger.checkpoint(&state).unwrap();
         ledger.doubt().unwrap();
+        let refused = ledger.mark(&[region(1)]);
+        assert!(matches!(refused, Err(LedgerError::Poisoned)), "doubt covers what is not marked");
+        ledger.doubt().expect("once is enough");
         let (mut ledger, found) = Ledger::load(Arc::clone(&folder), &[4]).unwrap();
         let found = found.unwrap();
         assert_eq!((found.clean, found.replicas[0].dirty[0].count()), (false, 4));
         ledger.checkpoint(&state).unwrap();
         let (_, found) = Ledger::load(folder, &[4]).unwrap();
         assert_eq!(found.unwrap().replicas[0].dirty[0].count(), 0);
+    }
+
+    #[test]
+    fn a_doubt_that_could_not_be_noted_is_an_error() {
+        let power = Power::default();
+        let folder: SharedFolder = Arc::new(SimFolder::new(&power));
+        let (mut ledger, _) = Ledger::load(folder, &[]).unwrap();
+        power.fail_after(0);
+        assert!(matches!(ledger.doubt(), Err(LedgerError::Io { action: "create", .. })));
     }
 
     #[test]

@@ -226,3 +226,6 @@ impl Source {
         self.layout.ids().filter(unflushed).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;
