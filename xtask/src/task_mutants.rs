@@ -119,7 +119,11 @@ pub fn run(args: &Args) -> Result<bool> {
     print!("{}", report::guards(&watched));
     print!("{}", report::table(&judged));
     let percent = report::percent(&judged);
-    println!("{percent} % noticed, at least {} wanted; {} s", args.least, begin.elapsed().as_secs());
+    println!(
+        "{percent} % noticed, at least {} wanted; {} s",
+        args.least,
+        begin.elapsed().as_secs()
+    );
     Ok(percent >= args.least && watched.iter().all(|it| it.else_.is_none()))
 }
 
@@ -174,7 +178,8 @@ fn choose(args: &Args, list: &List, mutants: &[Mutant]) -> Result<Vec<usize>> {
         return Ok(Vec::new());
     }
     let counts = |at: &usize| {
-        wants_guard(args, &mutants[*at]) && !list.equivalent.iter().any(|it| it.means(&mutants[*at]))
+        wants_guard(args, &mutants[*at])
+            && !list.equivalent.iter().any(|it| it.means(&mutants[*at]))
     };
     let mut chosen: Vec<usize> = generated.filter(counts).collect();
     if let Some(sample) = args.sample {
@@ -216,7 +221,11 @@ fn judge_guards<'a>(
             true => None,
             false => Some(court.judge(number(at), stage)?),
         };
-        println!("{}: {:?}", guard.name, else_.as_ref().unwrap_or(&Outcome::Killed("named".into())));
+        println!(
+            "{}: {:?}",
+            guard.name,
+            else_.as_ref().unwrap_or(&Outcome::Killed("named".into()))
+        );
         Ok(Watched { guard, blind, else_ })
     })
 }

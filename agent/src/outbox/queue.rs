@@ -541,4 +541,12 @@ mod tests {
         let moved = queue.to_spill(&layout).expect("nobody else makes room");
         assert_eq!(moved, [write(5)]);
     }
+
+    #[test]
+    fn without_a_spill_the_link_gets_all_of_the_memory() {
+        let one = cost(&write(1));
+        let mut queue = Queue::new(Budget { ram: 8 * one, spill: 0 }, Seq::ZERO);
+        (1..=8).for_each(|seq| queue.push(write(seq)));
+        assert_eq!((queue.take().len(), queue.room(1)), (8, Room::Full));
+    }
 }

@@ -109,7 +109,10 @@ impl Copy {
                 left_out.extend(blamed);
             }
             if left_out.len() == before {
-                bail!("the copy does not compile, and no mutant is to blame: {}", complaints[0].text);
+                bail!(
+                    "the copy does not compile, and no mutant is to blame: {}",
+                    complaints[0].text
+                );
             }
         }
         bail!("the copy does not compile after {ROUNDS} rounds of leaving out mutants")

@@ -297,9 +297,6 @@ impl<'ast> Visit<'ast> for Finder<'_> {
 fn both_is_assignment(op: BinOp) -> bool {
     matches!(
         op,
-        BinOp::AddAssign(_)
-            | BinOp::SubAssign(_)
-            | BinOp::BitAndAssign(_)
-            | BinOp::BitOrAssign(_)
+        BinOp::AddAssign(_) | BinOp::SubAssign(_) | BinOp::BitAndAssign(_) | BinOp::BitOrAssign(_)
     )
 }

@@ -90,7 +90,8 @@ fn an_error_is_blamed_on_the_closest_switch() {
 
 #[test]
 fn statements_and_bodies_become_switches() {
-    let text = "fn a(x: &mut Vec<u8>) -> Result<(), ()> {\n    x.clear();\n    b(x)?;\n    Ok(())\n}\n";
+    let text =
+        "fn a(x: &mut Vec<u8>) -> Result<(), ()> {\n    x.clear();\n    b(x)?;\n    Ok(())\n}\n";
     let mutants = found(text);
     let changes: Vec<&str> = mutants.iter().map(|mutant| &*mutant.change).collect();
     assert_eq!(changes, ["fn a -> return Ok(())", "delete .clear()", "delete b()"]);

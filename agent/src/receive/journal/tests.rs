@@ -115,6 +115,19 @@ fn segments_rotate_and_are_trimmed_only_as_a_whole() {
 }
 
 #[test]
+fn remains_of_segments_that_never_began_are_removed() {
+    let folder = SimFolder::new(&Power::default());
+    let (mut journal, _) = recover(&folder, 0);
+    fill(&mut journal, 1..=2);
+    for number in [1, 9] {
+        folder.create(&format!("{}.new", segment::name(number))).unwrap();
+    }
+    let (journal, found) = recover(&folder, 0);
+    assert_eq!(found, Recovered { last: Seq(2), damage: None });
+    assert_eq!(segments(&folder).len(), journal.segments(), "{:?}", segments(&folder));
+}
+
+#[test]
 fn a_generation_begins_a_segment() {
     let folder = SimFolder::new(&Power::default());
     let (mut journal, _) = recover(&folder, 0);
