@@ -66,7 +66,7 @@ pub struct Args {
 const SOURCES: &str = "agent/src/";
 
 /// The cores: all files below these, without shells, tests and what only shows.
-const CORES: [&str; 11] = [
+const CORES: [&str; 12] = [
     "capture/source",
     "capture/activity",
     "capture/versions",
@@ -76,6 +76,7 @@ const CORES: [&str; 11] = [
     "ship/",
     "receive/admit",
     "receive/journal",
+    "receive/room",
     "apply/",
     "segment/",
 ];
