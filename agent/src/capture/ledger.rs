@@ -303,8 +303,8 @@ mod tests {
             let folder: SharedFolder = Arc::new(disk.clone());
             let (mut ledger, _) = Ledger::load(Arc::clone(&folder), &[4]).unwrap();
             let dirty = vec![BitSet::new(4)];
-            let replica =
-                ReplicaState { peer: PeerId([1; 32]), met: Start(1), acked: Seq(1), dirty };
+            let (peer, met, acked, whole) = (PeerId([1; 32]), Start(1), Seq(1), false);
+            let replica = ReplicaState { peer, met, acked, whole, dirty };
             let state = LedgerState { replicas: vec![replica], ..state(1, vec![]) };
             ledger.checkpoint(&state).unwrap();
             for _ in 0..2 {
