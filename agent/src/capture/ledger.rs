@@ -283,6 +283,9 @@ mod tests {
         let state = LedgerState { replicas: vec![replica], clean: true, ..state(1, vec![]) };
         ledger.checkpoint(&state).unwrap();
         ledger.doubt().unwrap();
+        let refused = ledger.mark(&[region(1)]);
+        assert!(matches!(refused, Err(LedgerError::Poisoned)), "doubt covers what is not marked");
+        ledger.doubt().expect("once is enough");
         let (mut ledger, found) = Ledger::load(Arc::clone(&folder), &[4]).unwrap();
         let found = found.unwrap();
         assert_eq!((found.clean, found.replicas[0].dirty[0].count()), (false, 4));
@@ -300,13 +303,8 @@ mod tests {
             let folder: SharedFolder = Arc::new(disk.clone());
             let (mut ledger, _) = Ledger::load(Arc::clone(&folder), &[4]).unwrap();
             let dirty = vec![BitSet::new(4)];
-            let replica = ReplicaState {
-                peer: PeerId([1; 32]),
-                met: Start(1),
-                acked: Seq(1),
-                whole: true,
-                dirty,
-            };
+            let (peer, met, acked, whole) = (PeerId([1; 32]), Start(1), Seq(1), false);
+            let replica = ReplicaState { peer, met, acked, whole, dirty };
             let state = LedgerState { replicas: vec![replica], ..state(1, vec![]) };
             ledger.checkpoint(&state).unwrap();
             for _ in 0..2 {
@@ -330,6 +328,15 @@ mod tests {
                 ledger.checkpoint(&state).unwrap();
             }
         }
+    }
+
+    #[test]
+    fn a_doubt_that_could_not_be_noted_is_an_error() {
+        let power = Power::default();
+        let folder: SharedFolder = Arc::new(SimFolder::new(&power));
+        let (mut ledger, _) = Ledger::load(folder, &[]).unwrap();
+        power.fail_after(0);
+        assert!(matches!(ledger.doubt(), Err(LedgerError::Io { action: "create", .. })));
     }
 
     #[test]

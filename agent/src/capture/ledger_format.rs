@@ -298,6 +298,18 @@ mod tests {
     }
 
     #[test]
+    fn longer_histories_than_are_kept_are_refused() {
+        let forks = |count| LedgerState {
+            lineage: vec![(Generation([3; 16]), Seq(1)); count],
+            ..example()
+        };
+        let most = forks(LINEAGE_MAX).encode();
+        assert_eq!(LedgerState::decode(&most, &[200, 1]), Ok(forks(LINEAGE_MAX)));
+        let more = forks(LINEAGE_MAX + 1).encode();
+        assert!(LedgerState::decode(&more, &[200, 1]).is_err());
+    }
+
+    #[test]
     fn every_bit_flip_and_cut_is_noticed() {
         let bytes = example().encode();
         for bit in 0..bytes.len() * 8 {

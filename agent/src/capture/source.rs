@@ -239,3 +239,6 @@ impl Source {
         self.layout.ids().filter(unflushed).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

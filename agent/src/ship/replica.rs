@@ -369,3 +369,6 @@ impl Replica {
         matches!(self.flow, Flow::Map(_)) || seq <= self.durable
     }
 }
+
+#[cfg(test)]
+mod tests;
