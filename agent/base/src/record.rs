@@ -144,16 +144,22 @@ pub enum ResyncReason {
     Lost,
     /// A volume or the outbox could not be read or written.
     Fault,
+    /// A volume of the source became larger.
+    Grown,
+    /// A volume of the source was away, or was another for a while.
+    Drifted,
 }
 
 impl ResyncReason {
-    const ALL: [ResyncReason; 6] = [
+    const ALL: [ResyncReason; 8] = [
         ResyncReason::Initial,
         ResyncReason::Overflow,
         ResyncReason::UncleanStart,
         ResyncReason::CleanStart,
         ResyncReason::Lost,
         ResyncReason::Fault,
+        ResyncReason::Grown,
+        ResyncReason::Drifted,
     ];
 
     /// Its number in formats.
@@ -176,6 +182,8 @@ impl ResyncReason {
             ResyncReason::CleanStart => "the source was restarted",
             ResyncReason::Lost => "the replica lost part of its history",
             ResyncReason::Fault => "an I/O error on the source",
+            ResyncReason::Grown => "the volumes have grown",
+            ResyncReason::Drifted => "a volume was changed behind the source's back",
         }
     }
 }

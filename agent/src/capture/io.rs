@@ -5,7 +5,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use vgship_base::disk::{Allocation, SharedDisk};
 use vgship_base::ids::VolumeId;
 use vgship_base::io::Clock;
+use vgship_base::layout::Layout;
 use vgship_base::units::Span;
 
 use super::ledger::{Ledger, LedgerError};
@@ -32,7 +33,8 @@ pub struct Tap {
     waiting: AtomicU32,
     hashing: AtomicBool,
     ledger: Mutex<Ledger>,
-    volumes: Vec<SharedDisk>,
+    /// Exchanged when volumes grow.
+    volumes: RwLock<Arc<[SharedDisk]>>,
     /// One flush of a volume at a time: the system tells a failure to only one of several (R8).
     flushes: Vec<Mutex<()>>,
     clock: Clock,
@@ -53,7 +55,7 @@ impl Tap {
             hashing: AtomicBool::new(false),
             ledger: Mutex::new(ledger),
             flushes: volumes.iter().map(|_| Mutex::default()).collect(),
-            volumes,
+            volumes: RwLock::new(volumes.into()),
             clock,
             doubtful: AtomicBool::new(false),
             records: Notify::new(),
@@ -69,9 +71,29 @@ impl Tap {
         self.core.lock().expect("the source's core does not panic")
     }
 
-    /// The volumes, in the order of the layout.
-    pub fn volumes(&self) -> &[SharedDisk] {
-        &self.volumes
+    /// The volumes, in the order of the layout; at least as large as it says at any time before.
+    pub fn volumes(&self) -> Arc<[SharedDisk]> {
+        Arc::clone(&self.volumes.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn volume(&self, id: VolumeId) -> SharedDisk {
+        let volumes = self.volumes.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&volumes[id.index()])
+    }
+
+    /// The volumes have grown to `layout`, whose file has been written; `volumes` are open anew.
+    /// Those that are as large as before stay as they are open.
+    pub fn grow(&self, layout: Arc<Layout>, mut volumes: Vec<SharedDisk>) {
+        let old = Arc::clone(self.core().layout());
+        for (id, volume) in old.ids().zip(&mut volumes) {
+            if old.volume(id) == layout.volume(id) {
+                *volume = self.volume(id);
+            }
+        }
+        // Before the core lets anybody write there.
+        *self.volumes.write().unwrap_or_else(PoisonError::into_inner) = volumes.into();
+        self.core().grow(layout);
+        self.wake();
     }
 
     /// The clocks.
@@ -102,7 +124,7 @@ impl Tap {
     fn change(&self, change: &Change, durable: bool) -> io::Result<()> {
         let ticket = self.begin(change);
         self.records.notify_one();
-        let disk = &self.volumes[change.volume.index()];
+        let disk = self.volume(change.volume);
         let written = match &change.data {
             Some(data) => disk.write_at(change.span.offset, data),
             None => disk.zero_at(change.span.offset, change.span.len),
@@ -178,7 +200,7 @@ impl Tap {
         let one = &self.flushes[volume.index()];
         let _alone = one.lock().unwrap_or_else(PoisonError::into_inner);
         let covers = self.core().flush_begins(volume);
-        let disk = &self.volumes[volume.index()];
+        let disk = self.volume(volume);
         let flushed = disk.flush();
         self.core().flush_ended(volume, covers, flushed.is_ok());
         if flushed.is_err() {
@@ -275,7 +297,7 @@ impl Export for TappedVolume {
     }
 
     fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        self.tap.volumes[self.volume.index()].read_at(offset, into)
+        self.tap.volume(self.volume).read_at(offset, into)
     }
 
     fn write(&self, offset: u64, data: Bytes, durable: bool) -> io::Result<()> {
@@ -293,6 +315,6 @@ impl Export for TappedVolume {
     }
 
     fn allocation(&self, offset: u64, end: u64) -> io::Result<(Allocation, u64)> {
-        self.tap.volumes[self.volume.index()].allocation(offset, end)
+        self.tap.volume(self.volume).allocation(offset, end)
     }
 }

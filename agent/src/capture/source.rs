@@ -5,6 +5,7 @@
 //! A write passes: [`Source::begin`] (range lock, mark, seq, outbox), the LV, [`Source::end`].
 
 mod checkpoint;
+mod grow;
 mod links;
 mod resync;
 mod time;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 
 use vgship_base::ids::{Generation, GroupId, PeerId, ReplicaId, Seq, Start, VolumeId};
 use vgship_base::layout::Layout;
-use vgship_base::record::ResyncReason;
+use vgship_base::record::{Hash, ResyncReason};
 use vgship_base::units::{Span, Tick};
 
 pub use resync::Shipped;
@@ -54,6 +55,7 @@ pub struct Policy {
 #[derive(Debug)]
 pub struct Source {
     layout: Arc<Layout>,
+    layout_hash: Hash,
     policy: Policy,
     group: GroupId,
     generation: Generation,
@@ -79,6 +81,7 @@ impl Source {
         policy: Policy,
     ) -> Source {
         Source {
+            layout_hash: layout.hash(),
             layout,
             policy,
             group,
@@ -180,6 +183,11 @@ impl Source {
     /// The layout.
     pub fn layout(&self) -> &Arc<Layout> {
         &self.layout
+    }
+
+    /// By which a replica shows that it knows this layout. One that does not must get no record.
+    pub fn layout_hash(&self) -> Hash {
+        self.layout_hash
     }
 
     /// The history that is written.

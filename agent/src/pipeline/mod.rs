@@ -6,6 +6,8 @@ mod beat;
 
 mod control;
 
+mod drift;
+
 mod exports;
 
 mod keys;
@@ -19,5 +21,7 @@ mod source;
 mod status;
 
 mod view;
+
+mod volumes;
 
 pub use agent::start;

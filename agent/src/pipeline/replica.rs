@@ -10,8 +10,10 @@ use tokio::task::JoinSet;
 use vgship_base::ids::{Name, PeerId};
 use vgship_base::io::Clock;
 use vgship_base::layout::Layout;
-use vgship_base::record::{Hash, Record};
+use vgship_base::record::Record;
 use vgship_snapshot::seal::DataKey;
+
+mod grow;
 
 use super::keys::data_key;
 use super::source::real_folder;
@@ -41,8 +43,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// A replica at work.
 pub(super) struct ReplicaGroup {
     pub(super) config: GroupConfig,
-    pub(super) layout: Arc<Layout>,
-    pub(super) layout_hash: Hash,
+    /// As its source told it last, and as its volumes are.
+    layout: Mutex<Arc<Layout>>,
     pub(super) peer: PeerId,
     pub(super) view: PeerView,
     pub(super) paused: AtomicBool,
@@ -87,8 +89,7 @@ impl ReplicaGroup {
         })?;
         let group = ReplicaGroup {
             config,
-            layout_hash: *blake3::hash(&bytes).as_bytes(),
-            layout: Arc::new(layout),
+            layout: Mutex::new(Arc::new(layout)),
             peer,
             view: PeerView::new(peer_name.to_owned()),
             paused: AtomicBool::new(false),
@@ -112,6 +113,11 @@ impl ReplicaGroup {
         Ok(group)
     }
 
+    /// What the group consists of, as its source told it.
+    pub(super) fn layout(&self) -> Arc<Layout> {
+        Arc::clone(&self.layout.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn engine(&self) -> MutexGuard<'_, Engined> {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -119,18 +125,29 @@ impl ReplicaGroup {
     fn open(&self) -> Result<Engine, String> {
         let text = |error: &dyn std::error::Error| report(error);
         let spec = self.config.volumes.parse().map_err(|it| text(&it))?;
-        let volumes = open_replica(&spec, &self.layout, false).map_err(|it| text(&it))?;
+        let layout = self.layout();
+        let volumes = open_replica(&spec, &layout, false).map_err(|it| text(&it))?;
         let folder = real_folder(&self.group_home, "replica").map_err(|it| text(&it))?;
         let journal = real_folder(&self.group_home, "journal").map_err(|it| text(&it))?;
         let parts = Parts {
             group: self.config.id,
-            layout: Arc::clone(&self.layout),
+            layout,
             volumes,
             folder: Arc::new(folder),
             journal: Arc::new(journal),
             key: self.key.clone(),
         };
         Engine::open(parts, WORKERS).map_err(|it| text(&it))
+    }
+
+    /// What stands for the engine while it is opened, which takes as long as it takes.
+    fn being_opened(&self) -> Engined {
+        Engined::Failed {
+            why: "the replica is being opened".into(),
+            retry: Backoff::new(seed(&self.config)),
+            since: Instant::now(),
+            wait: Duration::MAX,
+        }
     }
 
     fn failed(&self, why: String, mut retry: Backoff) -> Engined {
@@ -152,12 +169,6 @@ impl ReplicaGroup {
 
     fn look(&self) {
         let _alone = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
-        let being_opened = || Engined::Failed {
-            why: "the replica is being opened".into(),
-            retry: Backoff::new(seed(&self.config)),
-            since: Instant::now(),
-            wait: Duration::MAX,
-        };
         let taken = {
             let mut engine = self.engine();
             let due = match &*engine {
@@ -168,7 +179,7 @@ impl ReplicaGroup {
             if !due {
                 return;
             }
-            std::mem::replace(&mut *engine, being_opened())
+            std::mem::replace(&mut *engine, self.being_opened())
         };
         // Both take as long as they take; status and links are not kept waiting.
         let next = match taken {
@@ -232,6 +243,15 @@ impl ReplicaGroup {
                     self.view.lost(&why);
                     Ended::LostAfter(since.elapsed())
                 }
+                Err(Trouble::Layout(layout)) => {
+                    match tokio::task::block_in_place(|| self.grow(&layout)) {
+                        Ok(()) => Ended::LostAfter(since.elapsed()),
+                        Err(why) => {
+                            self.view.lost(&why);
+                            Ended::Unreachable
+                        }
+                    }
+                }
             };
             let wait = retry.after(ended);
             tokio::select! {
@@ -259,10 +279,13 @@ impl ReplicaGroup {
         let begun = tokio::task::block_in_place(|| intake.link(number, answers));
         let stopped = || Trouble::Lost("the replica's engine has stopped".into());
         let greeting = begun.map_err(|_| stopped())?.await.map_err(|_| stopped())?;
-        let opened = link.open(&self.hello(&greeting, name)).await?;
-        let Opened { theirs, sender, receiver, .. } = opened;
+        let ours = self.hello(&greeting, name);
+        let Opened { theirs, sender, receiver, .. } = link.open(&ours).await?;
         if theirs.role != Role::Source {
             return Err(Trouble::Lost("the peer is no source of this group".into()));
+        }
+        if theirs.layout != ours.layout {
+            return Err(self.hear_layout(receiver).await);
         }
         self.view.connected(link.remote_address());
         // A task of its own: what comes in must not keep acknowledgements from going out.
@@ -291,7 +314,7 @@ impl ReplicaGroup {
             start: durable.seq.start(),
             durable: durable.seq,
             applied: applied.seq,
-            layout: self.layout_hash,
+            layout: self.layout().hash(),
             name: name.clone(),
         }
     }
@@ -316,6 +339,9 @@ impl ReplicaGroup {
                 }
                 Some(Frame::Ping(_) | Frame::Pong(_)) => {}
                 Some(Frame::Bye { text, .. }) => return Err(Trouble::Lost(text)),
+                Some(Frame::Layout(_)) => {
+                    return Err(Trouble::Lost("the source changed its layout on a link".into()));
+                }
                 Some(Frame::Ack(_) | Frame::Answers(_)) => {
                     return Err(Trouble::Lost("the peer sent what only a replica sends".into()));
                 }
@@ -350,6 +376,8 @@ fn seed(config: &GroupConfig) -> u64 {
 enum Trouble {
     Refused(Refusal, String),
     Lost(String),
+    /// The source's volumes are others than were known here.
+    Layout(Layout),
 }
 
 impl From<HelloError> for Trouble {
