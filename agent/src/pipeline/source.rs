@@ -111,7 +111,9 @@ impl SourceGroup {
             Some(state) => Source::resume(state, Arc::clone(&layout), policy, fresh),
             None => Source::create(config.id, fresh, Arc::clone(&layout), policy),
         };
-        for (id, _) in strange.iter().filter_map(|name| layout.find(name.as_str())) {
+        for (id, volume) in strange.iter().filter_map(|name| layout.find(name.as_str())) {
+            tracing::warn!(group = %config.name, volume = %volume.name, "the volume is not the one \
+                that was replicated, as after a backup was put back; all of it is compared");
             core.suspect(id);
         }
         let tap = Arc::new(Tap::new(core, ledger, volumes, clock));

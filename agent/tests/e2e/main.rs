@@ -7,6 +7,7 @@ mod common;
 
 mod cli;
 mod clients;
+mod drift;
 mod kills;
 mod memory;
 mod overflow;

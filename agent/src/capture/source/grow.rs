@@ -38,3 +38,7 @@ impl Source {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "grow_tests.rs"]
+mod tests;
