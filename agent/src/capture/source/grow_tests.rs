@@ -109,6 +109,7 @@ fn settle(source: &mut Source) -> (Vec<Record>, Vec<u64>) {
         let last = source.replica(ME).sent();
         ack(source, last);
     }
+    offered.sort_unstable(); // the walk goes on from where it stood
     assert_eq!((source.replica(ME).dirty.count(), source.replica(ME).flight.len()), (0, 0));
     (sent, offered)
 }
