@@ -4,21 +4,27 @@
 //!
 //! A write passes: [`Source::begin`] (range lock, mark, seq, outbox), the LV, [`Source::end`].
 
+mod check;
 mod checkpoint;
 mod grow;
 mod links;
 mod resync;
+mod sync;
 mod time;
 mod writes;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use vgship_base::ids::{Generation, GroupId, PeerId, ReplicaId, Seq, Start, VolumeId};
 use vgship_base::layout::Layout;
 use vgship_base::record::{Hash, ResyncReason};
 use vgship_base::units::{Span, Tick};
 
+pub use check::{CheckReport, Checks};
 pub use resync::Shipped;
+pub use sync::{After, Complete};
 pub use writes::{Begin, Change, Ticket};
 
 use super::activity::{Activity, Region, RegionSize};
@@ -27,15 +33,29 @@ use super::locks::RangeLocks;
 use super::versions::Versions;
 use crate::outbox::queue::Budget;
 use crate::ship::dirty::DirtyMap;
+use crate::ship::pace::LagPolicy;
 use crate::ship::replica::Replica;
+use crate::ship::standing::SyncPolicy;
 
 /// What to do with writes when an outbox is full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum Overflow {
-    /// Let them go on and note dirty extents only.
+    /// Let them go on and note dirty extents only: the order is lost and a resync follows.
+    #[default]
     Map,
-    /// Let them wait.
+    /// Let them wait until the replica has taken some.
     Stall,
+}
+
+impl Overflow {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Overflow::Map => "map",
+            Overflow::Stall => "stall",
+        }
+    }
 }
 
 /// How a group is replicated.
@@ -49,6 +69,10 @@ pub struct Policy {
     pub epoch: u64,
     /// Of the activity map; never changes in a group's life.
     pub region: RegionSize,
+    /// How sync replicas are waited for.
+    pub sync: SyncPolicy,
+    /// How far replicas may fall behind.
+    pub lag: Option<LagPolicy>,
 }
 
 /// The source of one group.
@@ -69,6 +93,10 @@ pub struct Source {
     next_epoch: Tick,
     /// A generation has begun that the ledger does not hold: nothing of it may be sent.
     unwritten: bool,
+    /// Writes that wait for sync replicas, and since when.
+    waiting: BTreeMap<Seq, Tick>,
+    /// No write is kept waiting any more.
+    stopping: bool,
     now: Tick,
 }
 
@@ -95,6 +123,8 @@ impl Source {
             replicas: Vec::new(),
             next_epoch: Tick(0),
             unwritten: false,
+            waiting: BTreeMap::new(),
+            stopping: false,
             now: Tick(0),
         }
     }
@@ -122,6 +152,7 @@ impl Source {
             let mut replica = Replica::new(id, known.peer, dirty, why, policy.budget);
             replica.met = known.met;
             replica.durable = known.acked;
+            replica.whole = known.whole;
             source.replicas.push(replica);
         }
         let marked = state.marked.into_iter().filter(|region| source.clip(*region).is_some());

@@ -96,6 +96,7 @@ impl PeerView {
             since: Some(seen.since.to_string()),
             last_error: seen.last_error.clone(),
             sent_bytes,
+            sync: None,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use vgship_base::extent::Extent;
 use vgship_base::ids::VolumeId;
 use vgship_base::layout::Layout;
 use vgship_base::record::ResyncReason;
@@ -23,6 +24,13 @@ impl Source {
         assert!(self.layout.grows_to(&layout), "volumes only become larger");
         for replica in &mut self.replicas {
             replica.grow(&self.layout, &layout);
+        }
+        // What was read of an extent that was short says nothing of it any more.
+        for ((volume, old), new) in layout.ids().zip(&self.layout.volumes).zip(&layout.volumes) {
+            if new.bytes > old.bytes {
+                let index = old.bytes >> layout.extent.log2();
+                self.versions.bump(Extent { volume, index });
+            }
         }
         self.layout_hash = layout.hash();
         self.layout = layout;

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use vgship_base::extent::{Extent, ExtentSize};
+use vgship_base::extent::ExtentSize;
 use vgship_base::folder::SharedFolder;
 use vgship_base::ids::{Generation, GroupId, PeerId, ReplicaId, Seq};
 use vgship_base::layout::VolumeLayout;
@@ -15,6 +15,7 @@ use crate::capture::source::{Begin, Change, Overflow, Policy, Shipped, Ticket};
 use crate::outbox::queue::{Budget, Moved};
 use crate::ship::flight::Purpose;
 use crate::ship::replica::{Flow, Progress};
+use crate::ship::standing::SyncPolicy;
 use crate::ship::verdict::{ReplicaPoint, Verdict};
 
 const LV: VolumeId = VolumeId(0);
@@ -34,7 +35,8 @@ fn layout(bytes: u64) -> Arc<Layout> {
 
 fn source(budget: Budget) -> Source {
     let (epoch, region) = (1_000_000, RegionSize::default());
-    let policy = Policy { overflow: Overflow::Map, budget, epoch, region };
+    let (sync, lag) = (SyncPolicy::default(), None);
+    let policy = Policy { overflow: Overflow::Map, budget, epoch, region, sync, lag };
     let mut source = Source::create(GroupId([2; 16]), GEN, layout(OLD), policy);
     source.add_replica(PeerId([3; 32]));
     source
@@ -211,6 +213,23 @@ fn a_reader_that_holds_the_short_extent_gives_it_back() {
     source.release(Extent { volume: LV, index: 3 });
     write(&mut source, 3 * 4096 + 512);
     assert_eq!(dirty(&source), [3, 4]);
+}
+
+#[test]
+fn a_self_check_that_read_the_short_extent_asks_nothing() {
+    let mut source = in_sync();
+    let short = loop {
+        let (extent, version) = source.next_check(ME).unwrap();
+        if extent == (Extent { volume: LV, index: 3 }) {
+            break version;
+        }
+    };
+    source.grow(layout(NEW));
+    again(&mut source);
+    settle(&mut source);
+    let before = source.issued();
+    source.check(ME, Extent { volume: LV, index: 3 }, short, [0; 32]);
+    assert_eq!(source.issued(), before, "a hash of less than there is would differ");
 }
 
 #[test]

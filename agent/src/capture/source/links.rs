@@ -9,6 +9,7 @@ use super::{Overflow, Source};
 use crate::capture::ledger_format::LINEAGE_MAX;
 use crate::ship::flight::Job;
 use crate::ship::replica::Flow;
+use crate::ship::standing::Mode;
 use crate::ship::verdict::{ReplicaPoint, SourcePoint, Verdict, ahead, judge};
 
 impl Source {
@@ -16,6 +17,9 @@ impl Source {
     /// any but [`Verdict::Continue`] the ledger must be written before anything is sent: after a
     /// crash it is the only one to know what the replica lacks, and which start the replica met.
     pub fn link_up(&mut self, id: ReplicaId, point: &ReplicaPoint, fresh: Generation) -> Verdict {
+        // What holds nothing holds nothing up to zero, whatever number it names.
+        let durable = if point.fresh { Seq::ZERO } else { point.durable };
+        let point = &ReplicaPoint { durable, ..*point };
         let known = self.point_for(id, point);
         let (verdict, ahead) = (judge(point, &known), ahead(point, &known));
         match verdict {
@@ -98,15 +102,17 @@ impl Source {
         self.replicas.iter_mut().for_each(|replica| replica.paused = paused);
     }
 
-    /// No write waits for an outbox any more: the agent stops.
+    /// No write waits for an outbox or a replica any more: the agent stops.
     pub fn stop_stalling(&mut self) {
         self.policy.overflow = Overflow::Map;
+        self.stopping = true;
     }
 
     /// A replica's pairing was taken away: what it lacks is noted, nothing is kept for it.
     pub fn dismiss(&mut self, id: ReplicaId) {
         let (layout, last) = (Arc::clone(&self.layout), self.last);
         self.replica_mut(id).collapse(&layout, last, ResyncReason::Overflow);
+        self.set_mode(id, Mode::Async);
     }
 
     /// Whether a job's extent is still to be read.
