@@ -311,6 +311,13 @@ impl Queue {
         self.promote();
     }
 
+    /// The volumes have grown.
+    pub fn grow(&mut self, layout: &Layout) {
+        for (set, volume) in self.spilled.extents.iter_mut().flatten().zip(&layout.volumes) {
+            set.grow(layout.extent.count(volume.bytes));
+        }
+    }
+
     /// Empties the outbox into the dirty map: hands every change in it to `dirty`. What comes next
     /// stands behind `floor`.
     pub fn collapse(&mut self, layout: &Layout, floor: Seq, mut dirty: impl FnMut(VolumeId, Span)) {
