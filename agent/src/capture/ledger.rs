@@ -345,7 +345,7 @@ mod tests {
     fn a_doubt_that_could_not_be_noted_is_an_error() {
         let power = Power::default();
         let folder: SharedFolder = Arc::new(SimFolder::new(&power));
-        let (mut ledger, _) = Ledger::load(folder, &[]).unwrap();
+        let (mut ledger, _) = Ledger::load(folder, &volumes(&[])).unwrap();
         power.fail_after(0);
         assert!(matches!(ledger.doubt(), Err(LedgerError::Io { action: "create", .. })));
     }
