@@ -1,6 +1,7 @@
 //! One scenario per rule of the design; each fails when its guard is taken out (see
 //! `docs/simulation.md`).
 
+use vgship::ship::replica::Flow;
 use vgship::ship::verdict::Verdict;
 use vgship_base::disk::Disk;
 use vgship_base::folder::Folder;
@@ -481,4 +482,23 @@ fn damage_in_promised_records_is_reported_and_healed() {
         world.settle();
     }
     assert!(reported > 10, "{reported} of 60");
+}
+
+/// Resync records of one replica are void for the other, but they take room in its outbox.
+#[test]
+fn the_resync_of_one_replica_does_not_empty_the_outbox_of_another_that_is_there() {
+    let mut world =
+        World::in_sync_with(Settings { replicas: 2, ram: 6 << 10, ..Settings::plain() });
+    for index in 0..2 {
+        world.replace_replica(index);
+        world.start_all();
+        world.connect(index);
+    }
+    world.begin_resync(0);
+    for _ in 0..20 {
+        world.next_job(0);
+        world.read_step(0);
+    }
+    assert_eq!(world.known(1).flow, Flow::Stream, "it would only begin its resync again");
+    world.settle();
 }

@@ -34,7 +34,7 @@ impl World {
         let data = Some(Bytes::from(vec![fill; size]));
         let change = Change { volume: VolumeId(volume), span: Span::new(offset, len), data };
         let before = self.life().flying.len();
-        self.submit(Waiting { change, tries: 0 });
+        self.submit(Waiting { change, tries: 0, stalled: false });
         if self.life().flying.len() == before {
             self.write_retries();
         }

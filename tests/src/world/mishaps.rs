@@ -1,5 +1,7 @@
 //! What goes wrong.
 
+use vgship::ship::replica::Replica;
+
 use super::World;
 use super::faults::{Fault, Settings};
 use super::replica::ReplicaHost;
@@ -49,6 +51,10 @@ impl World {
                 return had;
             }
             Fault::LinkStorm => {
+                let open = |known: &Replica| known.resync.is_some_and(|it| it.ends.is_none());
+                if running && open(self.known(index)) {
+                    self.coverage.hit("links come and go in a storm during a resync");
+                }
                 for _ in 0..6 {
                     self.cut(index);
                     self.connect(index);
@@ -62,6 +68,7 @@ impl World {
                 self.life().source.set_paused(paused);
             }
             Fault::Paused => return false,
+            Fault::ClockJumps => self.clock_jumps(),
             Fault::ReplicaPowerCut => self.replica_crashes(index, true),
             Fault::ReplicaPowerFailsSoon => self.replicas[index].power.fail_after(soon),
             Fault::ReplicaKilled => self.replica_crashes(index, false),
@@ -81,6 +88,25 @@ impl World {
         true
     }
 
+    /// Somebody sets the wall clock, or the machine was suspended, which both clocks show.
+    fn clock_jumps(&mut self) {
+        const HOUR: u64 = 3_600_000;
+        if self.rng.one_in(3) {
+            self.coverage.hit("machine was suspended");
+            let hours = 1 + self.rng.below(9);
+            self.tick(hours * HOUR);
+            return;
+        }
+        let far = 1000 << self.rng.below(30);
+        let jump = i64::try_from(self.rng.below(far)).expect("below a day");
+        if self.rng.one_in(2) {
+            self.coverage.hit("clock went backwards");
+            self.skew -= jump;
+        } else {
+            self.skew += jump;
+        }
+    }
+
     /// The source's program ends here, or its whole machine.
     pub fn source_crashes(&mut self, power: bool) {
         (0..self.links.len()).for_each(|index| self.cut(index));
@@ -94,10 +120,10 @@ impl World {
     /// A replica's program ends here, or its whole machine.
     pub fn replica_crashes(&mut self, index: usize, power: bool) {
         self.cut(index);
-        self.replicas[index].life = None;
         if power {
             self.replicas[index].power_cut(&mut self.rng);
         }
+        self.replicas[index].life = None;
     }
 
     /// A clean stop; with writes still under way it cannot be clean.
@@ -139,6 +165,9 @@ impl World {
     /// The ledger is replaced by an older copy, if every replica can notice that.
     pub fn restore_ledger(&mut self) -> bool {
         let Some((start, files)) = self.source.backup.clone() else { return false };
+        if self.settings.old {
+            return false; // numbers that count from 1 again say nothing about age
+        }
         let seen = |host: &ReplicaHost| {
             host.life.as_ref().is_some_and(|life| life.journal.durable().start() > start)
                 && host.histories.last().map_or(0, |(_, history)| *history) == self.source.history

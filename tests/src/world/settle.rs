@@ -1,7 +1,8 @@
 //! Faults stop: everything must become equal in bounded steps (I7).
 
+use super::disorder::{ACTIONS, Action};
 use super::model::equal;
-use super::{ACTIONS, Action, World, id_of};
+use super::{World, id_of};
 use vgship::ship::replica::Flow;
 
 /// Rounds over all actions within which everything must be in sync.

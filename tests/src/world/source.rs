@@ -4,28 +4,23 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use vgship::apply::compare::{part_hashes, read_extent};
+use vgship::apply::compare::read_extent;
 use vgship::capture::activity::Completion;
 use vgship::capture::ledger::{Ledger, LedgerError};
-use vgship::capture::source::{Change, Policy, Shipped, Source, Ticket};
-use vgship::outbox::queue::Life;
+use vgship::capture::source::{Change, Policy, Source, Ticket};
+use vgship::outbox::queue::{Life, Moved};
 use vgship::outbox::spill::Spill;
-use vgship::ship::flight::{Job, PartHashes, Purpose};
+use vgship::ship::flight::Job;
 use vgship_base::disk::SharedDisk;
 use vgship_base::extent::Extent;
 use vgship_base::folder::Folder;
 use vgship_base::ids::{Generation, PeerId, ReplicaId, Start, VolumeId};
 use vgship_base::layout::Layout;
-use vgship_base::limits::PART_BYTES;
-use vgship_base::record::Body;
 use vgship_base::sim::{Power, Rng, SimDisk, SimFolder};
-use vgship_base::units::Span;
 
+use super::faults::Settings;
+use super::promises::Covers;
 use super::replica::{GROUP, key};
-
-/// What the spill may take on disk beyond what the outbox counts. Unit: bytes.
-const SPILL_LIMIT: u64 = 64 << 20;
 
 /// Files by name.
 pub type Files = Vec<(String, Vec<u8>)>;
@@ -46,6 +41,11 @@ pub struct SourceHost {
     pub backup: Option<(Start, Files)>,
     /// Counts how often the source went back to an older ledger.
     pub history: u32,
+    /// Whether its starts have run out once, so that it counts from 1 again.
+    pub wrapped: bool,
+    /// Whether the power has failed since the last start.
+    pub lost_power: bool,
+    spill_room: u64,
     layout: Arc<Layout>,
     policy: Policy,
 }
@@ -56,6 +56,8 @@ pub struct Waiting {
     pub change: Change,
     /// How often it was refused.
     pub tries: u32,
+    /// Whether it met an outbox that was full.
+    pub stalled: bool,
 }
 
 /// A write that has its seq.
@@ -74,6 +76,8 @@ pub struct Flushing {
     pub volume: VolumeId,
     /// What it covers.
     pub covers: Completion,
+    /// What applications are told when it has ended.
+    pub told: Covers,
     /// How it ended on the LV.
     pub flushed: Option<bool>,
 }
@@ -100,8 +104,8 @@ pub struct Lane {
     pub spill: Spill,
     /// The outbox's life that the spill's content is of.
     pub life: Life,
-    /// Records were written to the spill, and whether that went well.
-    pub pushed: Option<(Life, bool)>,
+    /// Records were to be written to the spill, and how that went.
+    pub pushed: Option<(Life, Moved)>,
     /// Records were read back.
     pub popped: Option<(Life, Vec<vgship_base::record::Record>)>,
 }
@@ -129,18 +133,21 @@ pub fn peer(index: usize) -> PeerId {
 
 impl SourceHost {
     /// A machine with empty disks.
-    pub fn new(layout: &Arc<Layout>, policy: Policy, replicas: usize) -> SourceHost {
+    pub fn new(layout: &Arc<Layout>, policy: Policy, settings: &Settings) -> SourceHost {
         let power = Power::default();
         let disk =
             |volume: &vgship_base::layout::VolumeLayout| SimDisk::volume(&power, volume.bytes);
         SourceHost {
             disks: layout.volumes.iter().map(disk).collect(),
             ledger: SimFolder::new(&power),
-            spills: (0..replicas).map(|_| SimFolder::new(&power)).collect(),
+            spills: (0..settings.replicas).map(|_| SimFolder::new(&power)).collect(),
             power,
             life: None,
             backup: None,
             history: 0,
+            wrapped: false,
+            lost_power: false,
+            spill_room: settings.spill_room,
             layout: Arc::clone(layout),
             policy,
         }
@@ -168,7 +175,7 @@ impl SourceHost {
         };
         let lane = |(index, folder): (usize, &SimFolder)| {
             let folder: Arc<dyn Folder> = Arc::new(folder.clone());
-            let spill = Spill::create(folder, &key(), GROUP, SPILL_LIMIT).ok()?;
+            let spill = Spill::create(folder, &key(), GROUP, self.spill_room).ok()?;
             let id = ReplicaId(u8::try_from(index).expect("few replicas"));
             let life = source.replica(id).outbox.life();
             Some(Lane { readings: Vec::new(), spill, life, pushed: None, popped: None })
@@ -182,6 +189,7 @@ impl SourceHost {
     /// The power is cut and comes back.
     pub fn power_cut(&mut self, rng: &mut Rng) {
         self.life = None;
+        self.lost_power = true;
         self.power.restore();
         self.disks.iter().for_each(|disk| disk.power_cut(rng));
         self.ledger.power_cut(rng);
@@ -223,95 +231,4 @@ impl SourceHost {
         self.ledger.sync().expect("the power is on");
         self.history += 1;
     }
-}
-
-/// The records that bring an extent of the replica, whose parts have these hashes, to `bytes`.
-pub fn pieces(layout: &Layout, extent: Extent, bytes: &[u8], theirs: &PartHashes) -> Vec<Body> {
-    let span = layout.span(extent).expect("jobs are within the layout");
-    let volume = extent.volume;
-    if theirs.is_empty() {
-        if bytes.iter().all(|&byte| byte == 0) {
-            return vec![Body::Zero { volume, span }];
-        }
-        return vec![Body::Write {
-            volume,
-            offset: span.offset,
-            data: Bytes::copy_from_slice(bytes),
-        }];
-    }
-    let ours = part_hashes(bytes);
-    let parts = bytes.chunks(PART_BYTES as usize).zip(ours).zip(theirs).enumerate();
-    let differing = parts.filter(|(_, ((_, ours), theirs))| ours != *theirs);
-    let body = |(place, ((part, _), _)): (usize, ((&[u8], u64), &u64))| {
-        let offset = span.offset + place as u64 * u64::from(PART_BYTES);
-        if part.iter().all(|&byte| byte == 0) {
-            Body::Zero { volume, span: Span::new(offset, part.len() as u64) }
-        } else {
-            Body::Write { volume, offset, data: Bytes::copy_from_slice(part) }
-        }
-    };
-    differing.map(body).collect()
-}
-
-impl SourceLife {
-    /// One step of one reading; `true` when it is done.
-    pub fn read_step(&mut self, id: ReplicaId, reading: &mut Reading, host: &ReadFrom<'_>) -> Step {
-        let extent = reading.job.extent;
-        if reading.again && !reading.held {
-            match self.source.hold(extent) {
-                Some(version) => (reading.held, reading.version) = (true, version),
-                None => return Step::Later,
-            }
-            return Step::Later;
-        }
-        let Some(bytes) = reading.bytes.take() else {
-            reading.bytes = (host.read)(extent);
-            if reading.bytes.is_some() {
-                return Step::Later;
-            }
-            if reading.held {
-                self.source.release(extent);
-            }
-            self.source.unreadable(id, extent, reading.job.key);
-            return Step::Done;
-        };
-        let Purpose::Ship(theirs) = &reading.job.purpose else {
-            let hash = *blake3::hash(&bytes).as_bytes();
-            self.source.offer(id, extent, reading.job.key, hash);
-            return Step::Done;
-        };
-        let bodies = pieces(host.layout, extent, &bytes, theirs);
-        let (version, held) = (reading.version, reading.held);
-        let shipped = self.source.ship(id, &reading.job, version, held, bodies);
-        if held {
-            self.source.release(extent);
-            assert_eq!(shipped, Shipped::Done, "nobody wrote while the extent was held");
-        }
-        match shipped {
-            Shipped::Done => Step::Done,
-            Shipped::Again => {
-                reading.again = true;
-                Step::Repeated
-            }
-        }
-    }
-}
-
-/// What a reading needs of the machine.
-pub struct ReadFrom<'a> {
-    /// Reads an extent.
-    pub read: &'a dyn Fn(Extent) -> Option<Vec<u8>>,
-    /// The group's layout.
-    pub layout: &'a Layout,
-}
-
-/// What came of a step of a reading.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// There is more to do.
-    Later,
-    /// It was overtaken by a write and is done again.
-    Repeated,
-    /// Offered, shipped or not wanted any more.
-    Done,
 }

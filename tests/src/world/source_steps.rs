@@ -2,17 +2,16 @@
 
 use bytes::Bytes;
 use vgship::capture::source::{Begin, Change};
-use vgship::outbox::queue::Moved;
 use vgship::outbox::queue::Room;
+use vgship::ship::replica::Replica;
 use vgship_base::disk::Disk;
-use vgship_base::extent::Extent;
-use vgship_base::ids::VolumeId;
+use vgship_base::ids::{Start, VolumeId};
 use vgship_base::units::Span;
 
 use super::faults::Fault;
 use super::model::{change_image, differing};
-use super::source::{Flushing, Flying, ReadFrom, Reading, SourceLife, Step, Waiting};
-use super::{World, id_of};
+use super::source::{Flushing, Flying, SourceLife, Waiting};
+use super::{Owed, World};
 
 impl World {
     /// The running source.
@@ -23,12 +22,22 @@ impl World {
         self.source.life.as_mut().expect("the source runs")
     }
 
-    fn up(&self) -> bool {
+    pub(super) fn up(&self) -> bool {
         self.source.life.is_some() && !self.source.power.is_off()
     }
 
     /// Starts the source: ledger, flush, first checkpoint. Power may fail meanwhile.
     pub fn start_source(&mut self) {
+        self.begin_life();
+        if self.source.power.is_off() {
+            self.coverage.hit("power failed inside the start of the source");
+        }
+    }
+
+    fn begin_life(&mut self) {
+        if self.settings.old && !self.aged && !self.age() {
+            return;
+        }
         let fresh = self.fresh_generation();
         let life = match self.source.load(fresh) {
             Ok(life) => life,
@@ -37,10 +46,25 @@ impl World {
                 return;
             }
         };
-        self.model.truth = self.source.images();
+        let found = self.source.images();
+        let power = std::mem::take(&mut self.source.lost_power);
+        self.promises.check(&found, power);
+        self.coverage.hit(match power {
+            true => "nothing acknowledged is lost: checked after a power cut",
+            false => "nothing acknowledged is lost: checked after a kill",
+        });
+        self.promises.restart(found.clone());
+        self.model.truth = found;
         self.source.life = Some(life);
+        self.windows.fill(false);
         let start = self.life().source.start();
         self.trace(|| format!("source starts {}", start.0));
+        if self.lineage.last().is_some_and(|known| *known != self.generation()) && start.0 == 1 {
+            self.coverage.hit("starts ran out: a new generation");
+            self.source.wrapped = true;
+            self.model.fork();
+        }
+        self.note_generation();
         for volume in self.layout.ids() {
             self.flush_now(volume);
         }
@@ -50,33 +74,66 @@ impl World {
         self.check_dirty_superset();
     }
 
-    /// I3: right after a start, every extent in which a replica differs is in its dirty map.
+    /// Gives a source that has never run a ledger in which few starts are left. Whether it could.
+    fn age(&mut self) -> bool {
+        const LEFT: u16 = 3;
+        let fresh = self.fresh_generation();
+        let Ok(mut life) = self.source.load(fresh) else { return false };
+        let mut state = life.source.begin_checkpoint(0);
+        state.start = Start(u16::MAX - LEFT);
+        self.aged = life.ledger.checkpoint(&state).is_ok();
+        self.aged
+    }
+
+    fn generation(&self) -> vgship_base::ids::Generation {
+        self.source.life.as_ref().expect("it runs").source.generation()
+    }
+
+    /// Keeps the row of generations that this source has written.
+    pub(super) fn note_generation(&mut self) {
+        let now = self.generation();
+        match self.lineage.iter().position(|known| *known == now) {
+            Some(place) => self.lineage.truncate(place + 1),
+            None => self.lineage.push(now),
+        }
+    }
+
+    /// I3: right after a start, every extent in which a replica differs is in its dirty map. A
+    /// replica that is down is looked at when it has recovered.
     fn check_dirty_superset(&mut self) {
+        self.owed.fill_with(|| None);
         if self.ledger_is_old() {
             return;
         }
-        let layout = self.layout.clone();
         for index in 0..self.replicas.len() {
-            let host = &self.replicas[index];
-            let known = self.source.life.as_ref().expect("it just started");
-            let dirty = known.source.replica(id_of(index)).durable_dirty();
-            let fresh =
-                host.life.as_ref().is_none_or(|life| life.admit.point().generation.is_none());
-            if fresh || host.spoiled {
-                continue;
+            let known = self.known(index);
+            let owed = Owed { images: self.source.images(), dirty: known.durable_dirty() };
+            if self.replicas[index].life.is_some() {
+                self.check_owed(index, &owed);
+                self.coverage.hit("I3 checked after a start");
+            } else {
+                self.owed[index] = Some(owed);
             }
-            for durable in [true, false] {
-                let theirs = host.coming(durable);
-                for (volume, extent) in differing(&layout, &self.source.images(), &theirs) {
-                    assert!(
-                        dirty.sets()[volume.index()].contains(extent),
-                        "I3: extent {extent} of volume {} differs on replica {index} (durable \
-                         only: {durable}) and is in no map after the source's start",
-                        volume.0
-                    );
-                }
+        }
+    }
+
+    /// I3: what this replica holds differs only where the map says so.
+    pub(super) fn check_owed(&self, index: usize, owed: &Owed) {
+        let host = &self.replicas[index];
+        let fresh = host.life.as_ref().is_none_or(|life| life.admit.point().generation.is_none());
+        if fresh || host.spoiled {
+            return;
+        }
+        for durable in [true, false] {
+            let theirs = host.coming(durable);
+            for (volume, extent) in differing(&self.layout, &owed.images, &theirs) {
+                assert!(
+                    owed.dirty.sets()[volume.index()].contains(extent),
+                    "I3: extent {extent} of volume {} differs on replica {index} (durable only: \
+                     {durable}) and is in no map after the source's start",
+                    volume.0
+                );
             }
-            self.coverage.hit("I3 checked after a start");
         }
     }
 
@@ -90,26 +147,32 @@ impl World {
         if let Some(place) = flushes.iter().position(|it| it.volume == volume) {
             let under_way = flushes.swap_remove(place);
             if let Some(flushed) = under_way.flushed {
-                self.flush_ended(volume, under_way.covers, flushed);
+                self.flush_ended(&under_way, flushed);
             }
         }
-        let covers = self.life().source.flush_begins(volume);
+        let flushing = self.flush_begins(volume);
         let flushed = self.source.disks[volume.index()].flush().is_ok();
         if self.source.power.is_off() {
             return;
         }
-        self.flush_ended(volume, covers, flushed);
+        self.flush_ended(&flushing, flushed);
     }
 
-    fn flush_ended(
-        &mut self,
-        volume: VolumeId,
-        covers: vgship::capture::activity::Completion,
-        flushed: bool,
-    ) {
-        self.life().source.flush_ended(volume, covers, flushed);
+    fn flush_begins(&mut self, volume: VolumeId) -> Flushing {
+        let told = self.promises.flush_begins(volume);
+        Flushing { volume, covers: self.life().source.flush_begins(volume), told, flushed: None }
+    }
+
+    fn flush_ended(&mut self, flushing: &Flushing, flushed: bool) {
+        let volume = flushing.volume;
+        self.life().source.flush_ended(volume, flushing.covers, flushed);
+        self.promises.flush_ended(volume, &flushing.told, flushed);
         if !flushed {
             self.coverage.hit("flush of a source volume failed");
+            let open = |known: &Replica| known.resync.is_some_and(|resync| resync.ends.is_none());
+            if (0..self.replicas.len()).any(|index| open(self.known(index))) {
+                self.coverage.hit("flush failed during a resync");
+            }
             self.reread(volume);
         }
     }
@@ -195,7 +258,7 @@ impl World {
             return;
         }
         let change = self.new_change();
-        self.submit(Waiting { change, tries: 0 });
+        self.submit(Waiting { change, tries: 0, stalled: false });
     }
 
     /// A write that waits tries again.
@@ -213,30 +276,30 @@ impl World {
         let patient = waiting.tries < 4;
         let life = self.life();
         let hashes = life.source.wants_hashes().then(|| waiting.change.hashes());
-        let before: Vec<_> = life.source.ids().map(|id| life.source.replica(id).flow).collect();
-        let begun = life.source.begin(&waiting.change, hashes.as_deref(), patient);
-        let after = life.source.ids().map(|id| life.source.replica(id).flow);
-        if after.zip(&before).any(|(after, before)| after != *before) {
-            let resync = life.source.ids().any(|id| life.source.replica(id).resync.is_some());
-            self.coverage.hit("outbox overflowed into the map");
-            self.trace(|| format!("overflow (another resync: {resync})"));
-        }
+        let before = self.look();
+        let begun = self.life().source.begin(&waiting.change, hashes.as_deref(), patient);
+        self.note_overflow(&before);
         match begun {
             Begin::Go(ticket) => {
                 self.model.took(ticket.seq, &waiting.change);
                 let span = waiting.change.span;
+                self.promises.begins(waiting.change.volume, span);
+                if waiting.stalled {
+                    self.coverage.hit("stalled write went on");
+                }
                 self.trace(|| format!("write {} {:?} begins", ticket.seq, span));
                 let change = waiting.change;
                 self.life().flying.push(Flying { ticket, change, written: None });
                 return;
             }
             Begin::Mark => self.mark(),
-            Begin::Busy => self.coverage.hit("write waited for another"),
+            Begin::Busy => self.note_busy(&waiting.change),
             Begin::Room => {
                 let bytes = waiting.change.data.as_ref().map_or(0, Bytes::len) as u64 + 256;
                 let source = &self.life().source;
                 let room = |id| source.replica(id).outbox.room(bytes);
                 let full = source.ids().any(|id| room(id) == Room::Full);
+                waiting.stalled |= full;
                 self.coverage.hit(if full {
                     "write stalled"
                 } else {
@@ -249,6 +312,21 @@ impl World {
         if self.source.life.is_some() {
             self.life().waiting.push_back(waiting);
         }
+    }
+
+    fn note_busy(&mut self, change: &Change) {
+        let (layout, lanes) = (&self.layout, &self.source.life.as_ref().expect("it runs").lanes);
+        let mut held = lanes.iter().flat_map(|lane| &lane.readings).filter(|it| it.held);
+        let held = held.any(|reading| {
+            let extent = reading.job.extent;
+            let span = layout.span(extent).expect("jobs are within the layout");
+            let apart = span.end() <= change.span.offset || change.span.end() <= span.offset;
+            extent.volume == change.volume && !apart
+        });
+        self.coverage.hit(match held {
+            true => "writer waited for an extent that was held",
+            false => "write waited for another",
+        });
     }
 
     fn mark(&mut self) {
@@ -296,7 +374,9 @@ impl World {
         let Flying { ticket, change, written } = flying.swap_remove(place);
         let written = written.expect("it was just seen");
         self.life().source.end(ticket, written);
-        if !written {
+        if written {
+            self.promises.ended(&change);
+        } else {
             self.coverage.hit("write on a source volume failed");
             let disk = &self.source.disks[change.volume.index()];
             self.model.reread(change.volume, change.span, disk);
@@ -311,18 +391,19 @@ impl World {
         let ids: Vec<VolumeId> = self.layout.ids().collect();
         let volume = ids[self.rng.index(ids.len())];
         let (begin, pick) = (self.rng.one_in(2), self.rng.draw());
-        let life = self.life();
-        let free = life.flushes.iter().all(|it| it.volume != volume);
-        if life.flushes.is_empty() || (begin && free) {
-            let covers = life.source.flush_begins(volume);
-            life.flushes.push(Flushing { volume, covers, flushed: None });
+        let flushes = &self.life().flushes;
+        let free = flushes.iter().all(|it| it.volume != volume);
+        if flushes.is_empty() || (begin && free) {
+            let begun = self.flush_begins(volume);
+            self.life().flushes.push(begun);
             return;
         }
+        let life = self.life();
         let place = usize::try_from(pick % life.flushes.len() as u64).expect("small");
         let volume = life.flushes[place].volume;
         if let Some(flushed) = life.flushes[place].flushed {
             let done = life.flushes.swap_remove(place);
-            self.flush_ended(volume, done.covers, flushed);
+            self.flush_ended(&done, flushed);
             return;
         }
         let flushed = self.source.disks[volume.index()].flush().is_ok();
@@ -333,7 +414,7 @@ impl World {
                 self.life().flushes[place].flushed = Some(true);
             } else {
                 let ended = self.life().flushes.swap_remove(place);
-                self.flush_ended(ended.volume, ended.covers, false);
+                self.flush_ended(&ended, false);
             }
         }
     }
@@ -347,135 +428,11 @@ impl World {
             return;
         }
         let now = self.now;
-        let before = self.resyncs();
-        self.life().source.tick(now, 1_000_000 + now.0 * 1000);
-        for (index, (was, is)) in before.into_iter().zip(self.resyncs()).enumerate() {
-            let (was, is) = (was.and_then(|it| it.ends), is.and_then(|it| it.ends));
-            if let Some(seq) = is.filter(|_| was != is) {
-                self.coverage.hit("resync ended");
-                self.trace(|| format!("resync of replica {index} ends with {seq}"));
-                self.model.resynced(id_of(index), seq);
-            }
-        }
-    }
-
-    fn resyncs(&self) -> Vec<Option<vgship::ship::replica::Resync>> {
-        let source = &self.source.life.as_ref().expect("it runs").source;
-        source.ids().map(|id| source.replica(id).resync).collect()
-    }
-
-    // ---- resync ----
-
-    /// The next extent is taken up.
-    pub fn next_job(&mut self, index: usize) {
-        if !self.up() {
-            return;
-        }
-        let life = self.life();
-        if life.lanes[index].readings.len() > 8 {
-            return;
-        }
-        if let Some((job, version)) = life.source.next_job(id_of(index)) {
-            let reading = Reading { job, version, held: false, again: false, bytes: None };
-            life.lanes[index].readings.push(reading);
-        }
-    }
-
-    /// One of the readings goes a step on.
-    pub fn read_step(&mut self, index: usize) {
-        if !self.up() {
-            return;
-        }
-        let count = self.life().lanes[index].readings.len();
-        if count == 0 {
-            return;
-        }
-        let place = self.rng.index(count);
-        let mut life = self.source.life.take().expect("it runs");
-        let mut reading = life.lanes[index].readings.swap_remove(place);
-        let issued = life.source.issued();
-        let offer = matches!(reading.job.purpose, vgship::ship::flight::Purpose::Offer);
-        let host = &self.source;
-        let from = ReadFrom { read: &|extent: Extent| host.read(extent), layout: &self.layout };
-        let step = life.read_step(id_of(index), &mut reading, &from);
-        if life.source.issued() > issued && offer {
-            self.offers[index] += 1;
-        }
-        match step {
-            Step::Done => {}
-            Step::Later => life.lanes[index].readings.push(reading),
-            Step::Repeated => {
-                self.coverage.hit("extent held, because it was written while it was read");
-                life.lanes[index].readings.push(reading);
-            }
-        }
-        self.source.life = Some(life);
-    }
-
-    // ---- spill ----
-
-    /// Records go to the spill, or the outbox hears that they did.
-    pub fn spill_step(&mut self, index: usize) {
-        if !self.up() {
-            return;
-        }
-        self.renew_spill(index);
-        let (layout, fails) = (self.layout.clone(), self.spill_fails());
-        let life = self.source.life.as_mut().expect("it runs");
-        let outbox = &mut life.source.replica_mut(id_of(index)).outbox;
-        let lane = &mut life.lanes[index];
-        if let Some((of, written)) = lane.pushed.take() {
-            let moved = if written { Moved::Written } else { Moved::Failed };
-            outbox.spilled(of, moved);
-            return;
-        }
-        if let Some(records) = outbox.to_spill(&layout) {
-            let written = !fails && lane.spill.push(&records).is_ok();
-            let life = self.source.life.as_mut().expect("it runs");
-            let of = life.source.replica(id_of(index)).outbox.life();
-            life.lanes[index].pushed = Some((of, written));
-            self.coverage.hit(if written { "spilled" } else { "spill failed" });
-        }
-    }
-
-    /// Records come back from the spill.
-    pub fn refill_step(&mut self, index: usize) {
-        if !self.up() {
-            return;
-        }
-        self.renew_spill(index);
-        let max = 1 + self.rng.index(20_000);
-        let life = self.source.life.as_mut().expect("it runs");
-        let replica = life.source.replica_mut(id_of(index));
-        let lane = &mut life.lanes[index];
-        if let Some((of, records)) = lane.popped.take() {
-            replica.outbox.refilled(of, records);
-            return;
-        }
-        if !replica.outbox.wants_refill() {
-            return;
-        }
-        let of = replica.outbox.life();
-        match lane.spill.pop(max) {
-            Ok(records) => lane.popped = Some((of, records)),
-            Err(error) => {
-                if !self.source.power.is_off() {
-                    self.trace(|| format!("the spill is lost: {error}"));
-                    self.coverage.hit("spill lost");
-                    self.life().source.spill_lost(id_of(index));
-                    self.renew_spill(index);
-                }
-            }
-        }
-    }
-
-    /// Clears a spill whose content is of an earlier life of the outbox.
-    fn renew_spill(&mut self, index: usize) {
-        let life = self.source.life.as_mut().expect("it runs");
-        let now = life.source.replica(id_of(index)).outbox.life();
-        let lane = &mut life.lanes[index];
-        if lane.life != now && lane.spill.clear().is_ok() {
-            lane.life = now;
-        }
+        let before = self.look();
+        let clock = 1_000_000_000 + i64::try_from(now.0 * 1000).expect("years are enough");
+        let clock = u64::try_from(clock + self.skew).unwrap_or(0);
+        self.life().source.tick(now, clock);
+        self.note_overflow(&before);
+        self.note_resyncs(&before);
     }
 }
