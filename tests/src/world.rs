@@ -2,6 +2,7 @@
 //! agent's own cores; a model that says what must be where.
 
 mod calm;
+mod check_steps;
 mod disorder;
 pub mod faults;
 mod link_steps;
@@ -15,10 +16,14 @@ mod replica_steps;
 mod resync_steps;
 mod settle;
 pub mod source;
+mod source_start;
 mod source_steps;
 mod spill_steps;
+mod sync_steps;
 mod watch;
+mod write_steps;
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -26,9 +31,10 @@ use vgship::capture::activity::RegionSize;
 use vgship::capture::source::Policy;
 use vgship::outbox::queue::Budget;
 use vgship::ship::dirty::DirtyMap;
+use vgship::ship::standing::Standing;
 use vgship::wire::batch::{BatchEncoder, Compression};
 use vgship_base::extent::ExtentSize;
-use vgship_base::ids::{Generation, ReplicaId};
+use vgship_base::ids::{Generation, ReplicaId, Seq, VolumeId};
 use vgship_base::layout::{Layout, VolumeLayout};
 use vgship_base::sim::Rng;
 use vgship_base::units::Tick;
@@ -96,6 +102,13 @@ pub struct World {
     pub offers: Vec<u64>,
     /// Whether a resync of this replica began and did not end, in this life of the source.
     pub windows: Vec<bool>,
+    /// Extents of each replica that something wrote into, or read, past all order: they may differ
+    /// until the self-check has been through.
+    pub strays: Vec<BTreeSet<(VolumeId, u64)>>,
+    /// The highest seq of which an application was told, in this life of the source.
+    pub told: Seq,
+    /// How each replica stood when that was last looked at.
+    standings: Vec<Standing>,
     /// Generations that were seen, in their order.
     pub lineage: Vec<Generation>,
     /// Whether the source has been given the age that the settings say.
@@ -132,6 +145,8 @@ impl World {
             budget: Budget { ram: settings.ram, spill: settings.spill },
             epoch: settings.epoch,
             region: RegionSize::from_log2(settings.region_log2),
+            sync: settings.sync,
+            lag: settings.lag,
         };
         World {
             model: Model::new(Arc::clone(&layout), count),
@@ -143,6 +158,9 @@ impl World {
             links: (0..count).map(|_| None).collect(),
             offers: vec![0; count],
             windows: vec![false; count],
+            strays: vec![BTreeSet::new(); count],
+            told: Seq::ZERO,
+            standings: vec![Standing::Off; count],
             lineage: Vec::new(),
             aged: false,
             rng,

@@ -102,7 +102,7 @@ impl Applier {
                 Body::Zero { volume, span } => {
                     self.put(&mut writes, *volume, *span, Content::Zero);
                 }
-                Body::Offer { extent, hash } if !replay => {
+                Body::Offer { extent, hash } | Body::Check { extent, hash } if !replay => {
                     let span = self.layout.span(*extent).expect("offers are admitted by layout");
                     let pending = writes.get(&extent.volume);
                     let overlay = pending.map(|all| all.within(span)).unwrap_or_default();

@@ -258,7 +258,13 @@ mod tests {
         let folder: SharedFolder = Arc::new(SimFolder::new(&power));
         let (mut ledger, _) = Ledger::load(Arc::clone(&folder), &[4]).unwrap();
         let dirty = vec![BitSet::new(4)];
-        let replica = ReplicaState { peer: PeerId([1; 32]), met: Start(1), acked: Seq(1), dirty };
+        let replica = ReplicaState {
+            peer: PeerId([1; 32]),
+            met: Start(1),
+            acked: Seq(1),
+            whole: true,
+            dirty,
+        };
         let state = LedgerState { replicas: vec![replica], clean: true, ..state(1, vec![]) };
         ledger.checkpoint(&state).unwrap();
         ledger.doubt().unwrap();

@@ -4,12 +4,15 @@
 //!
 //! A write passes: [`Source::begin`] (range lock, mark, seq, outbox), the LV, [`Source::end`].
 
+mod check;
 mod checkpoint;
 mod links;
 mod resync;
+mod sync;
 mod time;
 mod writes;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use vgship_base::ids::{Generation, GroupId, PeerId, ReplicaId, Seq, Start, VolumeId};
@@ -17,7 +20,9 @@ use vgship_base::layout::Layout;
 use vgship_base::record::ResyncReason;
 use vgship_base::units::{Span, Tick};
 
+pub use check::{CheckReport, Checks};
 pub use resync::Shipped;
+pub use sync::{After, Complete};
 pub use writes::{Begin, Change, Ticket};
 
 use super::activity::{Activity, Region, RegionSize};
@@ -26,7 +31,9 @@ use super::locks::RangeLocks;
 use super::versions::Versions;
 use crate::outbox::queue::Budget;
 use crate::ship::dirty::DirtyMap;
+use crate::ship::pace::LagPolicy;
 use crate::ship::replica::Replica;
+use crate::ship::standing::SyncPolicy;
 
 /// What to do with writes when an outbox is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +55,10 @@ pub struct Policy {
     pub epoch: u64,
     /// Of the activity map; never changes in a group's life.
     pub region: RegionSize,
+    /// How sync replicas are waited for.
+    pub sync: SyncPolicy,
+    /// How far replicas may fall behind.
+    pub lag: Option<LagPolicy>,
 }
 
 /// The source of one group.
@@ -67,6 +78,10 @@ pub struct Source {
     next_epoch: Tick,
     /// A generation has begun that the ledger does not hold: nothing of it may be sent.
     unwritten: bool,
+    /// Writes that wait for sync replicas, and since when.
+    waiting: BTreeMap<Seq, Tick>,
+    /// No write is kept waiting any more.
+    stopping: bool,
     now: Tick,
 }
 
@@ -92,6 +107,8 @@ impl Source {
             replicas: Vec::new(),
             next_epoch: Tick(0),
             unwritten: false,
+            waiting: BTreeMap::new(),
+            stopping: false,
             now: Tick(0),
         }
     }
@@ -119,6 +136,7 @@ impl Source {
             let mut replica = Replica::new(id, known.peer, dirty, why, policy.budget);
             replica.met = known.met;
             replica.durable = known.acked;
+            replica.whole = known.whole;
             source.replicas.push(replica);
         }
         let marked = state.marked.into_iter().filter(|region| source.clip(*region).is_some());

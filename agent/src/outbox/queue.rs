@@ -62,6 +62,7 @@ pub struct Queue {
     ram_bytes: u64,
     head_bytes: u64,
     unsent_bytes: u64,
+    drained_bytes: u64,
     spilled: Spilled,
     floor: Seq,
     last: Seq,
@@ -102,6 +103,7 @@ impl Queue {
             ram_bytes: 0,
             head_bytes: 0,
             unsent_bytes: 0,
+            drained_bytes: 0,
             spilled: Spilled::default(),
             floor,
             last: floor,
@@ -193,6 +195,7 @@ impl Queue {
     fn forget(&mut self, record: &Record) {
         self.head_bytes -= cost(record);
         self.ram_bytes -= cost(record);
+        self.drained_bytes += cost(record);
     }
 
     /// Whether a replica that holds everything up to `durable` can be given the rest.
@@ -206,7 +209,7 @@ impl Queue {
         self.taken = self.head.iter().take_while(|record| record.seq <= durable).count();
         self.acked(durable);
         for record in &mut self.head {
-            if matches!(record.body, Body::Offer { .. }) {
+            if record.asks() {
                 let was = cost(record);
                 record.body = Body::Void;
                 let freed = was - cost(record);
@@ -303,8 +306,8 @@ impl Queue {
             let bytes = layout.volume(volume).map_or(0, |known| known.bytes);
             set.iter().for_each(|index| dirty(volume, layout.extent.span(index, bytes)));
         }
-        let life = Life(self.life.0 + 1);
-        *self = Queue { life, ..Queue::new(self.budget, floor) };
+        let (life, drained_bytes) = (Life(self.life.0 + 1), self.drained_bytes);
+        *self = Queue { life, drained_bytes, ..Queue::new(self.budget, floor) };
     }
 
     /// Whether it holds no record.
@@ -315,6 +318,16 @@ impl Queue {
     /// Bytes that no link has taken yet, in memory and on disk.
     pub fn unsent_bytes(&self) -> u64 {
         self.unsent_bytes
+    }
+
+    /// Bytes that the replica has taken and acknowledged, ever.
+    pub fn drained_bytes(&self) -> u64 {
+        self.drained_bytes
+    }
+
+    /// Bytes in memory and on disk: all that is not durable on the replica.
+    pub fn held_bytes(&self) -> u64 {
+        self.ram_bytes + self.spilled.bytes
     }
 
     /// Bytes in memory.

@@ -29,6 +29,7 @@ use crate::home::{self, GroupConfig, GroupHome, Home};
 use crate::outbox::queue::Budget;
 use crate::outbox::spill::Spill;
 use crate::ship::io::{carry, move_spill, read_extents};
+use crate::ship::standing::SyncPolicy;
 use crate::ship::verdict::{ReplicaPoint, Verdict};
 use crate::wire::hello::{Hello, Refusal};
 use crate::wire::io::{Greeting, Link};
@@ -80,6 +81,8 @@ fn policy(config: &GroupConfig) -> Policy {
         budget: Budget { ram: config.outbox_ram.0.0, spill: config.spill.0.0 },
         epoch: u64::try_from(config.epoch.0.as_millis()).unwrap_or(u64::MAX),
         region: RegionSize::default(),
+        sync: SyncPolicy::default(),
+        lag: None,
     }
 }
 

@@ -25,8 +25,8 @@ pub enum AdmitError {
         /// The one before it.
         last: Seq,
     },
-    /// A record of a resync stands outside of it, or its end names another.
-    #[error("record {seq} belongs to a resync that is not under way")]
+    /// A record of a resync stands outside of it, its end names another, or a check stands inside.
+    #[error("record {seq} does not belong where it stands: inside or outside a resync")]
     Session {
         /// The record.
         seq: Seq,
@@ -136,7 +136,11 @@ impl Admit {
         if self.point.generation.is_none() || seq.start() != last.start() || seq != last.next() {
             return Err(gap);
         }
-        if matches!(record.target, Target::One(_)) && self.point.window.is_none() {
+        let check = matches!(record.body, Body::Check { .. });
+        let inside = self.point.window.is_some();
+        // A question that a broken link made void means nothing, wherever it stands.
+        let void = matches!(record.body, Body::Void);
+        if matches!(record.target, Target::One(_)) && inside == check && !void {
             return Err(AdmitError::Session { seq });
         }
         match &record.body {
@@ -245,6 +249,22 @@ mod tests {
         assert_eq!(take(&mut admit, 7, ME, offer), Err(AdmitError::Session { seq: Seq(7) }));
         let end = Body::ResyncEnd { session: 1 };
         assert_eq!(take(&mut admit, 7, ME, end), Err(AdmitError::Session { seq: Seq(7) }));
+    }
+
+    #[test]
+    fn a_check_stands_outside_of_resyncs() {
+        let mut admit = streaming();
+        let extent = Extent { volume: VolumeId(0), index: 1 };
+        let check = || Body::Check { extent, hash: [0; 32] };
+        assert_eq!(take(&mut admit, 7, ME, check()), Ok(()));
+        take(&mut admit, 8, ME, begin(7)).unwrap();
+        assert_eq!(take(&mut admit, 9, ME, check()), Err(AdmitError::Session { seq: Seq(9) }));
+    }
+
+    #[test]
+    fn a_check_that_a_broken_link_made_void_is_admitted() {
+        let mut admit = streaming();
+        assert_eq!(take(&mut admit, 7, ME, Body::Void), Ok(()));
     }
 
     #[test]

@@ -6,15 +6,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use vgship_base::ids::ReplicaId;
+use vgship_base::extent::Extent;
+use vgship_base::ids::{ReplicaId, Seq};
 use vgship_base::record::Record;
 
+use super::budget::Budget;
 use super::flight::{Job, Purpose};
 use super::pieces::pieces;
 use super::replica::Progress;
 use crate::apply::compare::{content_hash, read_extent};
 use crate::capture::io::{Tap, report};
-use crate::capture::source::Shipped;
+use crate::capture::source::{Shipped, Source};
 use crate::outbox::queue::Moved;
 use crate::outbox::spill::{Spill, SpillError};
 use crate::wire::frame::{Answer, Frame};
@@ -25,6 +27,9 @@ const GATHER: Duration = Duration::from_millis(1);
 
 /// How long a thread waits before it looks again, in case nobody told it.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// How long the self-check waits before it looks again.
+const CHECK_LOOK: Duration = Duration::from_millis(200);
 
 /// Bytes read from the spill at a time.
 const REFILL_BYTES: usize = 1 << 20;
@@ -76,11 +81,12 @@ async fn hear(tap: &Tap, id: ReplicaId, receiver: &mut FrameReceiver) -> LinkEnd
             Ok(Some(Frame::Answers(answers))) => {
                 let mut core = tap.core();
                 for answer in answers {
-                    match answer {
-                        Answer::Match { session, seq } => core.answered(id, session, seq, None),
-                        Answer::Need { session, seq, parts } => {
-                            core.answered(id, session, seq, Some(parts));
-                        }
+                    let (session, seq, need) = match answer {
+                        Answer::Match { session, seq } => (session, seq, None),
+                        Answer::Need { session, seq, parts } => (session, seq, Some(parts)),
+                    };
+                    if let Some(extent) = core.answered(id, session, seq, need) {
+                        differs(&core, extent, seq);
                     }
                 }
             }
@@ -94,6 +100,16 @@ async fn hear(tap: &Tap, id: ReplicaId, receiver: &mut FrameReceiver) -> LinkEnd
         tap.jobs.notify_all();
         tap.records.notify_one();
     }
+}
+
+/// The self-check found what should not be.
+fn differs(core: &Source, extent: Extent, seq: Seq) {
+    let layout = core.layout();
+    let name = layout.volume(extent.volume).map_or("", |volume| volume.name.as_str());
+    let offset = layout.span(extent).map_or(0, |span| span.offset);
+    tracing::error!(volume = name, offset, bytes = layout.extent.bytes(), %seq,
+        "ALERT: the self-check found that source and replica differ where they should be equal; \
+         the extent is resynced. Somebody wrote past the agent, or a disk gave wrong data");
 }
 
 async fn send(tap: &Tap, id: ReplicaId, sent: &AtomicU64, sender: &mut FrameSender) -> LinkEnd {
@@ -116,6 +132,35 @@ async fn send(tap: &Tap, id: ReplicaId, sent: &AtomicU64, sender: &mut FrameSend
         // A link that takes everything at once leaves no other point at which this very task hears
         // the replica.
         tokio::task::yield_now().await;
+    }
+}
+
+/// Reads extents for one replica's self-check until told to stop, at most `rate` bytes a second; 0
+/// for none.
+pub fn check_extents(tap: &Tap, id: ReplicaId, rate: &AtomicU64, stop: &AtomicBool) {
+    let mut budget = Budget::default();
+    while !stop.load(Ordering::SeqCst) {
+        let allowed = budget.allows(tap.clock().now(), rate.load(Ordering::Relaxed));
+        let job = if allowed { tap.core().next_check(id) } else { None };
+        let Some((extent, version)) = job else {
+            std::thread::sleep(CHECK_LOOK);
+            continue;
+        };
+        let layout = Arc::clone(tap.core().layout());
+        match read_extent(&layout, tap.volumes(), extent, |_, _| ()) {
+            Ok(bytes) => {
+                budget.spend(bytes.len() as u64);
+                let hash = content_hash(&bytes);
+                tap.core().check(id, extent, version, hash);
+                tap.records.notify_one();
+            }
+            Err((span, error)) => {
+                tracing::error!(%error, volume = extent.volume.0, offset = span.offset,
+                    "an LV cannot be read for the self-check");
+                budget.spend(layout.extent.bytes());
+                tap.core().uncheckable(id);
+            }
+        }
     }
 }
 

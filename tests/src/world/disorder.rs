@@ -9,11 +9,14 @@ pub(super) enum Action {
     Retry,
     Write,
     End,
+    Acknowledge,
     Flush,
     Tick,
     Checkpoint,
     Start,
     Connect,
+    NextCheck,
+    Check,
     Send,
     Deliver,
     Persist,
@@ -26,16 +29,19 @@ pub(super) enum Action {
     Refill,
 }
 
-pub(super) const ACTIONS: [Action; 19] = [
+pub(super) const ACTIONS: [Action; 22] = [
     Action::Begin,
     Action::Retry,
     Action::Write,
     Action::End,
+    Action::Acknowledge,
     Action::Flush,
     Action::Tick,
     Action::Checkpoint,
     Action::Start,
     Action::Connect,
+    Action::NextCheck,
+    Action::Check,
     Action::Send,
     Action::Deliver,
     Action::Persist,
@@ -91,6 +97,7 @@ impl World {
             Action::Retry => self.write_retries(),
             Action::Write => self.write_reaches_volume(),
             Action::End => self.write_ends(),
+            Action::Acknowledge => self.acknowledge_step(),
             Action::Flush => self.flush_step(),
             Action::Tick => {
                 let step = 1 + self.rng.below(20);
@@ -109,6 +116,8 @@ impl World {
             Action::Read => self.read_step(replica),
             Action::Spill => self.spill_step(replica),
             Action::Refill => self.refill_step(replica),
+            Action::NextCheck => self.next_check(replica),
+            Action::Check => self.check_step(replica),
         }
         self.notice_power();
     }

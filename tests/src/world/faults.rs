@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use vgship::capture::source::Overflow;
+use vgship::ship::pace::{LagLimit, LagPolicy, OnLag};
+use vgship::ship::standing::{Mode, OnTimeout, SyncPolicy};
 use vgship_base::sim::Rng;
 
 use super::net::Weather;
@@ -25,6 +27,7 @@ pub enum Fault {
     LinkCut,
     LinkStorm,
     Paused,
+    ModeChanged,
     ClockJumps,
     ReplicaPowerCut,
     ReplicaPowerFailsSoon,
@@ -33,11 +36,12 @@ pub enum Fault {
     ReplicaVolumeFails,
     ReplicaReplaced,
     JournalDecays,
+    StrayWrite,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 20] = [
+    pub const ALL: [Fault; 22] = [
         Fault::SourcePowerCut,
         Fault::SourcePowerFailsSoon,
         Fault::SourceKilled,
@@ -50,6 +54,7 @@ impl Fault {
         Fault::LinkCut,
         Fault::LinkStorm,
         Fault::Paused,
+        Fault::ModeChanged,
         Fault::ClockJumps,
         Fault::ReplicaPowerCut,
         Fault::ReplicaPowerFailsSoon,
@@ -58,6 +63,7 @@ impl Fault {
         Fault::ReplicaVolumeFails,
         Fault::ReplicaReplaced,
         Fault::JournalDecays,
+        Fault::StrayWrite,
     ];
 }
 
@@ -84,6 +90,12 @@ pub struct Settings {
     pub spill_room: u64,
     /// When an outbox is full.
     pub overflow: Overflow,
+    /// Of each replica.
+    pub modes: Vec<Mode>,
+    /// How sync replicas are waited for.
+    pub sync: SyncPolicy,
+    /// How far replicas may be behind.
+    pub lag: Option<LagPolicy>,
     /// Of an epoch. Unit: milliseconds.
     pub epoch: u64,
     /// After which a region may be unmarked. Unit: milliseconds.
@@ -115,10 +127,13 @@ impl Settings {
         };
         let pick = |rng: &mut Rng, from: &[u64]| from[rng.index(from.len())];
         let spill = pick(rng, &[0, 32 << 10, 1 << 20]);
+        let replicas = 1 + u8::from(rng.one_in(3));
+        let syncs = rng.one_in(2);
+        let mode = |rng: &mut Rng| if syncs && !rng.one_in(3) { Mode::Sync } else { Mode::Async };
         Settings {
             faults,
             fault_every: pick(rng, &[25, 80, 250, 800]),
-            replicas: 1 + u8::from(rng.one_in(3)),
+            replicas,
             extent_log2: 12 + u8::from(rng.one_in(4)),
             region_log2: 14 + u8::from(rng.one_in(2)),
             volumes: (0..=rng.below(3)).map(|_| volumes(rng)).collect(),
@@ -126,6 +141,12 @@ impl Settings {
             spill,
             spill_room: if rng.one_in(2) { spill / 2 } else { 64 << 20 },
             overflow: if rng.one_in(3) { Overflow::Stall } else { Overflow::Map },
+            modes: (0..replicas).map(|_| mode(rng)).collect(),
+            sync: SyncPolicy {
+                timeout: pick(rng, &[20, 200, 2000]),
+                on_timeout: if rng.one_in(3) { OnTimeout::Stall } else { OnTimeout::Degrade },
+            },
+            lag: Settings::lag(rng),
             epoch: pick(rng, &[20, 200]),
             idle: pick(rng, &[0, 30, 300]),
             segment: pick(rng, &[8 << 10, 64 << 10]),
@@ -136,6 +157,15 @@ impl Settings {
             steps: 1000 + u32::try_from(rng.below(4000)).unwrap_or(0),
             rounds: 1 + u32::try_from(rng.below(3)).unwrap_or(0),
         }
+    }
+
+    fn lag(rng: &mut Rng) -> Option<LagPolicy> {
+        let limit = match rng.below(4) {
+            0 => LagLimit::Bytes(8 << 10),
+            1 => LagLimit::Millis(300),
+            _ => return None,
+        };
+        Some(LagPolicy { limit, act: if rng.one_in(3) { OnLag::Alert } else { OnLag::Slow } })
     }
 
     fn weather(rng: &mut Rng) -> Weather {
@@ -162,6 +192,9 @@ impl Settings {
             spill: 0,
             spill_room: 64 << 20,
             overflow: Overflow::Map,
+            modes: Vec::new(),
+            sync: SyncPolicy::default(),
+            lag: None,
             epoch: 100,
             idle: 0,
             segment: 64 << 10,

@@ -233,9 +233,14 @@ impl World {
 
     fn answered(&mut self, index: usize, session: u64, offer: Seq, need: Option<Vec<u64>>) {
         let current = self.known(index).resync.map(|resync| resync.session);
-        if current != Some(session) {
+        if session != 0 && current != Some(session) {
             self.coverage.hit("answer to an offer of an earlier resync");
         }
-        self.life().source.answered(id_of(index), session, offer, need);
+        let differs = self.life().source.answered(id_of(index), session, offer, need);
+        if let Some(extent) = differs {
+            self.mismatch(index, extent);
+        } else if session == 0 {
+            self.coverage.hit("self-check: equal");
+        }
     }
 }

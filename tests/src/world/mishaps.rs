@@ -69,6 +69,8 @@ impl World {
             }
             Fault::Paused => return false,
             Fault::ClockJumps => self.clock_jumps(),
+            Fault::ModeChanged => self.change_mode(index),
+            Fault::StrayWrite => return self.stray_write(index),
             Fault::ReplicaPowerCut => self.replica_crashes(index, true),
             Fault::ReplicaPowerFailsSoon => self.replicas[index].power.fail_after(soon),
             Fault::ReplicaKilled => self.replica_crashes(index, false),
@@ -137,6 +139,10 @@ impl World {
                 self.write_reaches_volume();
                 self.write_ends();
             }
+        }
+        self.life().source.stop_stalling();
+        while !self.life().acking.is_empty() && !self.source.power.is_off() {
+            self.acknowledge_step();
         }
         for volume in self.layout.ids() {
             self.flush_now(volume);

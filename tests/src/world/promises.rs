@@ -6,7 +6,7 @@ use vgship_base::ids::VolumeId;
 use vgship_base::layout::Layout;
 use vgship_base::units::{SECTOR, Span};
 
-use super::model::{Images, change_image};
+use super::model::Images;
 
 /// What is known of one sector.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,8 +17,20 @@ struct Sector {
     told: bool,
     /// Whether a flush covered it.
     stable: bool,
-    /// A flush has failed since the last write began: it may have taken that write with it.
-    void: bool,
+    /// A flush has failed since the last write began, and may have taken it along.
+    lost: bool,
+}
+
+/// Which write of each of its sectors a write is.
+pub type Turns = Vec<u64>;
+
+/// Who made a flush.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// A client, who is told how it ended.
+    Client,
+    /// The agent on its own account.
+    Agent,
 }
 
 /// Which writes a flush covers.
@@ -53,18 +65,41 @@ impl Promises {
     }
 
     /// A write begins: what was there need not be there any more.
-    pub fn begins(&mut self, volume: VolumeId, span: Span) {
-        for sector in self.of(volume, span) {
+    pub fn begins(&mut self, volume: VolumeId, span: Span) -> Turns {
+        let begins = |sector: &mut Sector| {
             *sector = Sector { writes: sector.writes + 1, ..Sector::default() };
+            sector.writes
+        };
+        self.of(volume, span).iter_mut().map(begins).collect()
+    }
+
+    /// An application is told that a write ended well, and that it is `stable`, too. Where a later
+    /// one has begun it means nothing.
+    pub fn ended(&mut self, change: &Change, turns: &Turns, stable: bool) {
+        let size = at(SECTOR);
+        for (place, turn) in turns.iter().enumerate() {
+            let index = at(change.span.offset / SECTOR) + place;
+            let sector = &mut self.sectors[change.volume.index()][index];
+            if sector.writes != *turn {
+                continue;
+            }
+            sector.told = true;
+            sector.stable |= stable;
+            let into = &mut self.content[change.volume.index()][index * size..(index + 1) * size];
+            match &change.data {
+                Some(data) => into.copy_from_slice(&data[place * size..(place + 1) * size]),
+                None => into.fill(0),
+            }
         }
     }
 
-    /// A write ended well.
-    pub fn ended(&mut self, change: &Change) {
-        change_image(&mut self.content, change);
-        for sector in self.of(change.volume, change.span) {
-            sector.told = !sector.void;
-        }
+    /// The last content of which applications were told, and where that is what they would read:
+    /// nothing writes there now, and no flush has failed since.
+    pub fn content(&self) -> (&Images, impl Fn(usize, usize) -> bool + '_) {
+        (&self.content, |volume, sector| {
+            let sector = &self.sectors[volume][sector];
+            sector.told && !sector.lost
+        })
     }
 
     /// A flush begins; returns what it covers.
@@ -73,15 +108,25 @@ impl Promises {
         Covers(self.sectors[volume.index()].iter().map(told).collect())
     }
 
-    /// A flush ended. After a failure nothing is known of what no flush had covered.
-    pub fn flush_ended(&mut self, volume: VolumeId, covers: &Covers, flushed: bool) {
+    /// A flush ended. A client who is told that it did well has everything that it covers; one who
+    /// is told that it failed has nothing that no flush had covered before. One that the agent
+    /// made tells nobody, but what it stores is stored.
+    pub fn flush_ended(&mut self, volume: VolumeId, covers: &Covers, by: By, flushed: bool) {
         for (sector, covered) in self.sectors[volume.index()].iter_mut().zip(&covers.0) {
-            if !flushed {
-                sector.told &= sector.stable;
-                sector.void = !sector.stable;
-            } else if *covered == Some(sector.writes) {
-                sector.stable = sector.told;
+            let covered = *covered == Some(sector.writes);
+            match (by, flushed) {
+                (By::Client, true) => sector.stable |= covered && sector.told,
+                (By::Agent, true) => sector.stable |= covered && sector.told && !sector.lost,
+                (By::Client, false) => sector.told &= sector.stable,
+                (By::Agent, false) => {}
             }
+        }
+    }
+
+    /// A flush failed: what no flush had covered may be gone.
+    pub fn flush_failed(&mut self, volume: VolumeId) {
+        for sector in &mut self.sectors[volume.index()] {
+            sector.lost |= !sector.stable;
         }
     }
 
@@ -90,7 +135,7 @@ impl Promises {
         for (volume, sectors) in self.sectors.iter().enumerate() {
             for (index, sector) in sectors.iter().enumerate() {
                 let run = at(SECTOR) * index..at(SECTOR) * (index + 1);
-                let counts = if power { sector.stable } else { sector.told };
+                let counts = if power { sector.stable } else { sector.told && !sector.lost };
                 assert!(
                     !counts || self.content[volume][run.clone()] == found[volume][run],
                     "sector {index} of volume {volume} is not what an application was told \

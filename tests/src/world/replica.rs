@@ -231,6 +231,19 @@ impl ReplicaHost {
         images
     }
 
+    /// The point up to which its journal is durable.
+    pub fn durable_point(&self) -> Option<Point> {
+        let life = self.life.as_ref()?;
+        let durable = life.journal.durable();
+        let last = life.received.iter().rev().find(|batch| batch.point.seq <= durable);
+        Some(last.map_or(life.applied, |batch| batch.point))
+    }
+
+    /// Whether it holds nothing of the group.
+    pub fn is_blank(&self) -> bool {
+        self.held == Seq::ZERO
+    }
+
     /// A byte of some journal file decays.
     pub fn decay(&mut self, rng: &mut Rng) {
         let Ok(names) = self.journal.list() else { return };

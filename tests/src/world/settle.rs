@@ -1,6 +1,8 @@
 //! Faults stop: everything must become equal in bounded steps (I7).
 
 use super::disorder::{ACTIONS, Action};
+use std::collections::BTreeSet;
+
 use super::model::equal;
 use super::{World, id_of};
 use vgship::ship::replica::Flow;
@@ -8,19 +10,27 @@ use vgship::ship::replica::Flow;
 /// Rounds over all actions within which everything must be in sync.
 const ROUNDS: u32 = 4000;
 
+/// Rounds after which time passes faster: a sync replica that was late is left alone for a while.
+const PATIENT: u32 = 50;
+
 impl World {
     /// Stops faults and writes, and runs until both sides are in sync; then compares them.
     pub fn settle(&mut self) {
         self.trace(|| "settling".into());
         self.writing = false;
         self.heal();
-        let mut rounds = 0;
-        while !self.in_sync() {
+        let (mut rounds, mut goals) = (0, Vec::new());
+        let checks = self.rng.one_in(8) || self.strays.iter().any(|set| !set.is_empty());
+        while !self.in_sync() || (checks && !self.checked_through(&mut goals)) {
             rounds += 1;
+            if rounds > PATIENT {
+                self.tick(1000);
+            }
             assert!(rounds < ROUNDS, "I7: not in sync after {ROUNDS} rounds: {}", self.state());
             for action in ACTIONS {
                 let times = match action {
                     Action::Begin => 0,
+                    Action::NextCheck | Action::Check if !checks => 0,
                     Action::Retry => 16,
                     Action::Deliver | Action::Return => 8,
                     _ => 2,
@@ -31,6 +41,10 @@ impl World {
             }
         }
         self.compare();
+        if checks {
+            self.coverage.hit("self-check found nothing more");
+        }
+        self.strays.iter_mut().for_each(BTreeSet::clear);
         self.coverage.hit("settled");
     }
 
@@ -57,7 +71,8 @@ impl World {
     /// Whether every replica has everything and nothing is under way.
     pub fn in_sync(&self) -> bool {
         let Some(life) = &self.source.life else { return false };
-        if !life.waiting.is_empty() || !life.flying.is_empty() {
+        let under_way = life.waiting.len() + life.flying.len() + life.acking.len();
+        if under_way > 0 || !self.is_in_force() {
             return false;
         }
         (0..self.replicas.len()).all(|index| {
@@ -83,15 +98,17 @@ impl World {
             let known = life.source.replica(id_of(index));
             let point = self.replicas[index].life.as_ref().map(|life| life.applied);
             format!(
-                "replica {index}: linked {}, {:?}, dirty {}, flight {}, resync {:?}, unsent {}, \
-                 durable {}, theirs {point:?}",
+                "replica {index}: linked {}, {:?}, {:?}, dirty {}, flight {}, resync {:?}, \
+                 unsent {}, durable {}, {:?}, theirs {point:?}",
                 self.links[index].is_some(),
                 known.flow,
+                known.sync.standing(),
                 known.dirty.count(),
                 known.flight.len(),
                 known.resync,
                 known.outbox.unsent_bytes(),
-                known.durable
+                known.durable,
+                known.checks.report()
             )
         };
         let replicas: Vec<String> = (0..self.replicas.len()).map(replica).collect();

@@ -5,21 +5,22 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use vgship::apply::compare::read_extent;
-use vgship::capture::activity::Completion;
+use vgship::capture::activity::{Barrier, Completion};
 use vgship::capture::ledger::{Ledger, LedgerError};
 use vgship::capture::source::{Change, Policy, Source, Ticket};
 use vgship::outbox::queue::{Life, Moved};
 use vgship::outbox::spill::Spill;
 use vgship::ship::flight::Job;
+use vgship::ship::standing::Mode;
 use vgship_base::disk::SharedDisk;
 use vgship_base::extent::Extent;
 use vgship_base::folder::Folder;
-use vgship_base::ids::{Generation, PeerId, ReplicaId, Start, VolumeId};
+use vgship_base::ids::{Generation, PeerId, ReplicaId, Seq, Start, VolumeId};
 use vgship_base::layout::Layout;
 use vgship_base::sim::{Power, Rng, SimDisk, SimFolder};
 
 use super::faults::Settings;
-use super::promises::Covers;
+use super::promises::{By, Covers, Turns};
 use super::replica::{GROUP, key};
 
 /// Files by name.
@@ -45,6 +46,8 @@ pub struct SourceHost {
     pub wrapped: bool,
     /// Whether the power has failed since the last start.
     pub lost_power: bool,
+    /// Of each replica, as the operator set it.
+    pub modes: Vec<Mode>,
     spill_room: u64,
     layout: Arc<Layout>,
     policy: Policy,
@@ -58,6 +61,41 @@ pub struct Waiting {
     pub tries: u32,
     /// Whether it met an outbox that was full.
     pub stalled: bool,
+    /// Whether it was slowed for a replica that is behind.
+    pub slowed: bool,
+}
+
+impl Waiting {
+    /// A write that was not refused yet.
+    pub fn new(change: Change) -> Waiting {
+        Waiting { change, tries: 0, stalled: false, slowed: false }
+    }
+}
+
+/// A write that the LV took, and of which the application is not told yet.
+pub struct Acking {
+    /// The write.
+    pub change: Change,
+    /// Its last seq.
+    pub seq: Seq,
+    /// Which write of its sectors it is.
+    pub turns: Turns,
+    /// What a flush must cover first.
+    pub barrier: Barrier,
+    /// Whether one has.
+    pub stable: bool,
+    /// Whether it has waited for a replica.
+    pub waited: bool,
+}
+
+/// An extent that is being read for the self-check.
+pub struct Checking {
+    /// Which.
+    pub extent: Extent,
+    /// The version that came with it.
+    pub version: u64,
+    /// What was read.
+    pub bytes: Option<Vec<u8>>,
 }
 
 /// A write that has its seq.
@@ -66,6 +104,8 @@ pub struct Flying {
     pub ticket: Ticket,
     /// The write.
     pub change: Change,
+    /// Which write of its sectors it is.
+    pub turns: Turns,
     /// How the LV took it, once it did.
     pub written: Option<bool>,
 }
@@ -78,6 +118,10 @@ pub struct Flushing {
     pub covers: Completion,
     /// What applications are told when it has ended.
     pub told: Covers,
+    /// Who made it.
+    pub by: By,
+    /// Whether it tells a client of an earlier failure.
+    pub owed: bool,
     /// How it ended on the LV.
     pub flushed: Option<bool>,
 }
@@ -100,6 +144,8 @@ pub struct Reading {
 pub struct Lane {
     /// Extents being read.
     pub readings: Vec<Reading>,
+    /// The extent being read for the self-check.
+    pub checking: Option<Checking>,
     /// The spill.
     pub spill: Spill,
     /// The outbox's life that the spill's content is of.
@@ -120,6 +166,8 @@ pub struct SourceLife {
     pub waiting: VecDeque<Waiting>,
     /// Writes under way.
     pub flying: Vec<Flying>,
+    /// Writes that wait for a flush or a sync replica.
+    pub acking: Vec<Acking>,
     /// Flushes under way.
     pub flushes: Vec<Flushing>,
     /// One per replica.
@@ -147,6 +195,9 @@ impl SourceHost {
             history: 0,
             wrapped: false,
             lost_power: false,
+            modes: (0..usize::from(settings.replicas))
+                .map(|index| settings.modes.get(index).copied().unwrap_or_default())
+                .collect(),
             spill_room: settings.spill_room,
             layout: Arc::clone(layout),
             policy,
@@ -164,7 +215,7 @@ impl SourceHost {
         let folder: Arc<dyn Folder> = Arc::new(self.ledger.clone());
         let (ledger, state) = Ledger::load(folder, &extents)?;
         let (layout, policy) = (Arc::clone(&self.layout), self.policy);
-        let source = if let Some(state) = state {
+        let mut source = if let Some(state) = state {
             Source::resume(state, layout, policy, fresh)
         } else {
             let mut source = Source::create(GROUP, fresh, layout, policy);
@@ -173,17 +224,34 @@ impl SourceHost {
             });
             source
         };
+        for (id, mode) in (0..).map(ReplicaId).zip(&self.modes) {
+            source.set_mode(id, *mode);
+        }
         let lane = |(index, folder): (usize, &SimFolder)| {
             let folder: Arc<dyn Folder> = Arc::new(folder.clone());
             let spill = Spill::create(folder, &key(), GROUP, self.spill_room).ok()?;
             let id = ReplicaId(u8::try_from(index).expect("few replicas"));
             let life = source.replica(id).outbox.life();
-            Some(Lane { readings: Vec::new(), spill, life, pushed: None, popped: None })
+            Some(Lane {
+                readings: Vec::new(),
+                checking: None,
+                spill,
+                life,
+                pushed: None,
+                popped: None,
+            })
         };
         let lanes: Option<Vec<Lane>> = self.spills.iter().enumerate().map(lane).collect();
         let lanes = lanes.ok_or(LedgerError::Poisoned)?;
-        let (waiting, flying, flushes) = (VecDeque::new(), Vec::new(), Vec::new());
-        Ok(SourceLife { source, ledger, waiting, flying, flushes, lanes })
+        Ok(SourceLife {
+            source,
+            ledger,
+            waiting: VecDeque::new(),
+            flying: Vec::new(),
+            acking: Vec::new(),
+            flushes: Vec::new(),
+            lanes,
+        })
     }
 
     /// The power is cut and comes back.

@@ -1,17 +1,15 @@
 //! Steps of the source's machine.
 
-use bytes::Bytes;
-use vgship::capture::source::{Begin, Change};
-use vgship::outbox::queue::Room;
 use vgship::ship::replica::Replica;
 use vgship_base::disk::Disk;
-use vgship_base::ids::{Start, VolumeId};
+use vgship_base::ids::VolumeId;
 use vgship_base::units::Span;
 
+use super::World;
 use super::faults::Fault;
-use super::model::{change_image, differing};
-use super::source::{Flushing, Flying, SourceLife, Waiting};
-use super::{Owed, World};
+use super::model::change_image;
+use super::promises::By;
+use super::source::{Flushing, SourceLife};
 
 impl World {
     /// The running source.
@@ -24,117 +22,6 @@ impl World {
 
     pub(super) fn up(&self) -> bool {
         self.source.life.is_some() && !self.source.power.is_off()
-    }
-
-    /// Starts the source: ledger, flush, first checkpoint. Power may fail meanwhile.
-    pub fn start_source(&mut self) {
-        self.begin_life();
-        if self.source.power.is_off() {
-            self.coverage.hit("power failed inside the start of the source");
-        }
-    }
-
-    fn begin_life(&mut self) {
-        if self.settings.old && !self.aged && !self.age() {
-            return;
-        }
-        let fresh = self.fresh_generation();
-        let life = match self.source.load(fresh) {
-            Ok(life) => life,
-            Err(error) => {
-                assert!(self.source.power.is_off(), "the ledger is lost: {error:?}");
-                return;
-            }
-        };
-        let found = self.source.images();
-        let power = std::mem::take(&mut self.source.lost_power);
-        self.promises.check(&found, power);
-        self.coverage.hit(match power {
-            true => "nothing acknowledged is lost: checked after a power cut",
-            false => "nothing acknowledged is lost: checked after a kill",
-        });
-        self.promises.restart(found.clone());
-        self.model.truth = found;
-        self.source.life = Some(life);
-        self.windows.fill(false);
-        let start = self.life().source.start();
-        self.trace(|| format!("source starts {}", start.0));
-        if self.lineage.last().is_some_and(|known| *known != self.generation()) && start.0 == 1 {
-            self.coverage.hit("starts ran out: a new generation");
-            self.source.wrapped = true;
-            self.model.fork();
-        }
-        self.note_generation();
-        for volume in self.layout.ids() {
-            self.flush_now(volume);
-        }
-        if !self.write_ledger() {
-            return;
-        }
-        self.check_dirty_superset();
-    }
-
-    /// Gives a source that has never run a ledger in which few starts are left. Whether it could.
-    fn age(&mut self) -> bool {
-        const LEFT: u16 = 3;
-        let fresh = self.fresh_generation();
-        let Ok(mut life) = self.source.load(fresh) else { return false };
-        let mut state = life.source.begin_checkpoint(0);
-        state.start = Start(u16::MAX - LEFT);
-        self.aged = life.ledger.checkpoint(&state).is_ok();
-        self.aged
-    }
-
-    fn generation(&self) -> vgship_base::ids::Generation {
-        self.source.life.as_ref().expect("it runs").source.generation()
-    }
-
-    /// Keeps the row of generations that this source has written.
-    pub(super) fn note_generation(&mut self) {
-        let now = self.generation();
-        match self.lineage.iter().position(|known| *known == now) {
-            Some(place) => self.lineage.truncate(place + 1),
-            None => self.lineage.push(now),
-        }
-    }
-
-    /// I3: right after a start, every extent in which a replica differs is in its dirty map. A
-    /// replica that is down is looked at when it has recovered.
-    fn check_dirty_superset(&mut self) {
-        self.owed.fill_with(|| None);
-        if self.ledger_is_old() {
-            return;
-        }
-        for index in 0..self.replicas.len() {
-            let known = self.known(index);
-            let owed = Owed { images: self.source.images(), dirty: known.durable_dirty() };
-            if self.replicas[index].life.is_some() {
-                self.check_owed(index, &owed);
-                self.coverage.hit("I3 checked after a start");
-            } else {
-                self.owed[index] = Some(owed);
-            }
-        }
-    }
-
-    /// I3: what this replica holds differs only where the map says so.
-    pub(super) fn check_owed(&self, index: usize, owed: &Owed) {
-        let host = &self.replicas[index];
-        let fresh = host.life.as_ref().is_none_or(|life| life.admit.point().generation.is_none());
-        if fresh || host.spoiled {
-            return;
-        }
-        for durable in [true, false] {
-            let theirs = host.coming(durable);
-            for (volume, extent) in differing(&self.layout, &owed.images, &theirs) {
-                assert!(
-                    owed.dirty.sets()[volume.index()].contains(extent),
-                    "I3: extent {extent} of volume {} differs on replica {index} (durable only: \
-                     {durable}) and is in no map after the source's start",
-                    volume.0
-                );
-            }
-        }
     }
 
     /// Flushes a volume in one go, after a flush of it that is under way: there is one at a time,
@@ -150,7 +37,7 @@ impl World {
                 self.flush_ended(&under_way, flushed);
             }
         }
-        let flushing = self.flush_begins(volume);
+        let flushing = self.flush_begins(volume, By::Agent);
         let flushed = self.source.disks[volume.index()].flush().is_ok();
         if self.source.power.is_off() {
             return;
@@ -158,16 +45,27 @@ impl World {
         self.flush_ended(&flushing, flushed);
     }
 
-    fn flush_begins(&mut self, volume: VolumeId) -> Flushing {
+    pub(super) fn flush_begins(&mut self, volume: VolumeId, by: By) -> Flushing {
         let told = self.promises.flush_begins(volume);
-        Flushing { volume, covers: self.life().source.flush_begins(volume), told, flushed: None }
+        let source = &mut self.life().source;
+        let owed = by == By::Client && source.owes_error(volume);
+        let covers = source.flush_begins(volume);
+        Flushing { volume, covers, told, by, owed, flushed: None }
     }
 
-    fn flush_ended(&mut self, flushing: &Flushing, flushed: bool) {
+    pub(super) fn flush_ended(&mut self, flushing: &Flushing, flushed: bool) {
         let volume = flushing.volume;
         self.life().source.flush_ended(volume, flushing.covers, flushed);
-        self.promises.flush_ended(volume, &flushing.told, flushed);
+        let well = flushed && !flushing.owed;
+        self.promises.flush_ended(volume, &flushing.told, flushing.by, well);
+        if flushing.owed {
+            self.coverage.hit("a client was told of a flush that had failed for the agent");
+        }
         if !flushed {
+            self.promises.flush_failed(volume);
+            if flushing.by == By::Client {
+                self.life().source.owes_error(volume); // this very error tells of it
+            }
             self.coverage.hit("flush of a source volume failed");
             let open = |known: &Replica| known.resync.is_some_and(|resync| resync.ends.is_none());
             if (0..self.replicas.len()).any(|index| open(self.known(index))) {
@@ -178,7 +76,7 @@ impl World {
     }
 
     /// What a volume holds is what its disk says, and what is still to be written to it.
-    fn reread(&mut self, volume: VolumeId) {
+    pub(super) fn reread(&mut self, volume: VolumeId) {
         let disk = &self.source.disks[volume.index()];
         self.model.reread(volume, Span::new(0, disk.len()), disk);
         let life = self.source.life.as_ref().expect("it runs");
@@ -226,163 +124,6 @@ impl World {
         }
     }
 
-    // ---- writes ----
-
-    fn new_change(&mut self) -> Change {
-        let ids: Vec<VolumeId> = self.layout.ids().collect();
-        let volume = ids[self.rng.index(ids.len())];
-        let bytes = self.layout.volume(volume).expect("it was listed").bytes;
-        let rng = &mut self.rng;
-        // Whole sectors, as taps must see to: a torn sector would take bytes along that no record
-        // has.
-        let (offset, len) = (rng.below(bytes / 512) * 512, 512 * (1 + rng.below(16)));
-        let offset = if rng.one_in(2) { offset % 16_384 } else { offset };
-        let span = Span::new(offset, len.min(bytes - offset));
-        let size = usize::try_from(span.len).expect("small");
-        let data = match rng.below(8) {
-            0 => None,
-            1 => Some(vec![0; size]),
-            2 => Some(vec![0x55; size]),
-            _ => {
-                self.tags += 1;
-                let tag = self.tags.to_be_bytes();
-                Some(tag.iter().copied().cycle().take(size).collect())
-            }
-        };
-        Change { volume, span, data: data.map(Bytes::from) }
-    }
-
-    /// An application begins a new write.
-    pub fn write_begins(&mut self) {
-        if !self.up() || !self.writing || self.life().waiting.len() > 6 {
-            return;
-        }
-        let change = self.new_change();
-        self.submit(Waiting { change, tries: 0, stalled: false });
-    }
-
-    /// A write that waits tries again.
-    pub fn write_retries(&mut self) {
-        if !self.up() {
-            return;
-        }
-        if let Some(waiting) = self.life().waiting.pop_front() {
-            self.submit(waiting);
-        }
-    }
-
-    /// A write tries to begin; it waits if it cannot.
-    pub fn submit(&mut self, mut waiting: Waiting) {
-        let patient = waiting.tries < 4;
-        let life = self.life();
-        let hashes = life.source.wants_hashes().then(|| waiting.change.hashes());
-        let before = self.look();
-        let begun = self.life().source.begin(&waiting.change, hashes.as_deref(), patient);
-        self.note_overflow(&before);
-        match begun {
-            Begin::Go(ticket) => {
-                self.model.took(ticket.seq, &waiting.change);
-                let span = waiting.change.span;
-                self.promises.begins(waiting.change.volume, span);
-                if waiting.stalled {
-                    self.coverage.hit("stalled write went on");
-                }
-                self.trace(|| format!("write {} {:?} begins", ticket.seq, span));
-                let change = waiting.change;
-                self.life().flying.push(Flying { ticket, change, written: None });
-                return;
-            }
-            Begin::Mark => self.mark(),
-            Begin::Busy => self.note_busy(&waiting.change),
-            Begin::Room => {
-                let bytes = waiting.change.data.as_ref().map_or(0, Bytes::len) as u64 + 256;
-                let source = &self.life().source;
-                let room = |id| source.replica(id).outbox.room(bytes);
-                let full = source.ids().any(|id| room(id) == Room::Full);
-                waiting.stalled |= full;
-                self.coverage.hit(if full {
-                    "write stalled"
-                } else {
-                    "write waited for the spill"
-                });
-            }
-            Begin::Hash => unreachable!("hashes are given when they are wanted"),
-        }
-        waiting.tries += 1;
-        if self.source.life.is_some() {
-            self.life().waiting.push_back(waiting);
-        }
-    }
-
-    fn note_busy(&mut self, change: &Change) {
-        let (layout, lanes) = (&self.layout, &self.source.life.as_ref().expect("it runs").lanes);
-        let mut held = lanes.iter().flat_map(|lane| &lane.readings).filter(|it| it.held);
-        let held = held.any(|reading| {
-            let extent = reading.job.extent;
-            let span = layout.span(extent).expect("jobs are within the layout");
-            let apart = span.end() <= change.span.offset || change.span.end() <= span.offset;
-            extent.volume == change.volume && !apart
-        });
-        self.coverage.hit(match held {
-            true => "writer waited for an extent that was held",
-            false => "write waited for another",
-        });
-    }
-
-    fn mark(&mut self) {
-        let life = self.life();
-        let wanted = life.source.wanted_marks();
-        match life.ledger.mark(&wanted) {
-            Ok(()) => life.source.marked(&wanted),
-            Err(error) => {
-                assert!(self.source.power.is_off(), "marks fail with power on: {error:?}");
-                self.coverage.hit("torn ledger mark");
-            }
-        }
-    }
-
-    /// A write under way reaches its volume, or fails there.
-    pub fn write_reaches_volume(&mut self) {
-        if !self.up() {
-            return;
-        }
-        let flying = &self.source.life.as_ref().expect("it runs").flying;
-        let open: Vec<usize> =
-            (0..flying.len()).filter(|&place| flying[place].written.is_none()).collect();
-        if open.is_empty() {
-            return;
-        }
-        let place = open[self.rng.index(open.len())];
-        let change = &flying[place].change;
-        let disk = &self.source.disks[change.volume.index()];
-        let done = match &change.data {
-            Some(data) => disk.write_at(change.span.offset, data),
-            None => disk.zero_at(change.span.offset, change.span.len),
-        };
-        if !self.source.power.is_off() {
-            self.life().flying[place].written = Some(done.is_ok());
-        }
-    }
-
-    /// A write that the volume took or refused is reported.
-    pub fn write_ends(&mut self) {
-        if !self.up() {
-            return;
-        }
-        let flying = &mut self.life().flying;
-        let Some(place) = flying.iter().position(|it| it.written.is_some()) else { return };
-        let Flying { ticket, change, written } = flying.swap_remove(place);
-        let written = written.expect("it was just seen");
-        self.life().source.end(ticket, written);
-        if written {
-            self.promises.ended(&change);
-        } else {
-            self.coverage.hit("write on a source volume failed");
-            let disk = &self.source.disks[change.volume.index()];
-            self.model.reread(change.volume, change.span, disk);
-        }
-    }
-
     /// A client's flush begins, reaches the volume, or ends.
     pub fn flush_step(&mut self) {
         if !self.up() {
@@ -394,7 +135,7 @@ impl World {
         let flushes = &self.life().flushes;
         let free = flushes.iter().all(|it| it.volume != volume);
         if flushes.is_empty() || (begin && free) {
-            let begun = self.flush_begins(volume);
+            let begun = self.flush_begins(volume, By::Client);
             self.life().flushes.push(begun);
             return;
         }
@@ -434,5 +175,14 @@ impl World {
         self.life().source.tick(now, clock);
         self.note_overflow(&before);
         self.note_resyncs(&before);
+        self.note_standings();
+        if self.life().source.wants_flush() {
+            for volume in self.life().source.unflushed() {
+                self.flush_now(volume);
+            }
+        }
+        if self.up() {
+            self.check_in_force();
+        }
     }
 }

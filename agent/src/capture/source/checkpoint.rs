@@ -47,6 +47,7 @@ impl Source {
             peer: replica.peer,
             met: replica.met,
             acked: replica.durable,
+            whole: replica.whole,
             dirty: replica.durable_dirty().into_sets(),
         };
         LedgerState {

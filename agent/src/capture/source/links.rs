@@ -9,6 +9,7 @@ use super::{Overflow, Source};
 use crate::capture::ledger_format::LINEAGE_MAX;
 use crate::ship::flight::Job;
 use crate::ship::replica::Flow;
+use crate::ship::standing::Mode;
 use crate::ship::verdict::{ReplicaPoint, SourcePoint, Verdict, ahead, judge};
 
 impl Source {
@@ -98,15 +99,17 @@ impl Source {
         self.replicas.iter_mut().for_each(|replica| replica.paused = paused);
     }
 
-    /// No write waits for an outbox any more: the agent stops.
+    /// No write waits for an outbox or a replica any more: the agent stops.
     pub fn stop_stalling(&mut self) {
         self.policy.overflow = Overflow::Map;
+        self.stopping = true;
     }
 
     /// A replica's pairing was taken away: what it lacks is noted, nothing is kept for it.
     pub fn dismiss(&mut self, id: ReplicaId) {
         let (layout, last) = (Arc::clone(&self.layout), self.last);
         self.replica_mut(id).collapse(&layout, last, ResyncReason::Overflow);
+        self.set_mode(id, Mode::Async);
     }
 
     /// Whether a job's extent is still to be read.

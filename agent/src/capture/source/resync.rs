@@ -115,9 +115,20 @@ impl Source {
         }
     }
 
-    /// A replica's answer to an offer.
-    pub fn answered(&mut self, id: ReplicaId, session: u64, offer: Seq, need: Option<PartHashes>) {
-        self.replica_mut(id).answered(session, offer, need);
+    /// A replica's answer to an offer, or to a check when it was given outside of a resync: the
+    /// session is 0 then. Returns an extent that a check found to differ: say it aloud.
+    pub fn answered(
+        &mut self,
+        id: ReplicaId,
+        session: u64,
+        question: Seq,
+        need: Option<PartHashes>,
+    ) -> Option<Extent> {
+        if session == 0 {
+            return self.checked(id, question, need.is_none());
+        }
+        self.replica_mut(id).answered(session, question, need);
+        None
     }
 
     pub(super) fn push_for(&mut self, id: ReplicaId, body: Body) -> Seq {

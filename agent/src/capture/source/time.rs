@@ -29,6 +29,7 @@ impl Source {
             self.next_epoch = Tick(now.0 + self.policy.epoch);
             self.end_epoch(clock);
         }
+        self.review();
     }
 
     pub(super) fn begin_resync(&mut self, id: ReplicaId, reason: ResyncReason) {
@@ -56,6 +57,7 @@ impl Source {
             let (origin, chain) =
                 replica.chain.map_or((Seq::ZERO, [0; 32]), |chain| (chain.origin, chain.hash));
             let first = replica.roll_epoch(seq);
+            replica.pace.epoch_ended(seq, self.now);
             let body = Body::EpochEnd(EpochEnd { clock, first, origin, chain });
             replica.outbox.push(Record { seq, target: Target::All, body });
         }

@@ -7,8 +7,8 @@ use vgship_base::limits::PAYLOAD_MAX;
 use vgship_base::record::{Body, Hash, Record, ResyncReason, Target};
 use vgship_base::units::Span;
 
-use super::{Overflow, Source};
-use crate::capture::activity::{Completion, Region};
+use super::{After, Overflow, Source};
+use crate::capture::activity::{Barrier, Completion, Region, Stable};
 use crate::outbox::queue::Room;
 use crate::ship::replica::Flow;
 
@@ -52,6 +52,8 @@ impl Change {
 pub struct Ticket {
     volume: VolumeId,
     span: Span,
+    /// What had been written when it began, and how many flushes had failed.
+    begun: Barrier,
     /// The last seq that the write took.
     pub seq: Seq,
 }
@@ -69,6 +71,8 @@ pub enum Begin {
     Room,
     /// The hashes of its data are needed.
     Hash,
+    /// A replica is too far behind: ask again after [`Source::pace`] was told of a later time.
+    Pace,
 }
 
 impl Source {
@@ -86,6 +90,9 @@ impl Source {
         if hashes.is_none() && change.data.is_some() && self.wants_hashes() {
             return Begin::Hash;
         }
+        if !self.is_in_pace() {
+            return Begin::Pace;
+        }
         if !self.make_room(change.data.as_ref().map_or(0, Bytes::len) as u64 + 256, patient) {
             return Begin::Room;
         }
@@ -97,11 +104,13 @@ impl Source {
             let record = Record { seq: self.last, target: Target::All, body };
             let hash = change.data.is_some().then(|| hashes.next()).flatten();
             for replica in &mut self.replicas {
+                replica.pace.spend(record.encoded_len() as u64);
                 replica.take(&self.layout, &record, hash);
             }
         }
         self.activity.begin(volume, span, self.last, self.now);
-        Begin::Go(Ticket { volume, span, seq: self.last })
+        let begun = self.activity.barrier(volume);
+        Begin::Go(Ticket { volume, span, begun, seq: self.last })
     }
 
     /// Whether [`Source::begin`] will ask for hashes.
@@ -136,10 +145,11 @@ impl Source {
     }
 
     /// The write of a ticket ended on the LV. After a failure its extents are dirty for every
-    /// replica until a resync has read them back (R8).
+    /// replica until a resync has read them back (R8). Returns what is left to do before the
+    /// application is told.
     #[expect(clippy::needless_pass_by_value, reason = "a ticket is consumed by its one report")]
-    pub fn end(&mut self, ticket: Ticket, written: bool) {
-        let Ticket { volume, span, .. } = ticket;
+    pub fn end(&mut self, ticket: Ticket, written: bool) -> After {
+        let Ticket { volume, span, begun, .. } = ticket;
         self.locks.unlock(volume, span);
         self.bump(volume, span);
         self.activity.end(volume, span);
@@ -147,7 +157,12 @@ impl Source {
             for replica in &mut self.replicas {
                 replica.taint(&self.layout, volume, span);
             }
+            return After::Done;
         }
+        if self.activity.stable(volume, begun) == Stable::Lost {
+            return After::Lost;
+        }
+        self.after(self.activity.barrier(volume))
     }
 
     /// Regions to be marked in the ledger; then call [`Source::marked`].
@@ -158,6 +173,22 @@ impl Source {
     /// These regions are marked durably.
     pub fn marked(&mut self, regions: &[Region]) {
         self.activity.mark(regions, self.now);
+    }
+
+    /// What a flush must cover for all that is written to this volume by now.
+    pub fn barrier(&self, volume: VolumeId) -> Barrier {
+        self.activity.barrier(volume)
+    }
+
+    /// What became of the writes before a barrier.
+    pub fn stable(&self, volume: VolumeId, barrier: Barrier) -> Stable {
+        self.activity.stable(volume, barrier)
+    }
+
+    /// Whether a flush of this volume failed of which no client was told: the agent makes some of
+    /// its own. The caller tells one now, whose flush proves nothing.
+    pub fn owes_error(&mut self, volume: VolumeId) -> bool {
+        self.activity.owes_error(volume)
     }
 
     /// What a flush of this volume that begins now covers.
@@ -171,6 +202,7 @@ impl Source {
             self.activity.flushed(volume, covers);
             return;
         }
+        self.activity.flush_failed(volume);
         for region in self.activity.unflushed(volume) {
             let Some(span) = self.clip(region) else { continue };
             for replica in &mut self.replicas {
