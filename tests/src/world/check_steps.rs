@@ -31,7 +31,7 @@ impl World {
         let Some(mut checking) = self.life().lanes[index].checking.take() else { return };
         let id = id_of(index);
         let Some(bytes) = checking.bytes.take() else {
-            checking.bytes = self.source.read(checking.extent);
+            checking.bytes = self.read(index, checking.extent);
             match checking.bytes {
                 Some(_) => self.life().lanes[index].checking = Some(checking),
                 None => self.life().source.uncheckable(id),

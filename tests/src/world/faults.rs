@@ -37,11 +37,20 @@ pub enum Fault {
     ReplicaReplaced,
     JournalDecays,
     StrayWrite,
+    SourceReadFails,
+    SourceReadMisdirected,
+    LedgerFull,
+    SpillFull,
+    ReplicaReadFails,
+    ReplicaReadMisdirected,
+    ReplicaCheckpointFails,
+    JournalFull,
+    JournalFlushFails,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 22] = [
+    pub const ALL: [Fault; 31] = [
         Fault::SourcePowerCut,
         Fault::SourcePowerFailsSoon,
         Fault::SourceKilled,
@@ -64,6 +73,15 @@ impl Fault {
         Fault::ReplicaReplaced,
         Fault::JournalDecays,
         Fault::StrayWrite,
+        Fault::SourceReadFails,
+        Fault::SourceReadMisdirected,
+        Fault::LedgerFull,
+        Fault::SpillFull,
+        Fault::ReplicaReadFails,
+        Fault::ReplicaReadMisdirected,
+        Fault::ReplicaCheckpointFails,
+        Fault::JournalFull,
+        Fault::JournalFlushFails,
     ];
 }
 
@@ -106,6 +124,8 @@ pub struct Settings {
     pub weather: Weather,
     /// Whether everything is in sync before the first fault.
     pub settled: bool,
+    /// Whether replicas leave room free in their journals.
+    pub reserve: bool,
     /// Whether the source has few starts left.
     pub old: bool,
     /// Weight of each action.
@@ -152,6 +172,7 @@ impl Settings {
             segment: pick(rng, &[8 << 10, 64 << 10]),
             weather: Settings::weather(rng),
             settled: rng.one_in(2),
+            reserve: rng.one_in(2),
             old: rng.one_in(16),
             weights: (0..actions).map(|_| 1 + pick(rng, &[0, 3, 9, 20])).collect(),
             steps: 1000 + u32::try_from(rng.below(4000)).unwrap_or(0),
@@ -200,6 +221,7 @@ impl Settings {
             segment: 64 << 10,
             weather: Weather { datagram: 1200, window: usize::MAX, ..Weather::default() },
             settled: false,
+            reserve: false,
             old: false,
             weights: Vec::new(),
             steps: 0,

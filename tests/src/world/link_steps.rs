@@ -5,11 +5,16 @@ use vgship::apply::applier::Answer as Judged;
 use vgship::ship::replica::Progress;
 use vgship::ship::verdict::{ReplicaPoint, Verdict};
 use vgship::wire::frame::{Ack, Answer, Frame};
+use vgship_base::folder::Folder;
 use vgship_base::ids::{Seq, Start};
-use vgship_base::record::{Body, Record, Target};
+use vgship_base::record::{Body, Record};
 
 use super::net::Event;
 use super::{Link, World, id_of};
+
+/// Room that a replica leaves free in its journal, in runs in which nobody else takes it. The
+/// agent's reserve is larger than all that a run writes. Unit: bytes.
+const RESERVE: u64 = 96 << 10;
 
 fn name(event: Event) -> &'static str {
     match event {
@@ -57,6 +62,9 @@ impl World {
             _ => {
                 if self.write_ledger() {
                     self.links[index] = Some(Link::default());
+                } else if self.up() {
+                    self.coverage.hit("replica refused: the ledger has no room");
+                    self.life().source.link_lost(id);
                 }
             }
         }
@@ -142,6 +150,11 @@ impl World {
         let up = self.replica_up(index);
         let Some(link) = self.links[index].as_mut().filter(|_| up) else { return };
         let (coverage, weather) = (&mut self.coverage, &self.settings.weather);
+        let free = self.replicas[index].journal.available().unwrap_or(0);
+        if self.settings.reserve && free < RESERVE {
+            coverage.hit("replica reads nothing: its journal has no room");
+            return;
+        }
         let frame = link.up.next(weather, &mut self.rng, |event| coverage.hit(name(event)));
         match frame {
             None => {}
@@ -151,7 +164,7 @@ impl World {
     }
 
     fn receive(&mut self, index: usize, records: &[Record]) {
-        let history = self.source.history;
+        let (history, alone) = (self.source.history, self.replicas.len() == 1);
         let host = &mut self.replicas[index];
         let life = host.life.as_mut().expect("it is up");
         let (before, segments) = (life.admit.point().seq, life.journal.segments());
@@ -164,7 +177,7 @@ impl World {
             if begins && record.seq > before {
                 host.histories.push((record.seq, history));
             }
-            if record.body == Body::Void && record.target == Target::One(id_of(index)) {
+            if record.body == Body::Void && alone {
                 self.coverage.hit("offers became void with a broken link");
             }
         }

@@ -1,6 +1,9 @@
 //! What goes wrong.
 
 use vgship::ship::replica::Replica;
+use vgship_base::disk::Disk;
+use vgship_base::folder::Folder;
+use vgship_base::sim::SimDisk;
 
 use super::World;
 use super::faults::{Fault, Settings};
@@ -71,6 +74,15 @@ impl World {
             Fault::ClockJumps => self.clock_jumps(),
             Fault::ModeChanged => self.change_mode(index),
             Fault::StrayWrite => return self.stray_write(index),
+            Fault::SourceReadFails
+            | Fault::SourceReadMisdirected
+            | Fault::ReplicaReadFails
+            | Fault::ReplicaReadMisdirected => self.reads_go_wrong(fault, index),
+            Fault::LedgerFull
+            | Fault::SpillFull
+            | Fault::JournalFull
+            | Fault::ReplicaCheckpointFails => self.disk_fills_up(fault, index),
+            Fault::JournalFlushFails => return self.journal_flush_fails(index),
             Fault::ReplicaPowerCut => self.replica_crashes(index, true),
             Fault::ReplicaPowerFailsSoon => self.replicas[index].power.fail_after(soon),
             Fault::ReplicaKilled => self.replica_crashes(index, false),
@@ -109,6 +121,47 @@ impl World {
         }
     }
 
+    fn reads_go_wrong(&mut self, fault: Fault, index: usize) {
+        let pick = self.rng.draw();
+        let ours = matches!(fault, Fault::SourceReadFails | Fault::SourceReadMisdirected);
+        let disks = if ours { &self.source.disks } else { &self.replicas[index].disks };
+        let disk = &disks[self.rng.index(disks.len())];
+        match fault {
+            Fault::SourceReadFails | Fault::ReplicaReadFails => disk.fail_reads(1),
+            _ => disk.misdirect_reads(1, pick),
+        }
+    }
+
+    /// A disk fills up; when it was full already, somebody makes room.
+    fn disk_fills_up(&mut self, fault: Fault, index: usize) {
+        let left = self.rng.below(24 << 10);
+        let host = &self.replicas[index];
+        let folder = match fault {
+            Fault::LedgerFull => &self.source.ledger,
+            Fault::SpillFull => &self.source.spills[index],
+            Fault::JournalFull => &host.journal,
+            _ => &host.state,
+        };
+        let left =
+            if matches!(fault, Fault::JournalFull | Fault::SpillFull) { left } else { left / 16 };
+        let limit = (!folder.is_limited()).then(|| folder.used() + left);
+        folder.set_capacity(limit);
+    }
+
+    fn journal_flush_fails(&mut self, index: usize) -> bool {
+        let folder = &self.replicas[index].journal;
+        let last = folder.list().ok().and_then(|names| folder.file(names.last()?));
+        last.inspect(|file| file.fail_flushes(1)).is_some()
+    }
+
+    /// Any extent of this replica may differ from what the order says.
+    pub(super) fn everything_strays(&mut self, index: usize) {
+        for (volume, lv) in self.layout.ids().zip(&self.layout.volumes) {
+            let all = 0..self.layout.extent.count(lv.bytes);
+            self.strays[index].extend(all.map(|extent| (volume, extent)));
+        }
+    }
+
     /// The source's program ends here, or its whole machine.
     pub fn source_crashes(&mut self, power: bool) {
         (0..self.links.len()).for_each(|index| self.cut(index));
@@ -116,6 +169,8 @@ impl World {
         self.paused = false;
         if power {
             self.source.power_cut(&mut self.rng);
+        } else if self.rng.one_in(2) {
+            self.source.disks.iter().for_each(SimDisk::forget_cache);
         }
     }
 
@@ -124,6 +179,12 @@ impl World {
         self.cut(index);
         if power {
             self.replicas[index].power_cut(&mut self.rng);
+        } else if self.rng.one_in(2) {
+            self.replicas[index].disks.iter().for_each(SimDisk::forget_cache);
+            let folder = &self.replicas[index].journal;
+            for name in folder.list().unwrap_or_default() {
+                folder.file(&name).expect("it was listed").forget_cache();
+            }
         }
         self.replicas[index].life = None;
     }
@@ -153,8 +214,13 @@ impl World {
         let life = self.life();
         let state = life.source.close();
         let written = life.ledger.checkpoint(&state).is_ok();
-        assert!(written || self.source.power.is_off(), "the last checkpoint fails with power on");
-        self.coverage.hit(if state.clean { "clean stop" } else { "stop that was not clean" });
+        let full = self.source.ledger.is_limited();
+        assert!(written || full || self.source.power.is_off(), "the last checkpoint fails");
+        self.coverage.hit(match (written, state.clean) {
+            (false, _) => "stop without a last checkpoint",
+            (true, true) => "clean stop",
+            (true, false) => "stop that was not clean",
+        });
         self.source.life = None;
         self.paused = false;
         if self.rng.one_in(2) {
@@ -191,10 +257,10 @@ impl World {
     /// The outbox's spill cannot be read any more.
     fn damage_spill(&mut self, index: usize) -> bool {
         let folder = &self.source.spills[index];
-        let names = vgship_base::folder::Folder::list(folder).unwrap_or_default();
+        let names = folder.list().unwrap_or_default();
         let Some(name) = names.last() else { return false };
         let file = folder.file(name).expect("it was listed");
-        let len = usize::try_from(vgship_base::disk::Disk::len(&file)).expect("small");
+        let len = usize::try_from(file.len()).expect("small");
         if len > 0 {
             file.decay(self.rng.index(len), 1);
         }

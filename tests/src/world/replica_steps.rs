@@ -1,6 +1,7 @@
 //! Steps of links and of the replicas' machines.
 
 use vgship_base::ids::Seq;
+use vgship_base::sim::SimDisk;
 
 use super::model::equal;
 use super::replica::{Ended, ReplicaHost};
@@ -41,6 +42,9 @@ impl World {
                 host.life = None;
                 let known = host.power.is_off() || volume_refuses(&text);
                 assert!(known, "replica {index} cannot start: {text}");
+                if is_full(&text) {
+                    self.coverage.hit("replica cannot start: a disk is full");
+                }
                 return;
             }
         };
@@ -108,7 +112,10 @@ impl World {
             return;
         }
         assert!(volume_refuses(text), "replica {index} stops: {text}");
-        self.coverage.hit("replica stopped by a failing volume");
+        self.coverage.hit(match is_full(text) {
+            true => "replica stopped by a full disk",
+            false => "replica stopped by a failing volume",
+        });
         self.replica_crashes(index, false);
     }
 
@@ -138,8 +145,15 @@ impl World {
             return;
         }
         let count = 1 + self.rng.index(4);
-        let life = self.replicas[index].life.as_mut().expect("it is up");
-        let applied = match life.apply(count) {
+        let host = &mut self.replicas[index];
+        let astray = |host: &ReplicaHost| host.disks.iter().map(SimDisk::misdirected).sum::<u64>();
+        let before = astray(host);
+        let applied = host.life.as_mut().expect("it is up").apply(count);
+        if astray(host) > before {
+            self.coverage.hit("replica judged what was not asked for");
+            self.everything_strays(index);
+        }
+        let applied = match applied {
             Ok(applied) => applied,
             Err(ended) => return self.ended(index, &ended),
         };
@@ -179,7 +193,11 @@ impl World {
     }
 }
 
-/// Whether a program stopped for a volume that was told to fail.
+/// Whether a program stopped for a disk that was told to fail, or to be full.
 fn volume_refuses(text: &str) -> bool {
-    text.contains("the simulated disk refuses")
+    text.contains("the simulated disk refuses") || is_full(text)
+}
+
+fn is_full(text: &str) -> bool {
+    text.contains("StorageFull")
 }

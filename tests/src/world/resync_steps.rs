@@ -72,7 +72,7 @@ impl World {
             return Step::Later;
         }
         let Some(bytes) = reading.bytes.take() else {
-            reading.bytes = self.source.read(extent);
+            reading.bytes = self.read(index, extent);
             if reading.bytes.is_some() {
                 return Step::Later;
             }
@@ -122,8 +122,20 @@ impl World {
         }
     }
 
+    /// Reads an extent of the source for a replica. What goes astray the world sees, and nobody else.
+    pub(super) fn read(&mut self, index: usize, extent: Extent) -> Option<Vec<u8>> {
+        let before = self.source.misdirected();
+        let bytes = self.source.read(extent);
+        if self.source.misdirected() > before {
+            self.coverage.hit("source read what was not asked for");
+            self.strays[index].insert((extent.volume, extent.index));
+        }
+        bytes
+    }
+
     fn cannot_read(&mut self, index: usize, job: &Job, held: bool) -> Step {
         let extent: Extent = job.extent;
+        self.coverage.hit("extent cannot be read");
         let source = &mut self.life().source;
         if held {
             source.release(extent);

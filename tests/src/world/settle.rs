@@ -3,6 +3,9 @@
 use super::disorder::{ACTIONS, Action};
 use std::collections::BTreeSet;
 
+use vgship_base::folder::Folder;
+use vgship_base::sim::SimDisk;
+
 use super::model::equal;
 use super::{World, id_of};
 use vgship::ship::replica::Flow;
@@ -12,6 +15,13 @@ const ROUNDS: u32 = 4000;
 
 /// Rounds after which time passes faster: a sync replica that was late is left alone for a while.
 const PATIENT: u32 = 50;
+
+fn mend(disk: &SimDisk) {
+    disk.fail_writes(0);
+    disk.fail_flushes(0);
+    disk.fail_reads(0);
+    disk.misdirect_reads(0, 0);
+}
 
 impl World {
     /// Stops faults and writes, and runs until both sides are in sync; then compares them.
@@ -51,16 +61,17 @@ impl World {
     /// Everything broken is mended.
     fn heal(&mut self) {
         self.source.power.restore();
-        self.source.disks.iter().for_each(|disk| {
-            disk.fail_writes(0);
-            disk.fail_flushes(0);
-        });
+        self.source.disks.iter().for_each(mend);
+        self.source.ledger.set_capacity(None);
+        self.source.spills.iter().for_each(|folder| folder.set_capacity(None));
         for host in &self.replicas {
             host.power.restore();
-            host.disks.iter().for_each(|disk| {
-                disk.fail_writes(0);
-                disk.fail_flushes(0);
-            });
+            host.disks.iter().for_each(mend);
+            host.journal.set_capacity(None);
+            host.state.set_capacity(None);
+            for name in host.journal.list().unwrap_or_default() {
+                host.journal.file(&name).iter().for_each(mend);
+            }
         }
         if self.paused && self.source.life.is_some() {
             self.paused = false;

@@ -162,6 +162,8 @@ pub struct SourceLife {
     pub source: Source,
     /// Its ledger.
     pub ledger: Ledger,
+    /// The ledger could not be written, which is noted: writes go on without marks.
+    pub doubtful: bool,
     /// Writes that wait.
     pub waiting: VecDeque<Waiting>,
     /// Writes under way.
@@ -246,6 +248,7 @@ impl SourceHost {
         Ok(SourceLife {
             source,
             ledger,
+            doubtful: false,
             waiting: VecDeque::new(),
             flying: Vec::new(),
             acking: Vec::new(),
@@ -274,6 +277,11 @@ impl SourceHost {
         let share = |disk: &SimDisk| -> SharedDisk { Arc::new(disk.clone()) };
         let volumes: Vec<SharedDisk> = self.disks.iter().map(share).collect();
         read_extent(&self.layout, &volumes, extent, |_, _| {}).ok()
+    }
+
+    /// How many reads of its volumes went astray.
+    pub fn misdirected(&self) -> u64 {
+        self.disks.iter().map(SimDisk::misdirected).sum()
     }
 
     /// Keeps a copy of the ledger's files.

@@ -2,6 +2,7 @@
 
 use vgship::ship::standing::Standing;
 use vgship_base::ids::{Generation, Seq, Start, VolumeId};
+use vgship_base::sim::SimFolder;
 
 use super::model::{Images, differing};
 use super::{Owed, World};
@@ -23,7 +24,8 @@ impl World {
         let life = match self.source.load(fresh) {
             Ok(life) => life,
             Err(error) => {
-                assert!(self.source.power.is_off(), "the ledger is lost: {error:?}");
+                let full = self.source.spills.iter().any(SimFolder::is_limited);
+                assert!(full || self.source.power.is_off(), "the ledger is lost: {error:?}");
                 return;
             }
         };
@@ -51,10 +53,12 @@ impl World {
         for volume in self.layout.ids() {
             self.flush_now(volume);
         }
-        if !self.write_ledger() {
-            return;
+        if self.write_ledger() {
+            self.check_dirty_superset();
+        } else if self.up() {
+            self.coverage.hit("source cannot start: its ledger has no room");
+            self.source.life = None;
         }
-        self.check_dirty_superset();
     }
 
     /// Gives a source that has never run a ledger in which few starts are left. Whether it could.

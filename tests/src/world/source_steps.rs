@@ -71,6 +71,9 @@ impl World {
             if (0..self.replicas.len()).any(|index| open(self.known(index))) {
                 self.coverage.hit("flush failed during a resync");
             }
+            // What was compared with the cache in between is taken in again.
+            self.source.disks[volume.index()].forget_cache();
+            self.life().source.flush_ended(volume, flushing.covers, false);
             self.reread(volume);
         }
     }
@@ -100,13 +103,30 @@ impl World {
         if unmarked {
             self.coverage.hit("regions unmarked");
         }
-        if let Err(error) = written {
-            assert!(self.source.power.is_off(), "the ledger fails with power on: {error:?}");
-            self.coverage.hit("torn ledger checkpoint");
+        if written.is_err() {
+            self.ledger_failed("torn ledger checkpoint");
             return false;
         }
-        self.life().source.checkpoint_written(state.generation);
+        let life = self.life();
+        life.source.checkpoint_written(state.generation);
+        if std::mem::replace(&mut life.doubtful, false) {
+            self.coverage.hit("doubt taken back");
+        }
         true
+    }
+
+    /// The ledger could not be written: the machine has no power, or everything is in doubt.
+    pub(super) fn ledger_failed(&mut self, torn: &'static str) {
+        if self.source.power.is_off() {
+            self.coverage.hit(torn);
+            return;
+        }
+        assert!(self.source.ledger.is_limited(), "the ledger fails with power and room");
+        self.coverage.hit("ledger in doubt");
+        let life = self.life();
+        life.doubtful = true;
+        let noted = life.ledger.doubt().is_ok();
+        assert!(noted || self.source.power.is_off(), "the doubt needs no room");
     }
 
     /// The checkpoint step: flush what is not flushed, then write the ledger.

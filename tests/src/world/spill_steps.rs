@@ -6,6 +6,9 @@ use vgship_base::folder::Folder;
 
 use super::{World, id_of};
 
+/// Room that makes a spill whose disk was full worth another try. Unit: bytes.
+const ROOM: u64 = 8 << 10;
+
 impl World {
     /// Records go to the spill, or the outbox hears that they did.
     pub fn spill_step(&mut self, index: usize) {
@@ -21,11 +24,18 @@ impl World {
             return;
         }
         let of = life.source.replica(id).outbox.life();
+        if life.source.replica(id).outbox.spill_is_full() && life.lanes[index].spill.has_room(ROOM)
+        {
+            life.source.replica_mut(id).outbox.spill_has_room();
+            self.coverage.hit("spill's disk has room again");
+        }
+        let life = self.life();
         let Some(records) = life.source.replica_mut(id).outbox.to_spill(&layout) else { return };
         self.spill_may_fail(index);
         let moved = match self.life().lanes[index].spill.push(&records) {
             Ok(()) => Moved::Written,
             Err(SpillError::Full { .. }) => Moved::Full,
+            Err(SpillError::NoRoom(_)) => Moved::NoRoom,
             Err(_) => Moved::Failed,
         };
         if self.source.power.is_off() {
@@ -35,6 +45,7 @@ impl World {
         self.coverage.hit(match moved {
             Moved::Written => "spilled",
             Moved::Full => "spill full",
+            Moved::NoRoom => "spill's disk full",
             Moved::Failed => "spill failed",
         });
     }

@@ -127,12 +127,11 @@ impl World {
     fn mark(&mut self) {
         let life = self.life();
         let wanted = life.source.wanted_marks();
-        match life.ledger.mark(&wanted) {
-            Ok(()) => life.source.marked(&wanted),
-            Err(error) => {
-                assert!(self.source.power.is_off(), "marks fail with power on: {error:?}");
-                self.coverage.hit("torn ledger mark");
-            }
+        if !life.doubtful && life.ledger.mark(&wanted).is_err() {
+            self.ledger_failed("torn ledger mark");
+        }
+        if self.up() {
+            self.life().source.marked(&wanted);
         }
     }
 
