@@ -207,7 +207,7 @@ fn r8_after_a_failed_flush_everything_since_the_last_good_one_is_resynced() {
     let mut world = world();
     world.write(0, 4096, 8192, 5);
     world.source.disks[0].fail_flushes(1);
-    world.flush_now(vgship_base::ids::VolumeId(0));
+    world.flush_now(VolumeId(0));
     assert!(world.known(0).dirty.sets()[0].contains(2));
     world.settle();
 }
@@ -446,7 +446,7 @@ fn a_checkpoint_leaves_a_fresh_mark_to_its_write() {
     world.checkpoint();
     let source = &mut world.life().source;
     let data = Some(bytes::Bytes::from(vec![1; 512]));
-    let volume = vgship_base::ids::VolumeId(0);
+    let volume = VolumeId(0);
     let span = vgship_base::units::Span::new(0, 512);
     let change = vgship::capture::source::Change { volume, span, data };
     let hashes = change.hashes();

@@ -3,6 +3,7 @@
 mod task_bench;
 mod task_fuzz;
 mod task_images;
+mod task_mutants;
 mod task_sim;
 mod task_test;
 mod task_tidy;
@@ -29,6 +30,7 @@ enum Task {
     Fuzz(task_fuzz::Args),
     Tidy(task_tidy::Args),
     Images(task_images::Args),
+    Mutants(task_mutants::Args),
     Vm(task_vm::Args),
 }
 
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Task::Fuzz(args) => task_fuzz::run(&args),
         Task::Tidy(args) => task_tidy::run(&args),
         Task::Images(args) => task_images::run(&args),
+        Task::Mutants(args) => task_mutants::run(&args),
         Task::Vm(args) => task_vm::run(&args),
     };
     match done {

@@ -233,6 +233,18 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), HomeError> 
     sync_folder(folder)
 }
 
+/// Reads a text of at most as many bytes, or nothing where there is no file, or no such text.
+pub fn read_if_any(path: &Path, most: u64) -> Result<Option<String>, HomeError> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(HomeError::io("read", path))?,
+    };
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes).map_err(HomeError::io("read", path))?;
+    let fits = bytes.len() as u64 <= most;
+    Ok(String::from_utf8(bytes).ok().filter(|_| fits))
+}
+
 /// Reads a text of bounded length.
 pub fn read_text(path: &Path) -> Result<String, HomeError> {
     let file = File::open(path).map_err(HomeError::io("read", path))?;

@@ -8,6 +8,7 @@
 //! peers.toml            who may do what                             0600    pairing
 //! groups/G/group.toml   one group: volumes, role, policy            no      group add, pairing
 //! groups/G/layout       the layout manifest                         no      the running agent
+//! groups/G/identities   which volumes a source's were               no      the running agent
 //! groups/G/data.key     the group's data key, wrapped by key        wrapped the running agent
 //! groups/G/source/      a source's ledger                           no      the running agent
 //! groups/G/spill-N/     what waits on disk for replica N            sealed  the running agent
@@ -173,6 +174,11 @@ impl GroupHome {
     /// The layout manifest: a source's own, or the one that a replica's source sent.
     pub fn layout(&self) -> PathBuf {
         self.folder.join("layout")
+    }
+
+    /// What a source's volumes are, whatever they are called.
+    pub fn identities(&self) -> PathBuf {
+        self.folder.join("identities")
     }
 }
 

@@ -6,6 +6,8 @@ mod beat;
 
 mod control;
 
+mod drift;
+
 mod exports;
 
 mod keys;
@@ -23,5 +25,7 @@ mod status;
 mod turned_away;
 
 mod view;
+
+mod volumes;
 
 pub use agent::start;

@@ -169,6 +169,7 @@ mod tests {
         assert_eq!(runs.concat(), records);
         assert!(runs.iter().all(|run| encoded_len(run) - CLEAR <= BATCH_BYTES_MAX));
         assert!(runs.iter().all(|run| run.len() <= BATCH_RECORDS_MAX));
+        assert!(runs.len() < 10, "{} runs, as long as may be", runs.len());
         assert_eq!(batches(&[]).count(), 0);
     }
 }

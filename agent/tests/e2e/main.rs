@@ -7,6 +7,7 @@ mod common;
 
 mod cli;
 mod clients;
+mod drift;
 mod full_disks;
 mod kills;
 mod memory;

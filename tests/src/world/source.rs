@@ -208,14 +208,8 @@ impl SourceHost {
 
     /// Reads the ledger and begins or goes on. Volumes and ledger are to be flushed next.
     pub fn load(&self, fresh: Generation) -> Result<SourceLife, LedgerError> {
-        let extents: Vec<u64> = self
-            .layout
-            .volumes
-            .iter()
-            .map(|volume| self.layout.extent.count(volume.bytes))
-            .collect();
         let folder: Arc<dyn Folder> = Arc::new(self.ledger.clone());
-        let (ledger, state) = Ledger::load(folder, &extents)?;
+        let (ledger, state) = Ledger::load(folder, &self.layout)?;
         let (layout, policy) = (Arc::clone(&self.layout), self.policy);
         let mut source = if let Some(state) = state {
             Source::resume(state, layout, policy, fresh)

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use vgship_base::disk::Disk;
 use vgship_base::folder::Folder;
 use vgship_base::ids::{Generation, GroupId, ReplicaId, Seq, VolumeId};
 use vgship_base::record::{Body, Record, ResyncBegin, ResyncReason, Target};
@@ -95,6 +96,8 @@ fn segments_rotate_and_are_trimmed_only_as_a_whole() {
     fill(&mut journal, 1..=10);
     let (before, bytes) = (journal.segments(), journal.bytes());
     assert!(before > 4, "{before} segments");
+    let sizes = segments(&folder).into_iter().map(|name| folder.file(&name).unwrap().len());
+    assert_eq!(bytes, sizes.sum::<u64>());
     journal.trim(Seq(0)).unwrap();
     assert_eq!(journal.segments(), before);
     journal.trim(Seq(6)).unwrap();
@@ -109,6 +112,19 @@ fn segments_rotate_and_are_trimmed_only_as_a_whole() {
     assert_eq!(seqs(&journal, 6), [7, 8, 9, 10]);
     journal.trim(Seq(10)).unwrap();
     assert_eq!((journal.segments(), segments(&folder).len()), (1, 1));
+}
+
+#[test]
+fn remains_of_segments_that_never_began_are_removed() {
+    let folder = SimFolder::new(&Power::default());
+    let (mut journal, _) = recover(&folder, 0);
+    fill(&mut journal, 1..=2);
+    for number in [1, 9] {
+        folder.create(&format!("{}.new", segment::name(number))).unwrap();
+    }
+    let (journal, found) = recover(&folder, 0);
+    assert_eq!(found, Recovered { last: Seq(2), damage: None });
+    assert_eq!(segments(&folder).len(), journal.segments(), "{:?}", segments(&folder));
 }
 
 #[test]
