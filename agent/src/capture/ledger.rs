@@ -138,10 +138,16 @@ impl Ledger {
         file.flush().map_err(failed("flush"))?;
         self.folder.rename(&fresh, &name).map_err(failed("publish"))?;
         self.folder.sync().map_err(failed("name"))?;
+        let mut doubted = false;
         for old in self.folder.list().map_err(failed("list"))? {
             if old == DOUBT || number_of(&old).is_some_and(|number| number < self.number) {
                 self.folder.remove(&old).map_err(failed("remove what precedes"))?;
+                doubted |= old == DOUBT;
             }
+        }
+        if doubted {
+            // Else a power cut brings it back, and everything is compared for nothing.
+            self.folder.sync().map_err(failed("take back the doubt before"))?;
         }
         self.open = Some(Open { file, end });
         Ok(())
