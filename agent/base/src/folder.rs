@@ -27,6 +27,10 @@ pub trait Folder: Send + Sync {
 
     /// Makes all earlier changes of names durable.
     fn sync(&self) -> io::Result<()>;
+
+    /// How much its files may still grow, as far as is known: others may use the same disk. Unit:
+    /// bytes.
+    fn available(&self) -> io::Result<u64>;
 }
 
 /// A folder that several owners share.

@@ -212,7 +212,9 @@ impl Tap {
         let barrier = self.core().barrier(volume);
         let done_before = self.core().stable(volume, barrier) == Stable::Yes;
         let _alone = self.one_flush(volume);
-        match self.core().stable(volume, barrier) {
+        // Taken out first: the guard would live through the match, and flushing locks again.
+        let stable = self.core().stable(volume, barrier);
+        match stable {
             Stable::Lost => Err(lost()),
             Stable::Yes if !done_before => Ok(()), // another's flush covered it meanwhile
             Stable::Yes | Stable::No => self.flush_now(volume),
@@ -223,7 +225,8 @@ impl Tap {
     /// stability together share one.
     fn flush_until(&self, volume: VolumeId, barrier: Barrier) -> io::Result<()> {
         let _alone = self.one_flush(volume);
-        match self.core().stable(volume, barrier) {
+        let stable = self.core().stable(volume, barrier);
+        match stable {
             Stable::Yes => Ok(()),
             Stable::No => self.flush_now(volume),
             Stable::Lost => Err(lost()),

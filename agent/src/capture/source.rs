@@ -15,6 +15,7 @@ mod writes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use vgship_base::ids::{Generation, GroupId, PeerId, ReplicaId, Seq, Start, VolumeId};
 use vgship_base::layout::Layout;
 use vgship_base::record::ResyncReason;
@@ -36,12 +37,24 @@ use crate::ship::replica::Replica;
 use crate::ship::standing::SyncPolicy;
 
 /// What to do with writes when an outbox is full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum Overflow {
-    /// Let them go on and note dirty extents only.
+    /// Let them go on and note dirty extents only: the order is lost and a resync follows.
+    #[default]
     Map,
-    /// Let them wait.
+    /// Let them wait until the replica has taken some.
     Stall,
+}
+
+impl Overflow {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Overflow::Map => "map",
+            Overflow::Stall => "stall",
+        }
+    }
 }
 
 /// How a group is replicated.

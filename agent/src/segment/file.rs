@@ -38,7 +38,19 @@ impl Place<'_> {
         move |source| SegmentError::Folder { action, name: name.to_owned(), source }
     }
 
-    /// Begins a segment under a passing name; [`SegmentWriter::publish`] gives it its own.
+    /// How much the row may still grow, as far as is known. Unit: bytes.
+    pub fn available(&self) -> Result<u64, SegmentError> {
+        self.folder.available().map_err(Place::failed("measure the room for", "*"))
+    }
+
+    /// How much of the disk a segment takes. Unit: bytes.
+    pub fn size_of(&self, number: u64) -> Result<u64, SegmentError> {
+        let name = name(number);
+        Ok(self.folder.open(&name).map_err(Place::failed("open", &name))?.len())
+    }
+
+    /// Begins a segment under a passing name; [`SegmentWriter::publish`] gives it its own. What
+    /// could not be begun takes no room.
     pub fn create(&self, head: Head) -> Result<SegmentWriter, SegmentError> {
         let name = name(head.number);
         let fresh = format!("{name}{FRESH}");
@@ -49,8 +61,14 @@ impl Place<'_> {
             file.append(head::LEN, |out| head.encode(out))?;
             Ok(file)
         };
-        let file = begin().map_err(|source| SegmentError::Seal { name: name.clone(), source })?;
-        Ok(SegmentWriter { file, name, head, last: head.after })
+        match begin() {
+            Ok(file) => Ok(SegmentWriter { file, name, head, last: head.after }),
+            Err(source) => {
+                // What cannot be removed is in the way of nobody: the next try removes it.
+                let _ = self.remove_named(&fresh);
+                Err(SegmentError::Seal { name, source })
+            }
+        }
     }
 
     /// Opens a segment behind its head.
@@ -163,6 +181,12 @@ impl SegmentWriter {
     pub fn publish(&self, place: &Place<'_>) -> Result<(), SegmentError> {
         let fresh = format!("{}{FRESH}", self.name);
         place.folder.rename(&fresh, &self.name).map_err(Place::failed("publish", &self.name))
+    }
+
+    /// Takes a segment that was never published away again, as far as the disk lets it: the next
+    /// recovery removes what is left.
+    pub fn abandon(self, place: &Place<'_>) {
+        let _ = place.remove_named(&format!("{}{FRESH}", self.name));
     }
 
     /// What it began with.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use vgship_base::extent::Extent;
@@ -27,6 +27,13 @@ const GATHER: Duration = Duration::from_millis(1);
 
 /// How long a thread waits before it looks again, in case nobody told it.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// How often a spill that found its disk full looks for room, and how much it wants. Unit: bytes.
+const ROOM_EVERY: Duration = Duration::from_secs(1);
+const ROOM_BYTES: u64 = 8 << 20;
+
+/// How often a full disk is logged.
+const SAY_EVERY: Duration = Duration::from_mins(1);
 
 /// How long the self-check waits before it looks again.
 const CHECK_LOOK: Duration = Duration::from_millis(200);
@@ -244,13 +251,22 @@ fn hold(tap: &Tap, id: ReplicaId, job: &Job) -> Option<u64> {
 /// Moves one replica's records to its spill and back until told to stop.
 pub fn move_spill(tap: &Tap, id: ReplicaId, mut spill: Spill, stop: &AtomicBool) {
     let mut life = tap.core().replica(id).outbox.life();
+    let (mut looked, mut said) = (Instant::now(), None);
     while !stop.load(Ordering::SeqCst) {
-        let (out, wants, now) = {
+        let (out, wants, now, full) = {
             let mut core = tap.core();
             let layout = Arc::clone(core.layout());
             let outbox = &mut core.replica_mut(id).outbox;
-            (outbox.to_spill(&layout), outbox.wants_refill(), outbox.life())
+            let out = outbox.to_spill(&layout);
+            (out, outbox.wants_refill(), outbox.life(), outbox.spill_is_full())
         };
+        if full && looked.elapsed() >= ROOM_EVERY {
+            looked = Instant::now();
+            if spill.has_room(ROOM_BYTES) {
+                tap.core().replica_mut(id).outbox.spill_has_room();
+                tap.wake();
+            }
+        }
         if now != life {
             life = now;
             if let Err(error) = spill.clear() {
@@ -265,6 +281,16 @@ pub fn move_spill(tap: &Tap, id: ReplicaId, mut spill: Spill, stop: &AtomicBool)
                     tracing::warn!(%error, "the spill is full; when the memory is full too the \
                         group's policy acts");
                     Moved::Full
+                }
+                Err(error @ SpillError::NoRoom(_)) => {
+                    looked = Instant::now();
+                    if said.is_none_or(|since: Instant| since.elapsed() >= SAY_EVERY) {
+                        said = Some(looked);
+                        tracing::warn!(error = %report(&error), "the spill's disk is full; it is \
+                            used again when there is room; until then, when the memory is full \
+                            the group's policy acts");
+                    }
+                    Moved::NoRoom
                 }
                 Err(error) => {
                     tracing::error!(error = %report(&error), "the spill cannot be written; when \

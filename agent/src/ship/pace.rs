@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
 use vgship_base::ids::Seq;
 use vgship_base::units::Tick;
 
@@ -32,13 +33,24 @@ pub enum LagLimit {
 }
 
 /// What is done beyond the limit, besides saying so.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum OnLag {
     /// Nothing.
     #[default]
     Alert,
     /// Writers are slowed.
     Slow,
+}
+
+impl OnLag {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            OnLag::Alert => "alert",
+            OnLag::Slow => "slow",
+        }
+    }
 }
 
 /// How far a replica may be behind, and what then.

@@ -8,7 +8,10 @@ use vgship::api::control::{
     ControlError, Done, Groups, Invitation, InviteRequest, JoinRequest, Joined, Pairings,
     RevokeRequest, Revoked, WaitFor, WaitRequest,
 };
-use vgship::api::status::{AgentStatus, GroupStatus, Lag, OutboxStatus, ResyncStatus, Rpo};
+use vgship::api::status::SyncState;
+use vgship::api::status::{
+    AgentStatus, CheckStatus, GroupStatus, Lag, OutboxStatus, ResyncStatus, Rpo,
+};
 use vgship::api::status::{PeerStatus, SeqStatus, State, Status, VolumeStatus};
 use vgship::home::{GroupConfig, GroupSpec, Mode, Overflow, Role};
 use vgship_base::ids::GroupId;
@@ -73,6 +76,8 @@ fn a_status() -> Status {
         since: None,
         last_error: None,
         sent_bytes: 7,
+        sync: Some(SyncState::InForce),
+        tries: 3,
     };
     let group = GroupStatus {
         name: "payroll".into(),
@@ -83,7 +88,7 @@ fn a_status() -> Status {
         reason: None,
         volumes: vec![VolumeStatus { name: "data".into(), bytes: 512 }],
         seq: SeqStatus::default(),
-        lag: Lag { bytes: 0, seconds: 0.25 },
+        lag: Lag { seconds: 0.25, ..Lag::default() },
         dirty_bytes: 1,
         resync: Some(resync),
         rpo: Rpo::default(),
@@ -91,6 +96,8 @@ fn a_status() -> Status {
         consistent: true,
         policy: Overflow::Map,
         outbox: OutboxStatus::default(),
+        sync: None,
+        self_check: Some(CheckStatus::default()),
     };
     let (name, version) = ("prod".into(), "0.1.0".into());
     let agent = AgentStatus { name, version, listen: None, peer_id: None };

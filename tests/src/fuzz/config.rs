@@ -5,7 +5,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use vgship::group::VolumesSpec;
-use vgship::home::{Config, GroupConfig, GroupSpec, History, Period, Role, Size};
+use vgship::home::{Amount, Config, GroupConfig, GroupSpec, Period, Role, Size};
 use vgship::wire::pairing::{InviteId, Verifier};
 use vgship::wire::peers::{Book, Grant, Invite, Peer};
 use vgship_base::ids::{GroupId, Name, PeerId};
@@ -43,8 +43,8 @@ pub fn run(data: &[u8]) {
         3 => word::<Size>(text),
         4 => word::<Period>(text),
         5 => {
-            word::<History>(text);
-            let shown = text.parse::<History>().map(|history| history.to_string());
+            word::<Amount>(text);
+            let shown = text.parse::<Amount>().map(|history| history.to_string());
             assert!(!shown.is_ok_and(|shown| shown.starts_with("0 ")), "{text:?} is nothing");
         }
         6 => word::<VolumesSpec>(text),

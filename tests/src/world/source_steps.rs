@@ -110,6 +110,9 @@ impl World {
         self.life().source.flush_ended(volume, covers, flushed);
         if !flushed {
             self.coverage.hit("flush of a source volume failed");
+            // What was compared with the cache in between is taken in again.
+            self.source.disks[volume.index()].forget_cache();
+            self.life().source.flush_ended(volume, covers, false);
             self.reread(volume);
         }
     }

@@ -3,7 +3,7 @@
 use vgship_base::ids::{ReplicaId, Seq};
 use vgship_base::units::Tick;
 
-use super::Source;
+use super::{Overflow, Source};
 use crate::capture::activity::{Barrier, Completion};
 use crate::ship::pace::{Lag, LagPolicy};
 use crate::ship::replica::Replica;
@@ -36,6 +36,13 @@ impl Source {
     /// Sets how sync replicas are waited for.
     pub fn set_sync_policy(&mut self, policy: SyncPolicy) {
         self.policy.sync = policy;
+    }
+
+    /// Sets what happens to writes when an outbox is full. A group that stops stays as it is.
+    pub fn set_overflow(&mut self, overflow: Overflow) {
+        if !self.stopping {
+            self.policy.overflow = overflow;
+        }
     }
 
     /// Sets how far replicas may fall behind.

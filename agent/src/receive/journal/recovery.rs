@@ -46,10 +46,12 @@ pub(super) fn recover(row: Row, checkpoint: Seq) -> Result<(Journal, Recovered),
         previous: kept.links.last().map(|link| link.as_previous(link.frames.unwrap_or(1))),
     };
     let mut current = row.place().create(head)?;
-    for Found { batch, .. } in &kept.unpromised {
-        current.append(&batch.records, batch.promised)?;
+    let mut anew = kept.unpromised.iter().map(|found| &found.batch);
+    let written = anew.try_for_each(|batch| current.append(&batch.records, batch.promised));
+    if let Err(error) = written.and_then(|()| current.flush()) {
+        current.abandon(&row.place());
+        return Err(error.into());
     }
-    current.flush()?;
     current.publish(&row.place())?;
     row.place().sync()?;
 
