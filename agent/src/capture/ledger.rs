@@ -148,7 +148,9 @@ impl Ledger {
         }
         let has = |wanted: &str| names.iter().any(|name| name == wanted);
         if has(DOUBT) {
-            self.folder.rename(DOUBT, SPARE).map_err(failed("clear the doubt before"))?;
+            // Durably: else a power cut brings it back, and everything is compared for nothing.
+            let cleared = self.folder.rename(DOUBT, SPARE).and_then(|()| self.folder.sync());
+            cleared.map_err(failed("clear the doubt before"))?;
         } else if !has(SPARE) {
             self.folder.create(SPARE).map_err(failed("make a spare name for"))?;
         }
