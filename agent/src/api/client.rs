@@ -14,7 +14,7 @@ use vgship_base::ids::Name;
 
 use super::control::{
     ControlError, Done, GroupSummary, Groups, Invitation, InviteRequest, JoinRequest, Joined,
-    Pairings, RevokeRequest, Revoked, WaitRequest,
+    Pairings, RemoveRequest, Removed, RevokeRequest, Revoked, WaitRequest,
 };
 use super::status::Status;
 use crate::home::{GroupSpec, Home};
@@ -56,6 +56,11 @@ impl Client {
     /// Adds a group.
     pub async fn group_add(&self, spec: &GroupSpec) -> Result<GroupSummary, ControlError> {
         self.post("/v1/groups", spec).await
+    }
+
+    /// Takes a group out.
+    pub async fn group_remove(&self, group: &Name, force: bool) -> Result<Removed, ControlError> {
+        self.post(&format!("/v1/groups/{group}/remove"), &RemoveRequest { force }).await
     }
 
     /// Stops shipping or applying a group.

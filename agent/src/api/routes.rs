@@ -16,7 +16,7 @@ use vgship_base::ids::Name;
 
 use super::control::{
     ControlError, Done, ErrorKind, GroupSummary, Groups, Invitation, InviteRequest, JoinRequest,
-    Joined, Pairings, RevokeRequest, Revoked, SharedControl, WaitRequest,
+    Joined, Pairings, RemoveRequest, Removed, RevokeRequest, Revoked, SharedControl, WaitRequest,
 };
 use super::status::{GroupStatus, Status};
 use crate::home::GroupSpec;
@@ -36,6 +36,7 @@ pub fn router(control: SharedControl, stopping: watch::Receiver<bool>) -> Router
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/groups", get(group_list).post(group_add))
+        .route("/v1/groups/{group}/remove", post(group_remove))
         .route("/v1/groups/{group}/pause", post(pause))
         .route("/v1/groups/{group}/resume", post(resume))
         .route("/v1/groups/{group}/wait", post(wait))
@@ -113,6 +114,14 @@ async fn group_add(
     Body(spec): Body<GroupSpec>,
 ) -> Reply<GroupSummary> {
     served.control.group_add(spec?).await.map(Json)
+}
+
+async fn group_remove(
+    Shared(served): Shared<Served>,
+    Path(group): Path<String>,
+    Body(request): Body<RemoveRequest>,
+) -> Reply<Removed> {
+    served.control.group_remove(name(&group)?, request?.force).await.map(Json)
 }
 
 async fn pause(Shared(served): Shared<Served>, Path(group): Path<String>) -> Reply<Done> {

@@ -12,7 +12,7 @@ use super::agent::{Group, Inner};
 use super::status::group_status;
 use crate::api::control::{
     Answer, Control, Done, GroupSummary, Groups, Invitation, InviteRequest, JoinRequest, Joined,
-    Pairings, Revoked, WaitFor,
+    Pairings, Removed, Revoked, WaitFor,
 };
 use crate::api::status::{State, Status};
 use crate::api::{ControlError, ErrorKind, pairs};
@@ -53,6 +53,17 @@ impl Control for Controlled {
         })
     }
 
+    fn group_remove(&self, group: Name, force: bool) -> Answer<'_, Removed> {
+        let agent = Arc::clone(&self.0);
+        Box::pin(async move {
+            // Goes on to its end when the one who asked does not wait for it.
+            let removed = tokio::spawn(async move { agent.remove_group(&group, force).await });
+            removed
+                .await
+                .map_err(|error| ControlError::failed(format!("the agent failed: {error}")))?
+        })
+    }
+
     fn pause(&self, group: Name) -> Answer<'_, Done> {
         Box::pin(async move { self.set_paused(&group, true) })
     }
@@ -70,6 +81,7 @@ impl Control for Controlled {
             };
             while !holds(&found, what, target)? {
                 tokio::time::sleep(LOOK).await;
+                self.0.group(&group)?; // it may have been removed
             }
             Ok(Done { group: group.to_string(), done: what.as_str().to_owned() })
         })

@@ -14,6 +14,8 @@ mod links;
 
 mod opening;
 
+mod removal;
+
 mod replica;
 
 mod source;

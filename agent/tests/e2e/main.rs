@@ -10,6 +10,7 @@ mod clients;
 mod kills;
 mod memory;
 mod overflow;
+mod remove;
 mod restart;
 mod retry;
 mod status;
