@@ -1,6 +1,7 @@
 //! One entry for every habit of development: `cargo xtask <task>`, each with `--help`.
 
 mod task_bench;
+mod task_fuzz;
 mod task_images;
 mod task_sim;
 mod task_test;
@@ -25,6 +26,7 @@ enum Task {
     Test(task_test::Args),
     Bench(task_bench::Args),
     Sim(task_sim::Args),
+    Fuzz(task_fuzz::Args),
     Tidy(task_tidy::Args),
     Images(task_images::Args),
     Vm(task_vm::Args),
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         Task::Test(args) => task_test::run(&args),
         Task::Bench(args) => task_bench::run(&args),
         Task::Sim(args) => task_sim::run(&args),
+        Task::Fuzz(args) => task_fuzz::run(&args),
         Task::Tidy(args) => task_tidy::run(&args),
         Task::Images(args) => task_images::run(&args),
         Task::Vm(args) => task_vm::run(&args),

@@ -134,12 +134,14 @@ impl ReplicaGroup {
         let volumes = open_replica(&spec, &self.layout, false).map_err(|it| text(&it))?;
         let folder = real_folder(&self.group_home, "replica").map_err(|it| text(&it))?;
         let journal = real_folder(&self.group_home, "journal").map_err(|it| text(&it))?;
+        let journal_place = journal.path().display().to_string();
         let parts = Parts {
             group: self.config.id,
             layout: Arc::clone(&self.layout),
             volumes,
             folder: Arc::new(folder),
             journal: Arc::new(journal),
+            journal_place,
             key: self.key.clone(),
         };
         Engine::open(parts, WORKERS).map_err(|it| text(&it))
@@ -281,9 +283,17 @@ impl ReplicaGroup {
             Engined::Failed { why, .. } => return Err(Trouble::Here(why.clone())),
             Engined::Stopped => return Err(Trouble::Here("stopped".into())),
         };
-        let begun = tokio::task::block_in_place(|| intake.link(number, answers));
         let stopped = || Trouble::Here("the replica's engine has stopped".into());
-        let greeting = begun.map_err(|_| stopped())?.await.map_err(|_| stopped())?;
+        let greeting = async {
+            let greeting = intake.link(number, answers).await.map_err(|_| stopped())?;
+            greeting.await.map_err(|_| stopped())
+        };
+        // An engine that waits for room on its disk says nothing for as long as that takes.
+        let greeting = tokio::select! {
+            greeting = greeting => greeting?,
+            ended = link.closed() => return Err(Trouble::Lost(report(&ended))),
+            () = self.until_paused() => return Err(Trouble::Lost("paused".into())),
+        };
         let opened = link.open(&self.hello(&greeting, name)).await?;
         let Opened { theirs, sender, receiver, .. } = opened;
         if theirs.role != Role::Source {
@@ -333,7 +343,7 @@ impl ReplicaGroup {
                 Some(Frame::Batch(records)) => {
                     let bytes: usize = records.iter().map(Record::encoded_len).sum();
                     self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-                    let taken = tokio::task::block_in_place(|| intake.batch(number, records));
+                    let taken = intake.batch(number, records).await;
                     taken.map_err(|error| Trouble::Lost(report(&error)))?;
                     // A source that sends without a pause leaves no other point at which the end
                     // of the link or a pause is noticed.
@@ -402,6 +412,15 @@ async fn speak(
     progress.mark_changed();
     loop {
         tokio::select! {
+            // First: a refusal also ends the answers, and says why.
+            biased;
+            changed = refused.changed() => {
+                changed.map_err(|_| stopped())?;
+                let refusal = refused.borrow_and_update().clone();
+                if let Some((_, error)) = refusal.filter(|(link, _)| *link == number) {
+                    return Err(Trouble::Lost(format!("refused a record of the source: {error}")));
+                }
+            }
             changed = progress.changed() => {
                 changed.map_err(|_| stopped())?;
                 let now = *progress.borrow_and_update();
@@ -422,13 +441,6 @@ async fn speak(
                 };
                 sender.queue_answers(answers.into_iter().map(frame).collect());
                 sender.flush().await.map_err(|error| lost(&error))?;
-            }
-            changed = refused.changed() => {
-                changed.map_err(|_| stopped())?;
-                let refusal = refused.borrow_and_update().clone();
-                if let Some((_, error)) = refusal.filter(|(link, _)| *link == number) {
-                    return Err(Trouble::Lost(format!("refused a record of the source: {error}")));
-                }
             }
         }
     }

@@ -135,6 +135,7 @@ impl PeerView {
             since: Some(seen.since.to_string()),
             last_error: seen.last_error.clone(),
             sent_bytes,
+            sync: None,
             tries: seen.complaint.tries(),
         }
     }

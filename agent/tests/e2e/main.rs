@@ -7,6 +7,7 @@ mod common;
 
 mod cli;
 mod clients;
+mod full_disks;
 mod kills;
 mod memory;
 mod overflow;
@@ -14,4 +15,5 @@ mod remove;
 mod restart;
 mod retry;
 mod status;
+mod sync;
 mod wire;

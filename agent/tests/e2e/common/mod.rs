@@ -2,6 +2,7 @@
 
 mod agent;
 mod load;
+mod mount;
 mod nbd;
 pub mod programs;
 mod relay;
@@ -16,6 +17,7 @@ use vgship_base::sim::Rng;
 
 pub use agent::Agent;
 pub use load::Load;
+pub use mount::Mount;
 pub use nbd::Nbd;
 pub use relay::{Faults, Relay};
 
