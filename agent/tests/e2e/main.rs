@@ -12,6 +12,7 @@ mod full_disks;
 mod kills;
 mod memory;
 mod overflow;
+mod remove;
 mod restart;
 mod retry;
 mod status;
