@@ -1,6 +1,8 @@
 //! One entry for every habit of development: `cargo xtask <task>`, each with `--help`.
 
+mod programs;
 mod task_bench;
+mod task_campaign;
 mod task_images;
 mod task_sim;
 mod task_test;
@@ -25,6 +27,7 @@ enum Task {
     Test(task_test::Args),
     Bench(task_bench::Args),
     Sim(task_sim::Args),
+    Campaign(task_campaign::Args),
     Tidy(task_tidy::Args),
     Images(task_images::Args),
     Vm(task_vm::Args),
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
         Task::Test(args) => task_test::run(&args),
         Task::Bench(args) => task_bench::run(&args),
         Task::Sim(args) => task_sim::run(&args),
+        Task::Campaign(args) => task_campaign::run(&args),
         Task::Tidy(args) => task_tidy::run(&args),
         Task::Images(args) => task_images::run(&args),
         Task::Vm(args) => task_vm::run(&args),

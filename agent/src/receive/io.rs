@@ -365,6 +365,7 @@ impl Journaling {
             return Ok(());
         }
         self.journal.flush()?;
+        self.journal.promise()?;
         let answers = self.link.as_ref().map(|(_, answers)| answers);
         for (records, point) in taken {
             {
