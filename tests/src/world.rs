@@ -19,6 +19,7 @@ use vgship::apply::applier::Answer;
 use vgship::capture::activity::RegionSize;
 use vgship::capture::source::Policy;
 use vgship::outbox::queue::Budget;
+use vgship::ship::standing::SyncPolicy;
 use vgship_base::extent::ExtentSize;
 use vgship_base::ids::{Generation, ReplicaId, Seq};
 use vgship_base::layout::{Layout, VolumeLayout};
@@ -158,6 +159,8 @@ impl World {
             budget: Budget { ram: settings.ram, spill: settings.spill },
             epoch: settings.epoch,
             region: RegionSize::from_log2(settings.region_log2),
+            sync: SyncPolicy::default(),
+            lag: None,
         };
         World {
             model: Model::new(Arc::clone(&layout), count),

@@ -3,6 +3,7 @@
 mod programs;
 mod task_bench;
 mod task_campaign;
+mod task_fuzz;
 mod task_images;
 mod task_sim;
 mod task_test;
@@ -28,6 +29,7 @@ enum Task {
     Bench(task_bench::Args),
     Sim(task_sim::Args),
     Campaign(task_campaign::Args),
+    Fuzz(task_fuzz::Args),
     Tidy(task_tidy::Args),
     Images(task_images::Args),
     Vm(task_vm::Args),
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Task::Bench(args) => task_bench::run(&args),
         Task::Sim(args) => task_sim::run(&args),
         Task::Campaign(args) => task_campaign::run(&args),
+        Task::Fuzz(args) => task_fuzz::run(&args),
         Task::Tidy(args) => task_tidy::run(&args),
         Task::Images(args) => task_images::run(&args),
         Task::Vm(args) => task_vm::run(&args),

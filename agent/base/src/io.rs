@@ -174,6 +174,12 @@ impl Folder for RealFolder {
     fn sync(&self) -> io::Result<()> {
         File::open(&self.path)?.sync_all()
     }
+
+    fn available(&self) -> io::Result<u64> {
+        // What is kept for root does not count.
+        let found = nix::sys::statvfs::statvfs(&self.path)?;
+        Ok(found.blocks_available().saturating_mul(found.fragment_size()))
+    }
 }
 
 /// What Linux does better than by writing and reading everything.
@@ -261,6 +267,24 @@ mod tests {
         assert_eq!(read_small(&folder, "state", 10).unwrap().as_deref(), Some(&b"new"[..]));
         assert_eq!(folder.list().unwrap(), ["state"]);
         assert!(read_small(&folder, "state", 2).is_err());
+    }
+
+    #[test]
+    fn the_room_of_a_folder_is_what_its_file_system_has() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = RealFolder::open(place.path().join("stage")).unwrap();
+        let program = std::process::Command::new("stat")
+            .args(["--file-system", "--format=%a %S"])
+            .arg(folder.path())
+            .output()
+            .unwrap();
+        let text = String::from_utf8(program.stdout).unwrap();
+        let (blocks, bytes) = text.trim().split_once(' ').unwrap();
+        let told = blocks.parse::<u64>().unwrap() * bytes.parse::<u64>().unwrap();
+        // Others use the file system meanwhile.
+        assert!(folder.available().unwrap().abs_diff(told) < told / 2, "{told}");
+        std::fs::remove_dir(folder.path()).unwrap();
+        assert!(folder.available().is_err());
     }
 
     #[test]

@@ -36,6 +36,11 @@ pub const BATCH_RECORDS_MAX: usize = 4096;
 /// largest record with its header, and enough small ones to spread the cost of a seal.
 pub const BATCH_BYTES_MAX: usize = 2 << 20;
 
+/// Room that a replica leaves free on its journal's disk: what recovery needs. Unit: bytes. It
+/// begins a segment and writes anew what was not promised yet, which is at most what one flush
+/// takes: 4 MiB and the batch that goes beyond, with what frames add; then the checkpoint.
+pub const JOURNAL_RESERVE: u64 = 8 << 20;
+
 const _: () = assert!(1 << EXTENT_LOG2_MAX <= PAYLOAD_MAX, "an extent must fit a record");
 const _: () = assert!(PAYLOAD_MAX as usize + 4096 <= BATCH_BYTES_MAX, "a record must fit a batch");
 const _: () = assert!(1 << EXTENT_LOG2_MIN >= PART_BYTES, "an extent has at least one part");

@@ -4,17 +4,17 @@
 //! ```text
 //! at  size  field   unit     rule
 //!  0     1  kind    -        1 write, 2 zero, 3 offer, 4 epoch end, 5 resync begin,
-//!                            6 resync end, 7 void
+//!                            6 resync end, 7 void, 8 check
 //!  1     1  target  -        255 all replicas; 0 ..= 7 the replica it is for, void for others
 //!  2     2  volume  -        index in the layout; 0 where the kind has none
 //!  4     4  len     bytes    of the body: write 1 ..= 1 MiB, else as below
 //!  8     8  seq     records  place in the group's order
-//! 16     8  at      -        write, zero: offset in bytes; offer: extent index; else 0
+//! 16     8  at      -        write, zero: offset in bytes; offer, check: extent index; else 0
 //! 24   len  body    -        by kind:
 //!
 //! write         the data
 //! zero          8 length (bytes, not 0)
-//! offer         32 BLAKE3 of the extent, masked bytes as zero
+//! offer, check  32 BLAKE3 of the extent, masked bytes as zero
 //! epoch end     8 clock (microseconds since 1970), 8 first seq of the epoch,
 //!               8 chain's origin (seq), 32 chain
 //! resync begin  8 session, 8 the seq after which the gap begins, 16 generation, 1 reason,
@@ -88,6 +88,13 @@ pub enum Body {
         /// Of its bytes, the masked ones as zero.
         hash: Hash,
     },
+    /// Outside a resync: this extent, which should be equal, has this hash here in the order.
+    Check {
+        /// Which extent.
+        extent: Extent,
+        /// Of its bytes, the masked ones as zero.
+        hash: Hash,
+    },
     /// An epoch ends here.
     EpochEnd(EpochEnd),
     /// A resync of one replica begins here.
@@ -144,16 +151,19 @@ pub enum ResyncReason {
     Lost,
     /// A volume or the outbox could not be read or written.
     Fault,
+    /// A check found a difference where there should be none.
+    Mismatch,
 }
 
 impl ResyncReason {
-    const ALL: [ResyncReason; 6] = [
+    const ALL: [ResyncReason; 7] = [
         ResyncReason::Initial,
         ResyncReason::Overflow,
         ResyncReason::UncleanStart,
         ResyncReason::CleanStart,
         ResyncReason::Lost,
         ResyncReason::Fault,
+        ResyncReason::Mismatch,
     ];
 
     /// Its number in formats.
@@ -176,6 +186,7 @@ impl ResyncReason {
             ResyncReason::CleanStart => "the source was restarted",
             ResyncReason::Lost => "the replica lost part of its history",
             ResyncReason::Fault => "an I/O error on the source",
+            ResyncReason::Mismatch => "the self-check found a difference",
         }
     }
 }
@@ -192,13 +203,19 @@ impl Record {
         }
     }
 
+    /// Whether it asks the replica for an answer, once: it is not asked again on replay, nor over
+    /// another link (R1).
+    pub const fn asks(&self) -> bool {
+        matches!(self.body, Body::Offer { .. } | Body::Check { .. })
+    }
+
     /// Encoded length. Unit: bytes.
     pub fn encoded_len(&self) -> usize {
         HEADER_LEN
             + match &self.body {
                 Body::Write { data, .. } => data.len(),
                 Body::Zero { .. } | Body::ResyncEnd { .. } => 8,
-                Body::Offer { .. } => 32,
+                Body::Offer { .. } | Body::Check { .. } => 32,
                 Body::EpochEnd(_) => 56,
                 Body::ResyncBegin(_) => 41,
                 Body::Void => 0,
@@ -219,6 +236,7 @@ impl Record {
             Body::ResyncBegin(_) => (5, VolumeId(0), 0),
             Body::ResyncEnd { .. } => (6, VolumeId(0), 0),
             Body::Void => (7, VolumeId(0), 0),
+            Body::Check { extent, .. } => (8, extent.volume, extent.index),
         };
         let len = u32::try_from(self.encoded_len() - HEADER_LEN).expect("bodies are at most 1 MiB");
         out.u8(kind).u8(target).u16(volume.0).u32(len).u64(self.seq.0).u64(at);
@@ -227,7 +245,7 @@ impl Record {
             Body::Zero { span, .. } => {
                 out.u64(span.len);
             }
-            Body::Offer { hash, .. } => {
+            Body::Offer { hash, .. } | Body::Check { hash, .. } => {
                 out.put(hash);
             }
             Body::EpochEnd(end) => {
@@ -266,7 +284,7 @@ impl Record {
                 Target::One(ReplicaId(id))
             }
         };
-        let placed = (1..=3).contains(&kind);
+        let placed = (1..=3).contains(&kind) || kind == 8;
         require("volume", volume.0, "0 for this kind", placed || volume.0 == 0)?;
         require("at", at, "0 for this kind", placed || at == 0)?;
         let head = Head { kind, target, volume, at };
@@ -278,7 +296,9 @@ impl Record {
     /// Whether the record's place lies within `layout`: what a peer must prove before it is used.
     pub fn fits(&self, layout: &Layout) -> bool {
         match &self.body {
-            Body::Offer { extent, .. } => layout.span(*extent).is_some(),
+            Body::Offer { extent, .. } | Body::Check { extent, .. } => {
+                layout.span(*extent).is_some()
+            }
             _ => self.changes().is_none_or(|(volume, span)| layout.holds(volume, span)),
         }
     }
@@ -330,6 +350,10 @@ impl Head {
             }),
             6 => Body::ResyncEnd { session: from.u64("session")? },
             7 => Body::Void,
+            8 => {
+                let extent = Extent { volume, index: offset };
+                Body::Check { extent, hash: from.array("hash")? }
+            }
             _ => {
                 let rule = "a known kind";
                 return Err(FormatError::Field { field: "kind", found: self.kind.into(), rule });
@@ -337,9 +361,11 @@ impl Head {
         };
         from.finish()?;
         let one = matches!(self.target, Target::One(_));
-        let needs_one =
-            matches!(decoded, Body::Offer { .. } | Body::ResyncBegin(_) | Body::ResyncEnd { .. });
-        require("target", self.kind, "one replica for records of a resync", one || !needs_one)?;
+        let needs_one = matches!(
+            decoded,
+            Body::Offer { .. } | Body::Check { .. } | Body::ResyncBegin(_) | Body::ResyncEnd { .. }
+        );
+        require("target", self.kind, "one replica for this kind", one || !needs_one)?;
         Ok(decoded)
     }
 }
@@ -458,6 +484,10 @@ mod tests {
                 with(&hex!("0602000000000008"), 0, &hex!("0000000000000005")),
             ),
             (record(Target::All, Body::Void), with(&hex!("07ff000000000000"), 0, b"")),
+            (
+                record(ONE, Body::Check { extent: Extent { volume, index: 7 }, hash: [0xbb; 32] }),
+                with(&hex!("0802000300000020"), 7, &[0xbb; 32]),
+            ),
         ]
     }
 

@@ -102,7 +102,7 @@ impl Applier {
                 Body::Zero { volume, span } => {
                     self.put(&mut writes, *volume, *span, Content::Zero);
                 }
-                Body::Offer { extent, hash } if !replay => {
+                Body::Offer { extent, hash } | Body::Check { extent, hash } if !replay => {
                     let span = self.layout.span(*extent).expect("offers are admitted by layout");
                     let pending = writes.get(&extent.volume);
                     let overlay = pending.map(|all| all.within(span)).unwrap_or_default();
@@ -204,12 +204,53 @@ impl Applier {
     }
 
     /// Flushes every volume: what an earlier life left unflushed must be stable before it is
-    /// compared.
+    /// compared. Then lets go of the system's cache: after a flush that failed, in whatever life, it
+    /// shows what was never stored, and an offer that matched it would never be shipped.
     pub fn flush_all(&self) -> Result<(), ApplyError> {
         for (disk, volume) in self.volumes.iter().zip(&self.layout.volumes) {
             let volume = volume.name.to_string();
             disk.flush().map_err(|source| ApplyError::Flush { volume, source })?;
+            disk.forget_cache();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use vgship_base::disk::Disk;
+    use vgship_base::extent::ExtentSize;
+    use vgship_base::layout::VolumeLayout;
+    use vgship_base::record::Target;
+    use vgship_base::sim::{Power, SimDisk};
+
+    use super::*;
+
+    /// Goal: after a failed flush nothing is judged by what the cache alone holds.
+    #[test]
+    fn after_a_failed_flush_offers_are_judged_by_what_is_stored() {
+        let name = "lv".parse().unwrap();
+        let extent = ExtentSize::from_log2(12).unwrap();
+        let volumes = vec![VolumeLayout { name, bytes: 8192, masked: 0 }];
+        let layout = Arc::new(Layout { extent, volumes });
+        let disk = SimDisk::volume(&Power::default(), 8192);
+        let open = || Applier::new(Arc::clone(&layout), vec![Arc::new(disk.clone())], 1);
+        let data = Bytes::from(vec![5; 4096]);
+        let hash = content_hash(&data);
+        let volume = VolumeId(0);
+        let write = Body::Write { volume, offset: 0, data };
+        let offer = Body::Offer { extent: Extent { volume, index: 0 }, hash };
+        let record = |seq, body| Record { seq: Seq(seq), target: Target::All, body };
+        let mut applier = open();
+        applier.apply(&[record(1, write)], false).unwrap();
+        disk.fail_flushes(1);
+        assert!(matches!(applier.flush_all(), Err(ApplyError::Flush { .. })));
+        let mut applier = open();
+        applier.flush_all().unwrap(); // the system tells of a failure once
+        let answers = applier.apply(&[record(2, offer)], false).unwrap();
+        assert!(answers[0].need.is_some(), "what matches is not stored");
+        assert_eq!(disk.live(), [0; 8192]);
+        assert_eq!(disk.len(), 8192);
     }
 }

@@ -64,10 +64,31 @@ struct Marked {
     last_write: Tick,
 }
 
+/// What a flush must cover for something that was written to be durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Barrier {
+    /// All writes up to here.
+    pub completion: Completion,
+    /// How many flushes had failed by then: one that fails later may take them along.
+    failures: u64,
+}
+
+/// What became of the writes before a barrier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stable {
+    /// A flush covers them.
+    Yes,
+    /// None does yet.
+    No,
+    /// A flush failed that should have: what is stored is not known (R8).
+    Lost,
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Stability {
     completed: Completion,
     flushed: Completion,
+    failures: u64,
 }
 
 /// What is known of all marked regions.
@@ -160,9 +181,35 @@ impl Activity {
         known.flushed = known.flushed.max(upto);
     }
 
+    /// A flush failed: no later one brings back what it lost.
+    pub fn flush_failed(&mut self, volume: VolumeId) {
+        self.volumes.entry(volume).or_default().failures += 1;
+    }
+
+    /// What a flush must cover for all that is written by now.
+    pub fn barrier(&self, volume: VolumeId) -> Barrier {
+        let known = self.volumes.get(&volume).copied().unwrap_or_default();
+        Barrier { completion: known.completed, failures: known.failures }
+    }
+
+    /// What became of the writes before a barrier.
+    pub fn stable(&self, volume: VolumeId, barrier: Barrier) -> Stable {
+        let known = self.volumes.get(&volume).copied().unwrap_or_default();
+        match (known.failures == barrier.failures, known.flushed >= barrier.completion) {
+            (false, _) => Stable::Lost,
+            (true, true) => Stable::Yes,
+            (true, false) => Stable::No,
+        }
+    }
+
+    /// What successful flushes cover.
+    pub fn covered(&self, volume: VolumeId) -> Completion {
+        self.volumes.get(&volume).map(|known| known.flushed).unwrap_or_default()
+    }
+
     /// The regions whose content no successful flush covers.
     pub fn unflushed(&self, volume: VolumeId) -> Vec<Region> {
-        let flushed = self.volumes.get(&volume).map(|known| known.flushed).unwrap_or_default();
+        let flushed = self.covered(volume);
         self.of(volume)
             .filter(|(_, known)| known.last_completion > flushed || known.in_flight > 0)
             .map(|(region, _)| *region)
@@ -259,6 +306,19 @@ mod tests {
         map.flushed(LV, before);
         assert!(map.unmark(Tick(9), |_| true).is_empty());
         assert_eq!(map.unflushed(LV).len(), 1);
+    }
+
+    #[test]
+    fn a_flush_that_fails_takes_what_waited_for_it_along() {
+        let mut map = written();
+        map.end(LV, RUN);
+        let barrier = map.barrier(LV);
+        assert_eq!(map.stable(LV, barrier), Stable::No);
+        map.flush_failed(LV);
+        map.flushed(LV, map.completed(LV));
+        assert_eq!(map.stable(LV, barrier), Stable::Lost, "R8: the next flush proves nothing");
+        let barrier = map.barrier(LV);
+        assert_eq!(map.stable(LV, barrier), Stable::Yes);
     }
 
     #[test]

@@ -11,16 +11,23 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::Notify;
 use vgship_base::disk::{Allocation, SharedDisk};
-use vgship_base::ids::VolumeId;
+use vgship_base::ids::{Seq, VolumeId};
 use vgship_base::io::Clock;
 use vgship_base::units::Span;
 
+use super::activity::{Barrier, Stable};
 use super::ledger::{Ledger, LedgerError};
 use super::nbd::backend::Export;
-use super::source::{Begin, Change, Source, Ticket};
+use super::source::{After, Begin, Change, Complete, Source, Ticket};
 
 /// How long a write waits for the spill before its group falls to the map.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a waiting write waits before it looks again, in case nobody told it.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How long a write that is slowed waits before it asks again.
+const PACE: Duration = Duration::from_millis(5);
 
 /// How long a region is idle before its mark is given up. Unit: milliseconds.
 const IDLE: u64 = 10_000;
@@ -101,20 +108,43 @@ impl Tap {
 
     fn change(&self, change: &Change, durable: bool) -> io::Result<()> {
         let ticket = self.begin(change);
+        let seq = ticket.seq;
         self.records.notify_one();
         let disk = &self.volumes[change.volume.index()];
         let written = match &change.data {
             Some(data) => disk.write_at(change.span.offset, data),
             None => disk.zero_at(change.span.offset, change.span.len),
         };
-        self.core().end(ticket, written.is_ok());
+        let after = self.core().end(ticket, written.is_ok());
         self.wake();
         if let Err(error) = &written {
             tracing::error!(%error, volume = change.volume.0, offset = change.span.offset,
                 "an LV refused a write; its extents are resynced");
         }
         written?;
-        if durable { self.flush(change.volume) } else { Ok(()) }
+        match after {
+            After::Done if durable => self.flush(change.volume),
+            After::Done => Ok(()),
+            After::Stabilize(barrier) => {
+                self.flush_until(change.volume, barrier)?;
+                self.replicated(seq)
+            }
+        }
+    }
+
+    /// Waits until every sync replica that counts holds a write.
+    fn replicated(&self, seq: Seq) -> io::Result<()> {
+        let mut core = self.core();
+        loop {
+            match core.completion(seq) {
+                Complete::Now => return Ok(()),
+                Complete::Wait => core = self.wait(core, LOOK),
+                Complete::Stopped => {
+                    let text = "the agent stops, and a sync replica may not hold the write";
+                    return Err(io::Error::other(text));
+                }
+            }
+        }
     }
 
     fn begin(&self, change: &Change) -> Ticket {
@@ -129,10 +159,14 @@ impl Tap {
                     self.hashing.store(core.wants_hashes(), Ordering::Relaxed);
                     return ticket;
                 }
-                Begin::Busy => core = self.wait(core, Duration::from_millis(50)),
+                Begin::Busy => core = self.wait(core, LOOK),
                 Begin::Room => {
                     waits.get_or_insert_with(Instant::now);
-                    core = self.wait(core, Duration::from_millis(50));
+                    core = self.wait(core, LOOK);
+                }
+                Begin::Pace => {
+                    core = self.wait(core, PACE);
+                    core.pace(self.clock.now());
                 }
                 Begin::Mark => {
                     drop(core);
@@ -175,8 +209,35 @@ impl Tap {
 
     /// Flushes one volume: all its writes that completed before this call are durable after it.
     pub fn flush(&self, volume: VolumeId) -> io::Result<()> {
-        let one = &self.flushes[volume.index()];
-        let _alone = one.lock().unwrap_or_else(PoisonError::into_inner);
+        let barrier = self.core().barrier(volume);
+        let done_before = self.core().stable(volume, barrier) == Stable::Yes;
+        let _alone = self.one_flush(volume);
+        // Taken out first: the guard would live through the match, and flushing locks again.
+        let stable = self.core().stable(volume, barrier);
+        match stable {
+            Stable::Lost => Err(lost()),
+            Stable::Yes if !done_before => Ok(()), // another's flush covered it meanwhile
+            Stable::Yes | Stable::No => self.flush_now(volume),
+        }
+    }
+
+    /// Flushes one volume unless somebody else's flush covers the barrier: writes that wait for
+    /// stability together share one.
+    fn flush_until(&self, volume: VolumeId, barrier: Barrier) -> io::Result<()> {
+        let _alone = self.one_flush(volume);
+        let stable = self.core().stable(volume, barrier);
+        match stable {
+            Stable::Yes => Ok(()),
+            Stable::No => self.flush_now(volume),
+            Stable::Lost => Err(lost()),
+        }
+    }
+
+    fn one_flush(&self, volume: VolumeId) -> MutexGuard<'_, ()> {
+        self.flushes[volume.index()].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn flush_now(&self, volume: VolumeId) -> io::Result<()> {
         let covers = self.core().flush_begins(volume);
         let disk = &self.volumes[volume.index()];
         let flushed = disk.flush();
@@ -194,15 +255,20 @@ impl Tap {
         })
     }
 
+    /// Flushes every volume with writes that no flush covers. What fails is said in the log, and in
+    /// the state that the ledger is given next.
+    pub fn flush_unflushed(&self) {
+        // Taken out first: the guard must not live through the loop, which locks again.
+        let unflushed = self.core().unflushed();
+        for volume in unflushed {
+            let _ = self.flush(volume);
+        }
+    }
+
     /// Flushes what no flush covers and writes the ledger without the regions that are settled.
     /// Whether the ledger was written.
     pub fn checkpoint(&self) -> bool {
-        let unflushed = self.core().unflushed();
-        for volume in unflushed {
-            if self.flush(volume).is_err() {
-                break;
-            }
-        }
+        self.flush_unflushed();
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         let state = self.core().begin_checkpoint(IDLE);
         let written = ledger.checkpoint(&state);
@@ -221,12 +287,7 @@ impl Tap {
 
     /// The last checkpoint of a clean stop: no client is connected any more.
     pub fn close(&self) -> Result<(), LedgerError> {
-        // Taken out first: the guard must not live through the loop, which locks again.
-        let unflushed = self.core().unflushed();
-        for volume in unflushed {
-            // A failure is in the state that is written next.
-            let _ = self.flush(volume);
-        }
+        self.flush_unflushed();
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         let state = self.core().close();
         ledger.checkpoint(&state)
@@ -236,6 +297,12 @@ impl Tap {
     pub fn in_doubt(&self) -> bool {
         self.doubtful.load(Ordering::SeqCst)
     }
+}
+
+/// For writes that a flush should have covered that failed for somebody else: the system tells of
+/// a failure once, and the next flush proves nothing for them (R8).
+fn lost() -> io::Error {
+    io::Error::other("a flush of this LV failed meanwhile; what it should have stored is not known")
 }
 
 /// An error with all its causes, for one line of a log.

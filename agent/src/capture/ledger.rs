@@ -5,7 +5,7 @@ use std::io;
 
 use vgship_base::bytes::FormatError;
 use vgship_base::disk::Disk;
-use vgship_base::folder::SharedFolder;
+use vgship_base::folder::{self, SharedFolder};
 use vgship_base::units::SECTOR;
 
 use super::activity::Region;
@@ -16,6 +16,8 @@ use super::ledger_format::{
 const PREFIX: &str = "ledger-";
 /// Its presence says that marks could not be written: everything is in doubt.
 const DOUBT: &str = "in-doubt";
+/// An empty file that becomes [`DOUBT`]: a full disk may have no room for a new name.
+const SPARE: &str = "in-doubt.spare";
 
 /// Why the ledger cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -115,7 +117,9 @@ impl Ledger {
     /// a checkpoint succeeds; which state a crash finds is the old or the new one.
     pub fn checkpoint(&mut self, state: &LedgerState) -> Result<(), LedgerError> {
         self.open = None;
-        self.number += 1;
+        let last = name_of(self.number);
+        let none_left = |source| LedgerError::Io { action: "continue", name: last, source };
+        self.number = folder::number_after(Some(self.number)).map_err(none_left)?;
         let name = name_of(self.number);
         let failed = |action| {
             let name = name.clone();
@@ -136,10 +140,16 @@ impl Ledger {
         file.flush().map_err(failed("flush"))?;
         self.folder.rename(&fresh, &name).map_err(failed("publish"))?;
         self.folder.sync().map_err(failed("name"))?;
-        for old in self.folder.list().map_err(failed("list"))? {
-            if old == DOUBT || number_of(&old).is_some_and(|number| number < self.number) {
-                self.folder.remove(&old).map_err(failed("remove what precedes"))?;
-            }
+        let names = self.folder.list().map_err(failed("list"))?;
+        let old = |name: &&String| number_of(name).is_some_and(|number| number < self.number);
+        for name in names.iter().filter(old) {
+            self.folder.remove(name).map_err(failed("remove what precedes"))?;
+        }
+        let has = |wanted: &str| names.iter().any(|name| name == wanted);
+        if has(DOUBT) {
+            self.folder.rename(DOUBT, SPARE).map_err(failed("clear the doubt before"))?;
+        } else if !has(SPARE) {
+            self.folder.create(SPARE).map_err(failed("make a spare name for"))?;
         }
         self.open = Some(Open { file, end });
         Ok(())
@@ -152,7 +162,13 @@ impl Ledger {
     /// Durable: once this has returned.
     pub fn doubt(&mut self) -> Result<(), LedgerError> {
         self.open = None;
-        let created = match self.folder.create(DOUBT) {
+        let created = match self.folder.rename(SPARE, DOUBT) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.folder.create(DOUBT).map(drop)
+            }
+            renamed => renamed,
+        };
+        let created = match created {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             _ => self.folder.sync(),
         };
@@ -181,12 +197,11 @@ impl Ledger {
 }
 
 fn name_of(number: u64) -> String {
-    format!("{PREFIX}{number:016x}")
+    format!("{PREFIX}{}", folder::digits_of(number))
 }
 
 fn number_of(name: &str) -> Option<u64> {
-    let digits = name.strip_prefix(PREFIX)?;
-    if digits.len() == 16 { u64::from_str_radix(digits, 16).ok() } else { None }
+    folder::number_of(name.strip_prefix(PREFIX)?)
 }
 
 #[cfg(test)]
@@ -258,7 +273,13 @@ mod tests {
         let folder: SharedFolder = Arc::new(SimFolder::new(&power));
         let (mut ledger, _) = Ledger::load(Arc::clone(&folder), &[4]).unwrap();
         let dirty = vec![BitSet::new(4)];
-        let replica = ReplicaState { peer: PeerId([1; 32]), met: Start(1), acked: Seq(1), dirty };
+        let replica = ReplicaState {
+            peer: PeerId([1; 32]),
+            met: Start(1),
+            acked: Seq(1),
+            whole: true,
+            dirty,
+        };
         let state = LedgerState { replicas: vec![replica], clean: true, ..state(1, vec![]) };
         ledger.checkpoint(&state).unwrap();
         ledger.doubt().unwrap();
@@ -268,6 +289,42 @@ mod tests {
         ledger.checkpoint(&state).unwrap();
         let (_, found) = Ledger::load(folder, &[4]).unwrap();
         assert_eq!(found.unwrap().replicas[0].dirty[0].count(), 0);
+    }
+
+    /// Goal: when the disk is full, neither marks nor the note that they are missing get lost.
+    /// Method: a disk with any number of bytes free, down to none.
+    #[test]
+    fn on_a_full_disk_the_doubt_is_noted_and_taken_back_when_there_is_room() {
+        for spare in (0..1200).step_by(50) {
+            let disk = SimFolder::new(&Power::default());
+            let folder: SharedFolder = Arc::new(disk.clone());
+            let (mut ledger, _) = Ledger::load(Arc::clone(&folder), &[4]).unwrap();
+            let dirty = vec![BitSet::new(4)];
+            let replica =
+                ReplicaState { peer: PeerId([1; 32]), met: Start(1), acked: Seq(1), dirty };
+            let state = LedgerState { replicas: vec![replica], ..state(1, vec![]) };
+            ledger.checkpoint(&state).unwrap();
+            for _ in 0..2 {
+                disk.set_capacity(Some(disk.used() + spare));
+                let marked = ledger.mark(&[region(1)]);
+                if marked.is_err() {
+                    ledger.doubt().unwrap();
+                    ledger.doubt().unwrap(); // by another who could not mark
+                    assert!(ledger.checkpoint(&state).is_err(), "{spare} bytes free");
+                }
+                // A mark takes a sector, behind the end of the last.
+                let fits = [spare >= 1024, spare >= 512];
+                assert!(fits.contains(&marked.is_ok()), "{spare} bytes free");
+                disk.power_cut(&mut Rng::new(spare));
+                let (found, stored) = Ledger::load(Arc::clone(&folder), &[4]).unwrap();
+                let stored = stored.unwrap();
+                let known = stored.replicas[0].dirty[0].count() == 4;
+                assert!(known || stored.marked == [region(1)], "{spare} bytes free");
+                ledger = found;
+                disk.set_capacity(None);
+                ledger.checkpoint(&state).unwrap();
+            }
+        }
     }
 
     #[test]
@@ -310,5 +367,17 @@ mod tests {
         assert!(matches!(ledger.mark(&[region(1)]), Err(LedgerError::Poisoned)));
         ledger.checkpoint(&state(2, vec![])).unwrap();
         ledger.mark(&[region(1)]).unwrap();
+    }
+
+    #[test]
+    fn a_ledger_of_the_last_number_is_not_continued() {
+        let folder = SimFolder::new(&Power::default());
+        let (mut ledger, _) = Ledger::load(Arc::new(folder.clone()), &[]).unwrap();
+        ledger.checkpoint(&state(1, vec![])).unwrap();
+        folder.rename(&name_of(1), &name_of(u64::MAX)).unwrap();
+        let (mut ledger, found) = Ledger::load(Arc::new(folder.clone()), &[]).unwrap();
+        assert_eq!(found, Some(state(1, vec![])));
+        assert!(ledger.checkpoint(&state(2, vec![])).is_err());
+        assert_eq!(folder.list().unwrap(), [name_of(u64::MAX)]);
     }
 }

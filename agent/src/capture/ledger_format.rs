@@ -15,7 +15,8 @@
 //! 51     1  replicas   -      0 ..= 8
 //! 52     4  regions    -      marked regions
 //! 56     2  lineage    -      earlier generations, 0 ..= 64; then each 16 id, 8 fork seq
-//!           replica    -      32 peer, 2 last start that it met, 8 acked seq; then per volume
+//!           replica    -      32 peer, 2 last start that it met, 8 acked seq, 1 whole: 1 when a
+//!                             resync of it has ever ended, else 0; then per volume
 //!             8 extents, 4 runs; then each run 4 first word, 4 words, then the words
 //!           region     -      2 volume, 8 index
 //!           crc        -      CRC-32C of all before
@@ -78,6 +79,8 @@ pub struct ReplicaState {
     pub met: Start,
     /// The highest seq that it had promised.
     pub acked: Seq,
+    /// Whether a resync of it has ever ended.
+    pub whole: bool,
     /// The extents in which it may differ, per volume; extents in flight are in here.
     pub dirty: Vec<BitSet>,
 }
@@ -99,6 +102,7 @@ impl LedgerState {
         }
         for replica in &self.replicas {
             body.put(&replica.peer.0).u16(replica.met.0).u64(replica.acked.0);
+            body.u8(u8::from(replica.whole));
             replica.dirty.iter().for_each(|set| encode_set(set, &mut body));
         }
         for region in &self.marked {
@@ -152,10 +156,10 @@ impl LedgerState {
         }
         for _ in 0..replicas {
             let (peer, met) = (PeerId(from.array("peer")?), Start(from.u16("met")?));
-            let acked = Seq(from.u64("acked")?);
+            let (acked, whole) = (Seq(from.u64("acked")?), flag(&mut from, "whole")?);
             let sets = extents.iter().map(|&bits| decode_set(&mut from, bits));
             let dirty = sets.collect::<Result<Vec<_>, _>>()?;
-            state.replicas.push(ReplicaState { peer, met, acked, dirty });
+            state.replicas.push(ReplicaState { peer, met, acked, whole, dirty });
         }
         for _ in 0..regions {
             state.marked.push(decode_region(&mut from)?);
@@ -266,6 +270,7 @@ mod tests {
                 peer: PeerId([4; 32]),
                 met: Start(9),
                 acked: Seq(5),
+                whole: true,
                 dirty,
             }],
             marked: vec![region(0, 1), region(1, 0)],

@@ -11,11 +11,12 @@ use vgship_base::record::{Body, Record, Target};
 use vgship_base::units::{Span, Tick};
 
 use super::activity::RegionSize;
-use super::source::{Begin, Change, Overflow, Policy, Shipped, Source, Ticket};
+use super::source::{After, Begin, Change, Overflow, Policy, Shipped, Source, Ticket};
 use super::versions::Versions;
 use crate::outbox::queue::{Budget, Moved, Queue, Room};
 use crate::ship::flight::{Job, Purpose};
 use crate::ship::replica::Progress;
+use crate::ship::standing::SyncPolicy;
 use crate::ship::verdict::ReplicaPoint;
 
 const LV: VolumeId = VolumeId(0);
@@ -32,7 +33,14 @@ fn layout() -> Arc<Layout> {
 
 fn policy() -> Policy {
     let budget = Budget { ram: 1 << 20, spill: 0 };
-    Policy { overflow: Overflow::Map, budget, epoch: 1000, region: RegionSize::default() }
+    Policy {
+        overflow: Overflow::Map,
+        budget,
+        epoch: 1000,
+        region: RegionSize::default(),
+        sync: SyncPolicy::default(),
+        lag: None,
+    }
 }
 
 fn point(fresh: bool, durable: Seq) -> ReplicaPoint {
@@ -79,14 +87,14 @@ fn needed() -> (Source, Job, u64) {
 fn what_was_read_under_the_lock_is_shipped_whatever_happens_elsewhere() {
     let (mut source, job, version) = needed();
     let ticket = begin(&mut source, job.extent.index);
-    source.end(ticket, true);
+    assert_eq!(source.end(ticket, true), After::Done);
     assert_eq!(source.ship(ME, &job, version, false, vec![]), Shipped::Again);
     let held = source.hold(job.extent).unwrap();
     let mut counts = Versions::default();
     counts.bump(job.extent);
     let twin = (1..EXTENTS).find(|&index| counts.of(extent(index)) == 1).unwrap();
     let ticket = begin(&mut source, twin);
-    source.end(ticket, true);
+    assert_eq!(source.end(ticket, true), After::Done);
     assert_eq!(source.ship(ME, &job, held, true, vec![]), Shipped::Done);
 }
 
@@ -101,7 +109,7 @@ fn a_reader_that_waits_for_a_hot_extent_gets_it() {
     let hashes = change.hashes();
     let second = source.begin(&change, Some(&hashes), false);
     assert!(matches!(second, Begin::Busy), "writers overtake the reader for ever: {second:?}");
-    source.end(first, true);
+    assert_eq!(source.end(first, true), After::Done);
 }
 
 #[test]
@@ -171,4 +179,18 @@ fn a_resync_is_not_begun_into_a_link_that_has_stopped_moving() {
     let progress = Progress { durable: sent, applied: Seq::ZERO, durable_clock: 0 };
     source.replica_mut(ME).acked(&progress);
     assert!(source.replica(ME).must_resync().is_some());
+}
+
+#[test]
+fn a_replica_that_holds_nothing_is_not_believed_a_number() {
+    let mut source = Source::create(GroupId([2; 16]), GEN, layout(), policy());
+    source.add_replica(PeerId([3; 32]));
+    source.link_up(ME, &point(true, Seq(u64::MAX)), GEN);
+    let durable = Seq(u64::MAX);
+    source.replica_mut(ME).acked(&Progress { durable, applied: durable, durable_clock: 0 });
+    assert_eq!(source.replica(ME).durable, Seq::ZERO);
+    source.tick(Tick(1), 1);
+    let records = source.replica_mut(ME).batch();
+    let begins = |record: &Record| matches!(&record.body, Body::ResyncBegin(begin) if begin.after == Seq::ZERO);
+    assert!(records.first().is_some_and(begins), "{records:?}");
 }

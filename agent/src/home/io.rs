@@ -339,9 +339,9 @@ mod tests {
     fn a_group_that_cannot_be_leaves_nothing_behind() {
         let (_place, home) = fresh();
         let locked = home.lock().unwrap();
-        let mut sync = spec("g");
-        sync.mode = super::super::Mode::Sync;
-        assert!(locked.add_group(sync).unwrap_err().is_refusal());
+        let mut wrong = spec("g");
+        wrong.policy.sync_timeout = "1 ms".parse().unwrap();
+        assert!(locked.add_group(wrong).is_err());
         assert_eq!(home.group_names().unwrap(), []);
         assert!(!home.groups().exists());
     }

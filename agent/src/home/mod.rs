@@ -29,6 +29,8 @@ pub mod io;
 
 pub mod quantity;
 
+pub mod settings;
+
 pub mod text;
 
 use std::path::{Path, PathBuf};
@@ -37,9 +39,14 @@ use vgship_base::ids::Name;
 
 pub use config::Config;
 pub use error::HomeError;
-pub use group::{GroupConfig, GroupSpec, Mode, Overflow, Role};
+pub use group::{GroupConfig, GroupSpec, Role};
 pub use io::LockedHome;
-pub use quantity::{History, Period, Size};
+pub use quantity::{Amount, Period, Size};
+pub use settings::{MaxLag, Settings, SettingsChange};
+
+pub use crate::capture::source::Overflow;
+pub use crate::ship::pace::OnLag;
+pub use crate::ship::standing::{Mode, OnTimeout};
 
 /// Names the folder when `--home` is not given.
 pub const HOME_VARIABLE: &str = "VGSHIP_HOME";

@@ -15,7 +15,7 @@ use vgship_base::extent::BitSet;
 use vgship_base::ids::{Seq, VolumeId};
 use vgship_base::layout::Layout;
 use vgship_base::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
-use vgship_base::record::{Body, Record};
+use vgship_base::record::{Body, Record, Target};
 use vgship_base::units::Span;
 
 /// What an outbox may use. Unit: bytes.
@@ -32,8 +32,10 @@ pub struct Budget {
 pub enum Moved {
     /// They are there.
     Written,
-    /// It has no room for them now.
+    /// It may not take more now.
     Full,
+    /// Its disk has no room now.
+    NoRoom,
     /// It cannot be used any more.
     Failed,
 }
@@ -62,6 +64,7 @@ pub struct Queue {
     ram_bytes: u64,
     head_bytes: u64,
     unsent_bytes: u64,
+    drained_bytes: u64,
     spilled: Spilled,
     floor: Seq,
     last: Seq,
@@ -76,7 +79,7 @@ pub struct Life(pub u64);
 #[derive(Debug, Default)]
 struct Spilled {
     failed: bool,
-    /// The disk's own count of room found none, until something comes back from it.
+    /// It found no room, until something comes back from it or its disk has some.
     full: bool,
     records: u64,
     bytes: u64,
@@ -102,6 +105,7 @@ impl Queue {
             ram_bytes: 0,
             head_bytes: 0,
             unsent_bytes: 0,
+            drained_bytes: 0,
             spilled: Spilled::default(),
             floor,
             last: floor,
@@ -193,6 +197,7 @@ impl Queue {
     fn forget(&mut self, record: &Record) {
         self.head_bytes -= cost(record);
         self.ram_bytes -= cost(record);
+        self.drained_bytes += cost(record);
     }
 
     /// Whether a replica that holds everything up to `durable` can be given the rest.
@@ -200,15 +205,16 @@ impl Queue {
         (self.floor..=self.last).contains(&durable)
     }
 
-    /// A new link: everything behind `durable` is to be sent again. Offers are not: their extents
-    /// went back to the map, and a new offer will be made (R1).
+    /// A new link: everything behind `durable` is to be sent again. Questions are not: extents that
+    /// were offered went back to the map, and a new offer will be made (R1).
     pub fn rewind(&mut self, durable: Seq) {
         self.taken = self.head.iter().take_while(|record| record.seq <= durable).count();
         self.acked(durable);
         for record in &mut self.head {
-            if matches!(record.body, Body::Offer { .. }) {
+            if record.asks() {
                 let was = cost(record);
-                record.body = Body::Void;
+                // A void is nobody's: a check's would be refused as part of a resync.
+                (record.body, record.target) = (Body::Void, Target::All);
                 let freed = was - cost(record);
                 self.head_bytes -= freed;
                 self.ram_bytes -= freed;
@@ -246,8 +252,8 @@ impl Queue {
     }
 
     /// How writing to the spill ended. Unless it was written the records are still here, and the
-    /// outbox is as full as it was: without a spill for good after a failure, until something has
-    /// come back from it when it is full.
+    /// outbox is as full as it was: without a spill in this life after a failure, and when it is
+    /// full until something has come back from it or [`Queue::spill_has_room`].
     pub fn spilled(&mut self, life: Life, moved: Moved) {
         if life != self.life {
             return;
@@ -261,11 +267,22 @@ impl Queue {
             return;
         }
         // An empty spill that is too small for a single step will never be of use.
-        let useless = moved == Moved::Failed || self.spilled.records == 0;
+        let small = moved == Moved::Full && self.spilled.records == 0;
+        let useless = moved == Moved::Failed || small;
         self.spilled.failed |= useless;
         self.spilled.full = !useless;
         records.into_iter().rev().for_each(|record| self.tail.push_front(record));
         self.promote();
+    }
+
+    /// Whether the spill is not used because it is full.
+    pub fn spill_is_full(&self) -> bool {
+        self.spilled.full
+    }
+
+    /// The spill's disk has room again.
+    pub fn spill_has_room(&mut self) {
+        self.spilled.full = false;
     }
 
     /// Whether records should come back from the spill now.
@@ -303,8 +320,8 @@ impl Queue {
             let bytes = layout.volume(volume).map_or(0, |known| known.bytes);
             set.iter().for_each(|index| dirty(volume, layout.extent.span(index, bytes)));
         }
-        let life = Life(self.life.0 + 1);
-        *self = Queue { life, ..Queue::new(self.budget, floor) };
+        let (life, drained_bytes) = (Life(self.life.0 + 1), self.drained_bytes);
+        *self = Queue { life, drained_bytes, ..Queue::new(self.budget, floor) };
     }
 
     /// Whether it holds no record.
@@ -315,6 +332,16 @@ impl Queue {
     /// Bytes that no link has taken yet, in memory and on disk.
     pub fn unsent_bytes(&self) -> u64 {
         self.unsent_bytes
+    }
+
+    /// Bytes that the replica has taken and acknowledged, ever.
+    pub fn drained_bytes(&self) -> u64 {
+        self.drained_bytes
+    }
+
+    /// Bytes in memory and on disk: all that is not durable on the replica.
+    pub fn held_bytes(&self) -> u64 {
+        self.ram_bytes + self.spilled.bytes
     }
 
     /// Bytes in memory.
@@ -334,7 +361,6 @@ mod tests {
     use proptest::prelude::*;
     use vgship_base::extent::ExtentSize;
     use vgship_base::layout::VolumeLayout;
-    use vgship_base::record::Target;
 
     use super::*;
 
@@ -356,14 +382,14 @@ mod tests {
         #[test]
         fn nothing_is_lost_or_reordered(
             spill in prop::bool::ANY,
-            steps in prop::collection::vec(0u8..8, 1..400),
+            steps in prop::collection::vec(0u8..12, 1..400),
         ) {
             let layout = layout();
             let budget = Budget { ram: 20_000, spill: if spill { 40_000 } else { 0 } };
             let mut queue = Queue::new(budget, Seq::ZERO);
             let (mut disk, mut next) = (VecDeque::new(), 1);
             let (mut sent, mut acked) = (Seq::ZERO, Seq::ZERO);
-            let (mut pushing, mut popped) = (false, None);
+            let (mut pushing, mut moving, mut popped) = (false, Vec::new(), None);
             for step in steps {
                 match step {
                     0..=2 if queue.room(1200) == Room::Free => {
@@ -378,14 +404,26 @@ mod tests {
                         acked = Seq(u64::midpoint(acked.0, sent.0));
                         queue.acked(acked);
                     }
-                    5 if pushing => {
-                        queue.spilled(queue.life(), Moved::Written);
+                    5 | 8 | 9 | 10 if pushing => {
+                        let moved = match step {
+                            8 => Moved::Full,
+                            9 => Moved::NoRoom,
+                            // Rare: it ends the spill's use.
+                            10 if next % 16 == 0 => Moved::Failed,
+                            _ => Moved::Written,
+                        };
+                        queue.spilled(queue.life(), moved);
+                        if moved == Moved::Written {
+                            disk.extend(std::mem::take(&mut moving));
+                        }
+                        prop_assert!(!queue.spill_is_full() || queue.to_spill(&layout).is_none());
                         pushing = false;
                     }
                     5 => if let Some(moved) = queue.to_spill(&layout) {
-                        disk.extend(moved);
+                        moving = moved;
                         pushing = true;
                     },
+                    11 => queue.spill_has_room(),
                     6 if popped.is_some() => {
                         queue.refilled(queue.life(), popped.take().unwrap_or_default());
                     }
@@ -421,6 +459,23 @@ mod tests {
         assert_eq!(queue.room(1200), Room::Full);
         let taken: Vec<u64> = queue.take().iter().map(|record| record.seq.0).collect();
         assert_eq!(taken, [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_spill_whose_disk_is_full_is_used_again_though_it_is_empty() {
+        let (layout, budget) = (layout(), Budget { ram: 4000, spill: 100_000 });
+        let mut queue = Queue::new(budget, Seq::ZERO);
+        (1..4).for_each(|seq| queue.push(write(seq)));
+        assert!(queue.to_spill(&layout).is_some());
+        queue.spilled(queue.life(), Moved::NoRoom);
+        assert_eq!((queue.room(1200), queue.spill_is_full()), (Room::Full, true));
+        assert!(queue.to_spill(&layout).is_none());
+        queue.spill_has_room();
+        assert_eq!(queue.room(1200), Room::Soon);
+        assert_eq!(queue.to_spill(&layout).unwrap()[0].seq, Seq(3), "the same again");
+        queue.spilled(queue.life(), Moved::Full);
+        queue.spill_has_room();
+        assert_eq!(queue.room(1200), Room::Full, "too small for a single step is too small");
     }
 
     #[test]

@@ -23,8 +23,8 @@ const HEAD_BYTES: u64 = 4096;
 /// A spill is cut into about this many segments, so that room that was read comes back soon.
 const SEGMENTS: u64 = 8;
 
-/// Why the spill cannot do what was asked. After [`SpillError::Full`] it is as before; after
-/// anything else the group falls to its dirty map and clears the spill.
+/// Why the spill cannot do what was asked. After [`SpillError::Full`] and [`SpillError::NoRoom`]
+/// it is as before; after anything else the group falls to its dirty map and clears the spill.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SpillError {
@@ -38,6 +38,9 @@ pub enum SpillError {
         /// What was to be added.
         more: ByteLen,
     },
+    /// Its disk has no room, though it may take more.
+    #[error("the spill's disk is full")]
+    NoRoom(#[source] SegmentError),
     /// The disk refused.
     #[error("cannot use the spill")]
     Io(#[from] SegmentError),
@@ -65,8 +68,31 @@ pub enum SpillError {
 /// A segment that waits to be read.
 struct Waiting {
     number: u64,
+    /// How many of its frames count, without its head; what follows them is torn or was taken back.
+    frames: u64,
     /// Its size. Unit: bytes.
     bytes: u64,
+}
+
+/// The segment that is read.
+struct Reading {
+    number: u64,
+    reader: SegmentReader,
+    /// Frames that were read.
+    frames: u64,
+}
+
+/// How far the spill was filled before a push.
+struct Mark {
+    complete: usize,
+    /// The segment that was being written, and how many frames it had.
+    writing: Option<(u64, u64)>,
+    frames: u64,
+    last: Seq,
+}
+
+fn frames_of(writer: &SegmentWriter) -> u64 {
+    writer.frames() - 1 // its head
 }
 
 /// A first-in first-out queue of records on disk.
@@ -81,7 +107,7 @@ pub struct Spill {
     complete_bytes: u64,
     writer: Option<SegmentWriter>,
     /// The front segment, while it is read.
-    reader: Option<(u64, SegmentReader)>,
+    reader: Option<Reading>,
     /// Records of a frame that was read and not yet popped.
     front: VecDeque<Record>,
     /// Frames that were written and not yet read.
@@ -131,8 +157,8 @@ impl Spill {
     /// last empty.
     ///
     /// # Errors
-    /// [`SpillError::Full`] and [`SpillError::Order`] take nothing. After any other the spill is
-    /// broken until it is cleared.
+    /// [`SpillError::Full`], [`SpillError::NoRoom`] and [`SpillError::Order`] take nothing. After
+    /// any other the spill is broken until it is cleared.
     pub fn push(&mut self, records: &[Record]) -> Result<(), SpillError> {
         self.refuse_when_broken()?;
         let mut after = if self.is_empty() { Seq::ZERO } else { self.last };
@@ -151,13 +177,51 @@ impl Spill {
             let [used, limit, more] = [used, self.limit, room].map(ByteLen);
             return Err(SpillError::Full { used, limit, more });
         }
-        self.broken = true; // until all of it is in
+        let mark = Mark {
+            complete: self.complete.len(),
+            writing: self.writer.as_ref().map(|it| (it.head().number, frames_of(it))),
+            frames: self.frames,
+            last: self.last,
+        };
+        self.broken = true; // until all of it is in, or none
         for run in runs {
-            self.push_run(run)?;
+            match self.push_run(run) {
+                Err(SpillError::Io(error)) if error.is_full() => {
+                    self.take_back(mark)?;
+                    self.broken = false;
+                    return Err(SpillError::NoRoom(error));
+                }
+                done => done?,
+            }
         }
         self.broken = false;
         self.waiting += more;
         Ok(())
+    }
+
+    /// Undoes a push that found no room: what it began goes, and the segment that it went on with
+    /// counts as far as it did before.
+    fn take_back(&mut self, mark: Mark) -> Result<(), SpillError> {
+        let Mark { complete, writing, frames, last } = mark;
+        let begun = self.complete.drain(complete..).map(|it| it.number);
+        let failed = self.writer.take().map(|writer| writer.head().number);
+        let begun: Vec<u64> = begun.chain(failed).collect();
+        for &number in begun.iter().filter(|number| writing.is_none_or(|(it, _)| it != **number)) {
+            self.place().remove(number)?;
+        }
+        if let Some((number, frames)) = writing {
+            let bytes = self.place().size_of(number)?;
+            self.complete.push_back(Waiting { number, frames, bytes });
+        }
+        self.complete_bytes = self.complete.iter().map(|it| it.bytes).sum();
+        (self.frames, self.last) = (frames, last);
+        // A torn end is given back at once when nothing before it is waited for.
+        if self.is_empty() { self.clear() } else { Ok(()) }
+    }
+
+    /// Whether the disk had room for `bytes` more just now.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.place().available().is_ok_and(|free| free >= bytes.saturating_add(HEAD_BYTES))
     }
 
     fn refuse_when_broken(&self) -> Result<(), SpillError> {
@@ -169,13 +233,12 @@ impl Spill {
         if self.writer.as_ref().is_some_and(|writer| writer.bytes() >= full) {
             self.complete_segment();
         }
-        let mut writer = match self.writer.take() {
-            Some(writer) => writer,
-            None => self.begin_segment()?,
-        };
+        if self.writer.is_none() {
+            self.writer = Some(self.begin_segment()?);
+        }
+        let writer = self.writer.as_mut().expect("it was just begun");
         writer.append(run, Seq::ZERO)?;
         self.last = writer.last();
-        self.writer = Some(writer);
         self.frames += 1;
         Ok(())
     }
@@ -192,7 +255,7 @@ impl Spill {
     fn complete_segment(&mut self) {
         if let Some(writer) = self.writer.take() {
             let (number, bytes) = (writer.head().number, writer.bytes());
-            self.complete.push_back(Waiting { number, bytes });
+            self.complete.push_back(Waiting { number, frames: frames_of(&writer), bytes });
             self.complete_bytes += bytes;
         }
     }
@@ -236,28 +299,26 @@ impl Spill {
 
     fn read_frame(&mut self) -> Result<(), SpillError> {
         while self.front.is_empty() && self.frames > 0 {
-            let (number, mut reader) = match self.reader.take() {
-                Some(reader) => reader,
+            let mut reading = match self.reader.take() {
+                Some(reading) => reading,
                 None => self.open_front()?,
             };
-            match reader.step()? {
-                Step::Batch { batch, .. } => {
-                    self.front.extend(batch.records);
-                    self.frames -= 1;
-                    self.reader = Some((number, reader));
-                }
-                Step::End(_) => {
-                    let done = self.complete.front().filter(|it| it.number == number);
-                    let whole = done.is_some_and(|it| reader.passed() == it.bytes);
-                    if !whole {
-                        let (segment, offset) = (segment::name(number), reader.passed());
-                        return Err(SpillError::Damaged { segment, offset });
-                    }
-                    self.complete.pop_front();
-                    self.complete_bytes -= reader.passed();
-                    self.place().remove(number)?;
-                }
+            let number = reading.number;
+            let done = self.complete.front().filter(|it| it.number == number);
+            if let Some(done) = done.filter(|it| it.frames == reading.frames) {
+                self.complete_bytes -= done.bytes;
+                self.complete.pop_front();
+                self.place().remove(number)?;
+                continue;
             }
+            let Step::Batch { batch, .. } = reading.reader.step()? else {
+                let (segment, offset) = (segment::name(number), reading.reader.passed());
+                return Err(SpillError::Damaged { segment, offset });
+            };
+            self.front.extend(batch.records);
+            self.frames -= 1;
+            reading.frames += 1;
+            self.reader = Some(reading);
         }
         if self.is_empty() && self.disk_bytes() > 0 {
             self.clear()?;
@@ -265,12 +326,12 @@ impl Spill {
         Ok(())
     }
 
-    fn open_front(&self) -> Result<(u64, SegmentReader), SpillError> {
+    fn open_front(&self) -> Result<Reading, SpillError> {
         let current = self.writer.as_ref().map(|writer| writer.head().number);
         let number = self.complete.front().map(|it| it.number).or(current);
         let number = number.expect("a frame that waits is in some segment, unless broken");
         match self.place().open(number) {
-            Ok((reader, _)) => Ok((number, reader)),
+            Ok((reader, _)) => Ok(Reading { number, reader, frames: 0 }),
             Err(error) if error.is_damage() => {
                 Err(SpillError::Damaged { segment: segment::name(number), offset: 0 })
             }
@@ -295,6 +356,7 @@ impl Spill {
 
     /// Drops everything and gives the room back.
     pub fn clear(&mut self) -> Result<(), SpillError> {
+        self.broken = true; // until all of it is gone
         (self.writer, self.reader, self.frames, self.waiting) = (None, None, 0, 0);
         self.complete.clear();
         self.complete_bytes = 0;

@@ -12,6 +12,7 @@ use super::exports::Served;
 use super::links;
 use super::replica::ReplicaGroup;
 use super::source::SourceGroup;
+use super::turned_away::TurnedAway;
 use crate::api::ControlError;
 use crate::api::control::{Answer, SharedControl};
 use crate::capture::nbd::io::NbdServer;
@@ -63,6 +64,7 @@ pub(super) struct Inner {
     pub(super) peer_id: PeerId,
     pub(super) clock: Clock,
     pub(super) served: Arc<Served>,
+    pub(super) turned_away: TurnedAway,
     endpoint: OnceLock<Endpoint>,
     groups: RwLock<BTreeMap<Name, Group>>,
     links: Mutex<BTreeMap<PeerId, Link>>,
@@ -107,6 +109,7 @@ impl Agent {
             peer_id: identity.id(),
             clock: Clock::start(),
             served: Arc::clone(&served),
+            turned_away: TurnedAway::new(),
             endpoint: OnceLock::new(),
             groups: RwLock::default(),
             links: Mutex::default(),
@@ -138,6 +141,7 @@ impl Agent {
         }
         let nbd = NbdServer::start(listeners, served).map_err(|it| failed(&it))?;
         tokio::spawn(links::arrivals(Arc::clone(&inner), from));
+        tokio::spawn(links::remind(Arc::clone(&inner)));
         for group in inner.groups() {
             if let Group::Replica(replica) = group {
                 tokio::spawn(replica.supervise());
@@ -318,11 +322,11 @@ impl Inner {
     }
 
     /// A peer could not be reached: every group that it is part of shows why.
-    pub(super) fn unreachable(&self, peer: PeerId, why: &str) {
+    pub(super) fn unreachable(&self, peer: PeerId, why: &str, wait: Duration) {
         for group in self.groups() {
             match group {
                 Group::Replica(replica) if replica.peer == peer && !replica.view.is_connected() => {
-                    replica.view.lost(why);
+                    replica.view.lost(why, Some(wait));
                 }
                 Group::Source(source) => {
                     let known = source.tap.core().find(peer);
@@ -330,7 +334,7 @@ impl Inner {
                     let place = links.iter().find(|(id, _)| Some(*id) == known);
                     if let Some((_, place)) = place.filter(|(_, place)| !place.view.is_connected())
                     {
-                        place.view.lost(why);
+                        place.view.lost(why, Some(wait));
                     }
                 }
                 _ => {}

@@ -11,8 +11,8 @@ use vgship_base::layout::Layout;
 use super::agent::{Group, Inner};
 use super::status::group_status;
 use crate::api::control::{
-    Answer, Control, Done, GroupSummary, Groups, Invitation, InviteRequest, JoinRequest, Joined,
-    Pairings, Revoked, WaitFor,
+    Answer, Control, Done, GroupSettings, GroupSummary, Groups, Invitation, InviteRequest,
+    JoinRequest, Joined, Pairings, Revoked, SetRequest, WaitFor,
 };
 use crate::api::status::{State, Status};
 use crate::api::{ControlError, ErrorKind, pairs};
@@ -50,6 +50,20 @@ impl Control for Controlled {
             let config = agent.home.add_group(spec)?;
             let source = agent.open_source(config)?;
             Ok(GroupSummary::from(&source.config))
+        })
+    }
+
+    fn group_set(&self, group: Name, request: SetRequest) -> Answer<'_, GroupSettings> {
+        let agent = Arc::clone(&self.0);
+        blocking(move || {
+            let found = agent.group(&group)?;
+            let mut config = agent.home.load_group(&group)?;
+            request.apply(&mut config, &pairs::list(&agent.book))?;
+            agent.home.save_group(&config)?;
+            if let Group::Source(source) = found {
+                source.set(&config.policy);
+            }
+            Ok(GroupSettings { group: group.to_string(), policy: config.policy })
         })
     }
 

@@ -12,11 +12,15 @@ mod keys;
 
 mod links;
 
+mod opening;
+
 mod replica;
 
 mod source;
 
 mod status;
+
+mod turned_away;
 
 mod view;
 

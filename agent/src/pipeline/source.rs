@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -23,12 +23,12 @@ use crate::api::progress::Progress;
 use crate::capture::activity::RegionSize;
 use crate::capture::io::{Tap, report};
 use crate::capture::ledger::Ledger;
-use crate::capture::source::{Overflow, Policy, Source};
+use crate::capture::source::{Policy, Source};
 use crate::group::open_source;
-use crate::home::{self, GroupConfig, GroupHome, Home};
+use crate::home::{self, GroupConfig, GroupHome, Home, Settings};
 use crate::outbox::queue::Budget;
 use crate::outbox::spill::Spill;
-use crate::ship::io::{carry, move_spill, read_extents};
+use crate::ship::io::{carry, check_extents, move_spill, read_extents};
 use crate::ship::verdict::{ReplicaPoint, Verdict};
 use crate::wire::hello::{Hello, Refusal};
 use crate::wire::io::{Greeting, Link};
@@ -44,6 +44,9 @@ pub(super) struct SourceGroup {
     pub(super) layout_hash: Hash,
     pub(super) paused: AtomicBool,
     pub(super) progress: Mutex<Progress>,
+    settings: RwLock<Settings>,
+    /// What the self-check reads. Unit: bytes a second.
+    check_rate: Arc<AtomicU64>,
     group_home: GroupHome,
     key: DataKey,
     stop: Arc<AtomicBool>,
@@ -56,6 +59,8 @@ pub(super) struct ReplicaLink {
     pub(super) view: PeerView,
     /// Payload and headers handed to its links. Unit: bytes.
     pub(super) sent: AtomicU64,
+    /// Whether its pairing was taken away.
+    dismissed: AtomicBool,
     /// Held by the link that serves it.
     gate: Gate<()>,
     /// Told when a newer link takes over.
@@ -73,13 +78,12 @@ pub(super) fn random_generation() -> Result<Generation, ControlError> {
 
 fn policy(config: &GroupConfig) -> Policy {
     Policy {
-        overflow: match config.on_overflow {
-            home::Overflow::Map => Overflow::Map,
-            home::Overflow::Stall => Overflow::Stall,
-        },
+        overflow: config.policy.on_overflow,
         budget: Budget { ram: config.outbox_ram.0.0, spill: config.spill.0.0 },
         epoch: u64::try_from(config.epoch.0.as_millis()).unwrap_or(u64::MAX),
         region: RegionSize::default(),
+        sync: config.policy.sync_policy(),
+        lag: config.policy.lag_policy(),
     }
 }
 
@@ -114,6 +118,8 @@ impl SourceGroup {
         };
         let tap = Arc::new(Tap::new(core, ledger, open.volumes, clock));
         let group = SourceGroup {
+            settings: RwLock::new(config.policy.clone()),
+            check_rate: Arc::new(AtomicU64::new(config.policy.self_check.0.0)),
             config,
             tap,
             layout_hash,
@@ -137,6 +143,9 @@ impl SourceGroup {
             self.tap.flush(volume).map_err(|error| {
                 ControlError::failed(format!("cannot flush volume {}: {error}", volume.0))
             })?;
+            // A life that ended after a failed flush leaves in the system's cache what was never
+            // stored; nothing may be offered by it (R8).
+            self.tap.volumes()[volume.index()].forget_cache();
         }
         for (peer, _) in peers {
             let mut core = self.tap.core();
@@ -152,6 +161,29 @@ impl SourceGroup {
         let (tap, stop) = (Arc::clone(&self.tap), Arc::clone(&self.stop));
         let name = self.config.name.clone();
         self.spawn("beat", move || beat(&name, &tap, &stop))
+    }
+
+    /// How it is replicated now.
+    pub(super) fn settings(&self) -> Settings {
+        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replicates it so from now on.
+    pub(super) fn set(&self, settings: &Settings) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings.clone();
+        self.check_rate.store(settings.self_check.0.0, Ordering::Relaxed);
+        let mut core = self.tap.core();
+        core.set_overflow(settings.on_overflow);
+        core.set_sync_policy(settings.sync_policy());
+        core.set_lag_policy(settings.lag_policy());
+        for (id, link) in self.links() {
+            if !link.dismissed.load(Ordering::SeqCst) {
+                let mode = settings.mode_of(core.replica(id).peer);
+                core.set_mode(id, mode);
+            }
+        }
+        drop(core);
+        self.tap.wake();
     }
 
     fn must_checkpoint(&self) -> Result<(), ControlError> {
@@ -187,12 +219,18 @@ impl SourceGroup {
 
     fn serve(&self, id: ReplicaId, name: &str) -> Result<(), ControlError> {
         let link = ReplicaLink {
-            view: PeerView::new(name.to_owned()),
+            view: PeerView::new(self.config.name.clone(), name.to_owned()),
             sent: AtomicU64::new(0),
+            dismissed: AtomicBool::new(false),
             gate: Gate::new(()),
             newer: Notify::new(),
         };
         self.replicas().insert(id, Arc::new(link));
+        let mode = self.settings().mode_of(self.tap.core().replica(id).peer);
+        self.tap.core().set_mode(id, mode);
+        let (tap, stop, rate) =
+            (Arc::clone(&self.tap), Arc::clone(&self.stop), Arc::clone(&self.check_rate));
+        self.spawn("self-check", move || check_extents(&tap, id, &rate, &stop))?;
         for _ in 0..READERS {
             let (tap, stop) = (Arc::clone(&self.tap), Arc::clone(&self.stop));
             self.spawn("resync", move || read_extents(&tap, id, &stop))?;
@@ -238,8 +276,8 @@ impl SourceGroup {
         let _gate = place.gate.lock().await;
         match self.carry(link, greeting, id, &place, name).await {
             Ok(()) => {}
-            Err(End::Diverged(why)) => place.view.diverged(&why),
-            Err(End::Lost(why)) => place.view.lost(&why),
+            Err(End::Diverged(why)) => place.view.diverged(&why, None),
+            Err(End::Lost(why)) => place.view.lost(&why, None),
         }
     }
 
@@ -265,8 +303,6 @@ impl SourceGroup {
         };
         let fresh = random_generation().map_err(|error| End::Lost(error.to_string()))?;
         let verdict = self.tap.core().link_up(id, &point, fresh);
-        tracing::info!(group = %self.config.name, peer = place.view.name(), ?verdict,
-            durable = %hello.durable, "a replica said hello");
         if verdict == Verdict::Diverged {
             let text = "both sides have a history of their own; an operator must choose one";
             let _ = greeting.refuse(Refusal::Diverged, text).await;
@@ -285,7 +321,10 @@ impl SourceGroup {
                 return Err(End::Lost(report(&error)));
             }
         };
-        place.view.connected(link.remote_address());
+        if place.view.connected(link.remote_address()) {
+            tracing::info!(group = %self.config.name, peer = place.view.name(), ?verdict,
+                durable = %hello.durable, "a replica said hello");
+        }
         let end = tokio::select! {
             end = carry(&self.tap, id, &place.sent, &mut opened.sender, &mut opened.receiver) => {
                 report(&end)
@@ -326,6 +365,9 @@ impl SourceGroup {
         let mut core = self.tap.core();
         if let Some(id) = core.find(peer) {
             core.dismiss(id);
+            if let Some(link) = self.replicas().get(&id) {
+                link.dismissed.store(true, Ordering::SeqCst);
+            }
         }
         drop(core);
         self.tap.wake();

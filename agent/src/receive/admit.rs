@@ -25,8 +25,8 @@ pub enum AdmitError {
         /// The one before it.
         last: Seq,
     },
-    /// A record of a resync stands outside of it, or its end names another.
-    #[error("record {seq} belongs to a resync that is not under way")]
+    /// A record of a resync stands outside of it, its end names another, or a check stands inside.
+    #[error("record {seq} does not belong where it stands: inside or outside a resync")]
     Session {
         /// The record.
         seq: Seq,
@@ -133,10 +133,12 @@ impl Admit {
             self.point.seq = seq;
             return Ok(());
         }
-        if self.point.generation.is_none() || seq.start() != last.start() || seq != last.next() {
+        if self.point.generation.is_none() || !seq.follows(last) {
             return Err(gap);
         }
-        if matches!(record.target, Target::One(_)) && self.point.window.is_none() {
+        let check = matches!(record.body, Body::Check { .. });
+        let inside = self.point.window.is_some();
+        if matches!(record.target, Target::One(_)) && inside == check {
             return Err(AdmitError::Session { seq });
         }
         match &record.body {
@@ -248,6 +250,16 @@ mod tests {
     }
 
     #[test]
+    fn a_check_stands_outside_of_resyncs() {
+        let mut admit = streaming();
+        let extent = Extent { volume: VolumeId(0), index: 1 };
+        let check = || Body::Check { extent, hash: [0; 32] };
+        assert_eq!(take(&mut admit, 7, ME, check()), Ok(()));
+        take(&mut admit, 8, ME, begin(7)).unwrap();
+        assert_eq!(take(&mut admit, 9, ME, check()), Err(AdmitError::Session { seq: Seq(9) }));
+    }
+
+    #[test]
     fn places_outside_the_volumes_are_refused() {
         let mut admit = streaming();
         for offset in [8189, u64::MAX] {
@@ -271,5 +283,15 @@ mod tests {
         assert_eq!(wrong, Err(AdmitError::Chain { seq: Seq(8) }));
         assert_eq!(take(&mut admit, 8, Target::All, end(chain.hash)), Ok(()));
         assert_eq!(admit.point().clock, 9);
+    }
+
+    #[test]
+    fn nothing_follows_the_last_number_of_a_start() {
+        let (mut admit, last) = (streaming(), (1 << 48) - 1);
+        assert_eq!(take(&mut admit, last, ME, begin(6)), Ok(()));
+        for found in [last, last + 1, 1, u64::MAX] {
+            let refused = take(&mut admit, found, Target::All, write(0));
+            assert_eq!(refused, Err(AdmitError::Gap { found: Seq(found), last: Seq(last) }));
+        }
     }
 }

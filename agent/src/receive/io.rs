@@ -7,14 +7,15 @@
 //!              \-> apply thread (coalesce, judge, write, checkpoint) -> answers
 //! ```
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+mod journaling;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use vgship_base::disk::SharedDisk;
 use vgship_base::folder::SharedFolder;
 use vgship_base::ids::{GroupId, Seq};
@@ -27,13 +28,11 @@ use super::journal::{Journal, JournalError};
 use crate::apply::applier::{Answer, Applier, ApplyError};
 use crate::apply::checkpoint::{self, CheckpointError};
 use crate::capture::io::report;
+use journaling::Journaling;
 
 /// Batches that may wait before each thread. A batch is at most 2 MiB: with both queues and the
 /// batches at hand a replica holds at most 40 MiB of records.
 const QUEUE: usize = 8;
-
-/// Bytes journaled with one flush.
-const GROUP_BYTES: usize = 4 << 20;
 
 /// Bytes applied before a checkpoint.
 const CHECKPOINT_BYTES: u64 = 64 << 20;
@@ -41,6 +40,10 @@ const CHECKPOINT_BYTES: u64 = 64 << 20;
 /// Time between checkpoints while records come; an idle replica makes one at once.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_millis(100);
+
+/// How long a link that found no place in the queue waits before it looks again, in case nobody
+/// told it.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Why a replica cannot go on. It is opened again, which recovers it from what is durable.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +75,8 @@ pub struct Parts {
     pub folder: SharedFolder,
     /// Where the journal is.
     pub journal: SharedFolder,
+    /// The same, for people.
+    pub journal_place: String,
     /// Of the journal.
     pub key: DataKey,
 }
@@ -89,6 +94,8 @@ pub struct View {
     pub judged: u64,
     /// Damage was found that only a full resync mends.
     pub damaged: bool,
+    /// Why it takes nothing from its link, though it works.
+    pub waits: Option<String>,
     /// Why the engine has stopped.
     pub fault: Option<String>,
 }
@@ -132,6 +139,7 @@ struct Applied {
 /// A replica at work.
 pub struct Engine {
     messages: Option<SyncSender<Message>>,
+    taken: Arc<Notify>,
     threads: Vec<JoinHandle<()>>,
     shared: Arc<Shared>,
 }
@@ -141,6 +149,8 @@ struct Shared {
     progress: watch::Sender<Progress>,
     refused: watch::Sender<Option<(u64, AdmitError)>>,
     trim: AtomicU64,
+    /// Nobody waits for room any more.
+    stopping: AtomicBool,
 }
 
 impl Shared {
@@ -149,7 +159,8 @@ impl Shared {
     }
 
     fn fail(&self, error: &EngineError) {
-        tracing::error!(error = %report(error), "the replica stopped; it is opened again");
+        // Who opens it again says so, at a pace.
+        tracing::debug!(error = %report(error), "the replica stopped");
         self.view().fault.get_or_insert_with(|| report(error));
     }
 }
@@ -157,7 +168,7 @@ impl Shared {
 impl Engine {
     /// Recovers a replica from its checkpoint and journal and sets it to work.
     pub fn open(parts: Parts, workers: usize) -> Result<Engine, EngineError> {
-        let Parts { group, layout, volumes, folder, journal, key } = parts;
+        let Parts { group, layout, volumes, folder, journal, journal_place, key } = parts;
         let stored = checkpoint::load(&*folder)?;
         let start = stored.unwrap_or(Point::FRESH);
         let (journal, recovered) = Journal::recover(journal, &key, group, start.seq)?;
@@ -191,6 +202,7 @@ impl Engine {
             applied: point,
             judged: 0,
             damaged,
+            waits: None,
             fault: None,
         };
         let progress = Progress { received: point.seq, durable: point, applied: point };
@@ -199,17 +211,16 @@ impl Engine {
             progress: watch::Sender::new(progress),
             refused: watch::Sender::new(None),
             trim: AtomicU64::new(point.seq.0),
+            stopping: AtomicBool::new(false),
         });
+        let taken = Arc::new(Notify::new());
         let (messages, from_links) = sync_channel(QUEUE);
         let (to_apply, from_journal) = sync_channel(QUEUE);
-        let journaling = Journaling {
-            admit,
-            journal,
-            to_apply,
-            shared: Arc::clone(&shared),
-            link: None,
-            ready: VecDeque::new(),
-        };
+        let journaling = Journaling::new(
+            (admit, journal, journal_place),
+            (to_apply, Arc::clone(&taken)),
+            Arc::clone(&shared),
+        );
         let applying = Applying {
             applier,
             folder,
@@ -222,7 +233,7 @@ impl Engine {
             spawn("journal", move || journaling.run(&from_links)),
             spawn("apply", move || applying.run(&from_journal)),
         ];
-        Ok(Engine { messages: Some(messages), threads, shared })
+        Ok(Engine { messages: Some(messages), taken, threads, shared })
     }
 
     /// What it shows of itself.
@@ -242,11 +253,14 @@ impl Engine {
 
     /// Where links put what they receive.
     pub fn intake(&self) -> Option<Intake> {
-        self.messages.clone().map(|messages| Intake { messages })
+        let taken = Arc::clone(&self.taken);
+        self.messages.clone().map(|messages| Intake { messages, taken })
     }
 
-    /// Ends the engine: everything taken in is journaled, applied and checkpointed first.
+    /// Ends the engine: everything taken in is journaled, applied and checkpointed first, except
+    /// what waits for room on the journal's disk, which was acknowledged to nobody.
     pub fn stop(mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
         self.messages = None;
         for thread in self.threads.drain(..) {
             // A thread that panicked has said so; what is durable is recovered.
@@ -264,6 +278,8 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
 #[derive(Clone)]
 pub struct Intake {
     messages: SyncSender<Message>,
+    /// Told when the engine took a message.
+    taken: Arc<Notify>,
 }
 
 /// The engine has stopped.
@@ -273,158 +289,30 @@ pub struct Stopped;
 
 impl Intake {
     /// Begins a link: what is under way from an earlier one is journaled first, and what of it
-    /// comes later is dropped. Blocks while the engine is busy.
-    pub fn link(
+    /// comes later is dropped. Waits while the engine is busy.
+    pub async fn link(
         &self,
         link: u64,
         answers: Answers,
     ) -> Result<oneshot::Receiver<Greeting>, Stopped> {
         let (ready, greeting) = oneshot::channel();
-        let message = Message::Link { link, answers, ready };
-        self.messages.send(message).map(|()| greeting).map_err(|_| Stopped)
+        self.send(Message::Link { link, answers, ready }).await.map(|()| greeting)
     }
 
-    /// Hands in a batch. Blocks while the engine has enough: that is the flow control.
-    pub fn batch(&self, link: u64, records: Vec<Record>) -> Result<(), Stopped> {
-        self.messages.send(Message::Batch { link, records }).map_err(|_| Stopped)
+    /// Hands in a batch. Waits while the engine has enough: that is the flow control.
+    pub async fn batch(&self, link: u64, records: Vec<Record>) -> Result<(), Stopped> {
+        self.send(Message::Batch { link, records }).await
     }
-}
 
-struct Journaling {
-    admit: Admit,
-    journal: Journal,
-    to_apply: SyncSender<Applied>,
-    shared: Arc<Shared>,
-    link: Option<(u64, Answers)>,
-    ready: VecDeque<Message>,
-}
-
-impl Journaling {
-    fn run(mut self, from: &Receiver<Message>) {
+    async fn send(&self, mut message: Message) -> Result<(), Stopped> {
         loop {
-            let message = match from.recv_timeout(CHECKPOINT_EVERY) {
-                Ok(message) => Some(message),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return,
+            message = match self.messages.try_send(message) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Disconnected(_)) => return Err(Stopped),
+                Err(TrySendError::Full(back)) => back,
             };
-            self.ready.extend(message);
-            let done = self.work(from);
-            let trim = Seq(self.shared.trim.load(Ordering::SeqCst));
-            if let Err(error) = done.and_then(|()| Ok(self.journal.trim(trim)?)) {
-                self.shared.fail(&error);
-                return;
-            }
-            if self.shared.view().fault.is_some() {
-                return;
-            }
+            let _ = tokio::time::timeout(LOOK, self.taken.notified()).await;
         }
-    }
-
-    /// Takes all that waits, up to a group's size, and journals it with one flush.
-    fn work(&mut self, from: &Receiver<Message>) -> Result<(), EngineError> {
-        while let Some(message) = self.ready.pop_front() {
-            match message {
-                Message::Link { link, answers, ready } => {
-                    self.link = Some((link, answers));
-                    let view = self.shared.view();
-                    let (durable, applied) = (view.durable, view.applied);
-                    // A link that is gone already needs no greeting.
-                    let _ = ready.send(Greeting { durable, applied, damaged: view.damaged });
-                }
-                Message::Batch { link, records } => self.group(from, link, records)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn group(
-        &mut self,
-        from: &Receiver<Message>,
-        link: u64,
-        records: Vec<Record>,
-    ) -> Result<(), EngineError> {
-        let mut taken = Vec::new();
-        let mut bytes = self.admit(link, records, &mut taken);
-        while bytes < GROUP_BYTES {
-            match from.try_recv() {
-                Ok(Message::Batch { link, records }) => {
-                    bytes += self.admit(link, records, &mut taken);
-                }
-                Ok(other) => {
-                    self.ready.push_back(other);
-                    break;
-                }
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-            }
-        }
-        let promised = self.shared.view().durable.seq;
-        for (records, _) in &taken {
-            self.journal.append(records, promised)?;
-        }
-        if taken.is_empty() {
-            return Ok(());
-        }
-        self.journal.flush()?;
-        self.journal.promise()?;
-        let answers = self.link.as_ref().map(|(_, answers)| answers);
-        for (records, point) in taken {
-            {
-                let mut view = self.shared.view();
-                view.durable = point;
-                view.damaged &= point.window.is_none() || point.broken();
-            }
-            let applied = Applied { records, point, answers: answers.cloned() };
-            let durable = point;
-            self.shared.progress.send_modify(|progress| {
-                progress.received = durable.seq;
-                progress.durable = durable;
-            });
-            if self.to_apply.send(applied).is_err() {
-                return Ok(()); // the applier has said why it stopped
-            }
-        }
-        Ok(())
-    }
-
-    /// Admits a batch of the present link, cut so that no part crosses a resync's begin or end
-    /// (R5). What follows a refused record is dropped; the link is told.
-    fn admit(
-        &mut self,
-        link: u64,
-        records: Vec<Record>,
-        taken: &mut Vec<(Vec<Record>, Point)>,
-    ) -> usize {
-        if self.link.as_ref().is_none_or(|(known, _)| *known != link) {
-            return 0;
-        }
-        let (mut part, mut bytes) = (Vec::new(), 0);
-        for record in records {
-            let chained = self.admit.point().chain.is_some();
-            let hash = if chained { Chain::data_hash(&record) } else { None };
-            let before = self.admit.point();
-            if let Err(error) = self.admit.admit(&record, hash) {
-                if matches!(error, AdmitError::Chain { .. }) {
-                    self.shared.view().damaged = true;
-                }
-                self.link = None;
-                self.shared.refused.send_replace(Some((link, error)));
-                break;
-            }
-            bytes += record.encoded_len();
-            let border = matches!(record.body, Body::ResyncBegin(_) | Body::ResyncEnd { .. });
-            if border && !part.is_empty() {
-                taken.push((std::mem::take(&mut part), before));
-            }
-            part.push(record);
-            if border {
-                taken.push((std::mem::take(&mut part), self.admit.point()));
-            }
-        }
-        if !part.is_empty() {
-            taken.push((part, self.admit.point()));
-        }
-        self.shared.view().received = self.admit.point();
-        bytes
     }
 }
 
@@ -491,3 +379,6 @@ impl Applying {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

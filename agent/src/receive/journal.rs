@@ -181,12 +181,42 @@ impl Journal {
             previous: Some(link.as_previous(self.current.frames())),
         };
         let mut next = self.row.place().create(head)?;
-        next.flush()?;
+        if let Err(error) = next.flush() {
+            next.abandon(&self.row.place());
+            return Err(error.into());
+        }
         next.publish(&self.row.place())?;
         self.row.place().sync()?;
         self.closed.push(link);
         self.current = next;
         Ok(())
+    }
+
+    /// Ends the segment, so that trimming can give its room back, and begins the next. Does nothing
+    /// when the segment holds no records.
+    ///
+    /// # Errors
+    /// After any error the journal takes no more and must be recovered.
+    pub fn rotate(&mut self) -> Result<(), JournalError> {
+        self.refuse_when_poisoned()?;
+        if self.current.last() == self.current.head().after {
+            return Ok(());
+        }
+        let done = self.begin_segment(self.generation());
+        self.poisoned |= done.is_err();
+        done
+    }
+
+    /// How much it may still grow, as far as is known. Unit: bytes.
+    pub fn available(&self) -> Result<u64, JournalError> {
+        Ok(self.row.place().available()?)
+    }
+
+    /// Whether its last segment has records, and all of them are at or before `upto`: then
+    /// [`Journal::rotate`] and [`Journal::trim`] give room back.
+    pub fn would_shrink(&self, upto: Seq) -> bool {
+        let begun = self.current.head().after;
+        self.current.last() > begun && self.current.last() <= upto
     }
 
     /// Makes all records so far durable: group commit.

@@ -3,3 +3,4 @@
 pub mod admit;
 pub mod io;
 pub mod journal;
+mod room;

@@ -1,6 +1,6 @@
 //! Writing and reading one segment.
 
-use vgship_base::folder::Folder;
+use vgship_base::folder::{self, Folder};
 use vgship_base::ids::{GroupId, Seq};
 use vgship_base::record::Record;
 use vgship_snapshot::seal::{self, DataKey, End, Purpose, SealError, SealedReader, SealedWriter};
@@ -12,13 +12,12 @@ const FRESH: &str = ".new";
 
 /// The name of a segment's file; names sort as numbers do.
 pub fn name(number: u64) -> String {
-    format!("{number:016x}{ENDING}")
+    format!("{}{ENDING}", folder::digits_of(number))
 }
 
 /// The number in a segment's name; `None` for other files.
 pub fn number_of(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(ENDING).filter(|digits| digits.len() == 16)?;
-    u64::from_str_radix(digits, 16).ok()
+    folder::number_of(name.strip_suffix(ENDING)?)
 }
 
 /// Where a row of segments lies and how it is sealed.
@@ -39,7 +38,19 @@ impl Place<'_> {
         move |source| SegmentError::Folder { action, name: name.to_owned(), source }
     }
 
-    /// Begins a segment under a passing name; [`SegmentWriter::publish`] gives it its own.
+    /// How much the row may still grow, as far as is known. Unit: bytes.
+    pub fn available(&self) -> Result<u64, SegmentError> {
+        self.folder.available().map_err(Place::failed("measure the room for", "*"))
+    }
+
+    /// How much of the disk a segment takes. Unit: bytes.
+    pub fn size_of(&self, number: u64) -> Result<u64, SegmentError> {
+        let name = name(number);
+        Ok(self.folder.open(&name).map_err(Place::failed("open", &name))?.len())
+    }
+
+    /// Begins a segment under a passing name; [`SegmentWriter::publish`] gives it its own. What
+    /// could not be begun takes no room.
     pub fn create(&self, head: Head) -> Result<SegmentWriter, SegmentError> {
         let name = name(head.number);
         let fresh = format!("{name}{FRESH}");
@@ -50,8 +61,14 @@ impl Place<'_> {
             file.append(head::LEN, |out| head.encode(out))?;
             Ok(file)
         };
-        let file = begin().map_err(|source| SegmentError::Seal { name: name.clone(), source })?;
-        Ok(SegmentWriter { file, name, head, last: head.after })
+        match begin() {
+            Ok(file) => Ok(SegmentWriter { file, name, head, last: head.after }),
+            Err(source) => {
+                // What cannot be removed is in the way of nobody: the next try removes it.
+                let _ = self.remove_named(&fresh);
+                Err(SegmentError::Seal { name, source })
+            }
+        }
     }
 
     /// Opens a segment behind its head.
@@ -96,6 +113,13 @@ impl Place<'_> {
     /// Makes changes of names durable.
     pub fn sync(&self) -> Result<(), SegmentError> {
         self.folder.sync().map_err(Place::failed("keep the names around", "*"))
+    }
+
+    /// The number of the next segment, behind the highest of these.
+    pub fn number_after(&self, numbers: &[u64]) -> Result<u64, SegmentError> {
+        let highest = numbers.last().copied();
+        let number = folder::number_after(highest);
+        number.map_err(|source| Place::failed("continue", &name(highest.unwrap_or(0)))(source))
     }
 
     /// The segments' numbers, ascending, and the names of segments that were never published.
@@ -169,6 +193,12 @@ impl SegmentWriter {
     pub fn publish(&self, place: &Place<'_>) -> Result<(), SegmentError> {
         let fresh = format!("{}{FRESH}", self.name);
         place.folder.rename(&fresh, &self.name).map_err(Place::failed("publish", &self.name))
+    }
+
+    /// Takes a segment that was never published away again, as far as the disk lets it: the next
+    /// recovery removes what is left.
+    pub fn abandon(self, place: &Place<'_>) {
+        let _ = place.remove_named(&format!("{}{FRESH}", self.name));
     }
 
     /// What it began with.

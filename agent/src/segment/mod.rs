@@ -55,4 +55,15 @@ impl SegmentError {
     pub const fn is_damage(&self) -> bool {
         matches!(self, SegmentError::Seal { source, .. } if source.is_damage())
     }
+
+    /// Whether the disk has no room, which it may have again later.
+    pub fn is_full(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        let source = match self {
+            SegmentError::Folder { source, .. }
+            | SegmentError::Seal { source: SealError::Io { source, .. }, .. } => source,
+            SegmentError::Seal { .. } => return false,
+        };
+        matches!(source.kind(), StorageFull | QuotaExceeded)
+    }
 }

@@ -3,18 +3,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use vgship_base::ids::ReplicaId;
+use vgship_base::extent::Extent;
+use vgship_base::ids::{ReplicaId, Seq};
 use vgship_base::record::Record;
 
+use super::budget::Budget;
 use super::flight::{Job, Purpose};
 use super::pieces::pieces;
 use super::replica::Progress;
 use crate::apply::compare::{content_hash, read_extent};
 use crate::capture::io::{Tap, report};
-use crate::capture::source::Shipped;
+use crate::capture::source::{Shipped, Source};
 use crate::outbox::queue::Moved;
 use crate::outbox::spill::{Spill, SpillError};
 use crate::wire::frame::{Answer, Frame};
@@ -25,6 +27,16 @@ const GATHER: Duration = Duration::from_millis(1);
 
 /// How long a thread waits before it looks again, in case nobody told it.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// How often a spill that found its disk full looks for room, and how much it wants. Unit: bytes.
+const ROOM_EVERY: Duration = Duration::from_secs(1);
+const ROOM_BYTES: u64 = 8 << 20;
+
+/// How often a full disk is logged.
+const SAY_EVERY: Duration = Duration::from_mins(1);
+
+/// How long the self-check waits before it looks again.
+const CHECK_LOOK: Duration = Duration::from_millis(200);
 
 /// Bytes read from the spill at a time.
 const REFILL_BYTES: usize = 1 << 20;
@@ -76,11 +88,12 @@ async fn hear(tap: &Tap, id: ReplicaId, receiver: &mut FrameReceiver) -> LinkEnd
             Ok(Some(Frame::Answers(answers))) => {
                 let mut core = tap.core();
                 for answer in answers {
-                    match answer {
-                        Answer::Match { session, seq } => core.answered(id, session, seq, None),
-                        Answer::Need { session, seq, parts } => {
-                            core.answered(id, session, seq, Some(parts));
-                        }
+                    let (session, seq, need) = match answer {
+                        Answer::Match { session, seq } => (session, seq, None),
+                        Answer::Need { session, seq, parts } => (session, seq, Some(parts)),
+                    };
+                    if let Some(extent) = core.answered(id, session, seq, need) {
+                        differs(&core, extent, seq);
                     }
                 }
             }
@@ -94,6 +107,16 @@ async fn hear(tap: &Tap, id: ReplicaId, receiver: &mut FrameReceiver) -> LinkEnd
         tap.jobs.notify_all();
         tap.records.notify_one();
     }
+}
+
+/// The self-check found what should not be.
+fn differs(core: &Source, extent: Extent, seq: Seq) {
+    let layout = core.layout();
+    let name = layout.volume(extent.volume).map_or("", |volume| volume.name.as_str());
+    let offset = layout.span(extent).map_or(0, |span| span.offset);
+    tracing::error!(volume = name, offset, bytes = layout.extent.bytes(), %seq,
+        "ALERT: the self-check found that source and replica differ where they should be equal; \
+         the extent is resynced. Somebody wrote past the agent, or a disk gave wrong data");
 }
 
 async fn send(tap: &Tap, id: ReplicaId, sent: &AtomicU64, sender: &mut FrameSender) -> LinkEnd {
@@ -116,6 +139,35 @@ async fn send(tap: &Tap, id: ReplicaId, sent: &AtomicU64, sender: &mut FrameSend
         // A link that takes everything at once leaves no other point at which this very task hears
         // the replica.
         tokio::task::yield_now().await;
+    }
+}
+
+/// Reads extents for one replica's self-check until told to stop, at most `rate` bytes a second; 0
+/// for none.
+pub fn check_extents(tap: &Tap, id: ReplicaId, rate: &AtomicU64, stop: &AtomicBool) {
+    let mut budget = Budget::default();
+    while !stop.load(Ordering::SeqCst) {
+        let allowed = budget.allows(tap.clock().now(), rate.load(Ordering::Relaxed));
+        let job = if allowed { tap.core().next_check(id) } else { None };
+        let Some((extent, version)) = job else {
+            std::thread::sleep(CHECK_LOOK);
+            continue;
+        };
+        let layout = Arc::clone(tap.core().layout());
+        match read_extent(&layout, tap.volumes(), extent, |_, _| ()) {
+            Ok(bytes) => {
+                budget.spend(bytes.len() as u64);
+                let hash = content_hash(&bytes);
+                tap.core().check(id, extent, version, hash);
+                tap.records.notify_one();
+            }
+            Err((span, error)) => {
+                tracing::error!(%error, volume = extent.volume.0, offset = span.offset,
+                    "an LV cannot be read for the self-check");
+                budget.spend(layout.extent.bytes());
+                tap.core().uncheckable(id);
+            }
+        }
     }
 }
 
@@ -199,13 +251,22 @@ fn hold(tap: &Tap, id: ReplicaId, job: &Job) -> Option<u64> {
 /// Moves one replica's records to its spill and back until told to stop.
 pub fn move_spill(tap: &Tap, id: ReplicaId, mut spill: Spill, stop: &AtomicBool) {
     let mut life = tap.core().replica(id).outbox.life();
+    let (mut looked, mut said) = (Instant::now(), None);
     while !stop.load(Ordering::SeqCst) {
-        let (out, wants, now) = {
+        let (out, wants, now, full) = {
             let mut core = tap.core();
             let layout = Arc::clone(core.layout());
             let outbox = &mut core.replica_mut(id).outbox;
-            (outbox.to_spill(&layout), outbox.wants_refill(), outbox.life())
+            let out = outbox.to_spill(&layout);
+            (out, outbox.wants_refill(), outbox.life(), outbox.spill_is_full())
         };
+        if full && looked.elapsed() >= ROOM_EVERY {
+            looked = Instant::now();
+            if spill.has_room(ROOM_BYTES) {
+                tap.core().replica_mut(id).outbox.spill_has_room();
+                tap.wake();
+            }
+        }
         if now != life {
             life = now;
             if let Err(error) = spill.clear() {
@@ -220,6 +281,16 @@ pub fn move_spill(tap: &Tap, id: ReplicaId, mut spill: Spill, stop: &AtomicBool)
                     tracing::warn!(%error, "the spill is full; when the memory is full too the \
                         group's policy acts");
                     Moved::Full
+                }
+                Err(error @ SpillError::NoRoom(_)) => {
+                    looked = Instant::now();
+                    if said.is_none_or(|since: Instant| since.elapsed() >= SAY_EVERY) {
+                        said = Some(looked);
+                        tracing::warn!(error = %report(&error), "the spill's disk is full; it is \
+                            used again when there is room; until then, when the memory is full \
+                            the group's policy acts");
+                    }
+                    Moved::NoRoom
                 }
                 Err(error) => {
                     tracing::error!(error = %report(&error), "the spill cannot be written; when \

@@ -9,6 +9,9 @@ use vgship_base::units::Span;
 
 use super::dirty::DirtyMap;
 use super::flight::{Flight, Job, PartHashes};
+use super::pace::Pace;
+use super::standing::{Out, Sync};
+use crate::capture::source::Checks;
 use crate::outbox::queue::{Budget, Queue};
 
 /// Extents that one replica may have in flight. With 64 KiB extents: 32 MiB, which covers 100 ms
@@ -94,6 +97,14 @@ pub struct Replica {
     pub chain: Option<Chain>,
     /// Whether something was found that only a resync of the map mends.
     pub wants_resync: Option<ResyncReason>,
+    /// Whether a resync of it has ever ended.
+    pub whole: bool,
+    /// Whether writes wait for it.
+    pub sync: Sync,
+    /// How far it is behind, and whether writers are slowed for it.
+    pub pace: Pace,
+    /// Its self-check.
+    pub checks: Checks,
     link: Option<Link>,
     /// Whether the link has moved since the outbox was emptied into the map.
     moved: bool,
@@ -125,6 +136,10 @@ impl Replica {
             resync: None,
             chain: None,
             wants_resync: None,
+            whole: false,
+            sync: Sync::default(),
+            pace: Pace::default(),
+            checks: Checks::default(),
             link: None,
             moved: false,
             sessions: 0,
@@ -147,6 +162,7 @@ impl Replica {
         let dirty = &mut self.dirty;
         self.outbox.collapse(layout, floor, |volume, span| dirty.insert_span(layout, volume, span));
         self.ground();
+        self.pace.clear();
         self.resync = None;
         self.chain = None;
         self.moved = false;
@@ -155,6 +171,7 @@ impl Replica {
 
     /// Extents in flight go back into the map (R1).
     fn ground(&mut self) {
+        self.checks.clear();
         for extent in self.flight.drain() {
             self.dirty.insert(extent);
         }
@@ -225,8 +242,26 @@ impl Replica {
         self.durable_clock = self.durable_clock.max(durable_clock);
         self.outbox.acked(durable);
         self.flight.acked(durable);
+        self.pace.durable(durable);
         if self.resync.is_some_and(|resync| resync.ends.is_some_and(|end| durable >= end)) {
             self.resync = None;
+            self.whole = true;
+        }
+    }
+
+    /// Whether it is connected, consistent, and given what is written.
+    pub fn follows(&self) -> bool {
+        self.unfit().is_none()
+    }
+
+    /// Why it does not follow.
+    pub fn unfit(&self) -> Option<Out> {
+        match self.flow {
+            _ if self.paused => Some(Out::Paused),
+            _ if !self.linked() => Some(Out::Disconnected),
+            Flow::Stream if self.resync.is_none() => None,
+            _ if self.whole => Some(Out::Resyncing),
+            _ => Some(Out::FirstSync),
         }
     }
 

@@ -7,9 +7,12 @@ use vgship_processes as common;
 
 mod cli;
 mod clients;
+mod full_disks;
 mod kills;
 mod memory;
 mod overflow;
 mod restart;
+mod retry;
 mod status;
+mod sync;
 mod wire;

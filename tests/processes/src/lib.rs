@@ -10,6 +10,7 @@ mod nbd;
 mod prefix;
 pub mod programs;
 mod relay;
+mod small_disk;
 mod stamps;
 
 use std::fs::{self, File};
@@ -25,6 +26,7 @@ pub use agent::{Agent, Ran};
 pub use nbd::Nbd;
 pub use prefix::{Operation, Order};
 pub use relay::{Faults, Relay};
+pub use small_disk::SmallDisk;
 pub use stamps::Stamps;
 
 /// Unit: bytes.

@@ -117,13 +117,6 @@ impl Mount {
             false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
         }
     }
-
-    /// Mounts a file system in memory that holds so much. Unit: bytes.
-    #[track_caller]
-    pub fn small(at: &Path, bytes: u64) -> Mount {
-        let options = format!("size={bytes}");
-        Mount::of(&["-t", "tmpfs", "-o", &options], "small", at).expect("root may mount a tmpfs")
-    }
 }
 
 impl Drop for Mount {

@@ -1,7 +1,7 @@
 //! Steps of the source's machine.
 
 use bytes::Bytes;
-use vgship::capture::source::{Begin, Change};
+use vgship::capture::source::{After, Begin, Change};
 use vgship::outbox::queue::Moved;
 use vgship::outbox::queue::Room;
 use vgship_base::disk::Disk;
@@ -110,6 +110,9 @@ impl World {
         self.life().source.flush_ended(volume, covers, flushed);
         if !flushed {
             self.coverage.hit("flush of a source volume failed");
+            // What was compared with the cache in between is taken in again.
+            self.source.disks[volume.index()].forget_cache();
+            self.life().source.flush_ended(volume, covers, false);
             self.reread(volume);
         }
     }
@@ -243,6 +246,7 @@ impl World {
                     "write waited for the spill"
                 });
             }
+            Begin::Pace => unreachable!("no lag is bounded"),
             Begin::Hash => unreachable!("hashes are given when they are wanted"),
         }
         waiting.tries += 1;
@@ -295,7 +299,8 @@ impl World {
         let Some(place) = flying.iter().position(|it| it.written.is_some()) else { return };
         let Flying { ticket, change, written } = flying.swap_remove(place);
         let written = written.expect("it was just seen");
-        self.life().source.end(ticket, written);
+        let after = self.life().source.end(ticket, written);
+        assert_eq!(after, After::Done, "every replica is async");
         if !written {
             self.coverage.hit("write on a source volume failed");
             let disk = &self.source.disks[change.volume.index()];

@@ -3,14 +3,20 @@
 //! Model: a flush that returned makes every earlier write survive. A power cut decides for each
 //! 512-byte sector of each unflushed write on its own: kept, lost or garbled, in any order. So a
 //! write larger than a sector may tear anywhere, and a later write may outlive an earlier.
+//!
+//! A flush that failed stored nothing, and leaves the cache as it was, but clean: reads go on to
+//! show what was never stored, later flushes succeed without storing it, and only
+//! [`Disk::forget_cache`], or the memory running short at any time, shows what the disk holds. So
+//! do Linux and its file systems (Rebello and others, 2020).
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::folder::Room;
 use super::{Power, Rng};
 use crate::disk::{Disk, zero_by_writing};
 
-const SECTOR: usize = 512;
+pub(super) const SECTOR: usize = 512;
 
 /// A simulated disk; clones are the same disk.
 #[derive(Clone, Debug)]
@@ -22,11 +28,19 @@ pub struct SimDisk {
 
 #[derive(Debug, Default)]
 struct State {
+    /// What a reader sees: the cache over what is stored.
     live: Vec<u8>,
+    /// What is stored.
     stable: Vec<u8>,
     pending: Vec<(usize, [u8; SECTOR])>,
     fail_writes: u32,
     fail_flushes: u32,
+    fail_reads: u32,
+    misdirect: u32,
+    shift: u64,
+    misdirected: u64,
+    /// Of the folder that a file lies in.
+    room: Option<Arc<Room>>,
 }
 
 impl SimDisk {
@@ -57,10 +71,33 @@ impl SimDisk {
         self.state().fail_writes = count;
     }
 
-    /// Lets the next `count` flushes fail; what was pending is lost from the cache for good, and
-    /// reads give what was there before, as reads from the device do.
+    /// Lets the next `count` flushes fail: what was pending is never stored, but shown until
+    /// [`Disk::forget_cache`].
     pub fn fail_flushes(&self, count: u32) {
         self.state().fail_flushes = count;
+    }
+
+    /// Lets the next `count` reads fail.
+    pub fn fail_reads(&self, count: u32) {
+        self.state().fail_reads = count;
+    }
+
+    /// Lets the next `count` reads give other sectors than those asked for: all further on by the
+    /// same number of sectors, which `pick` chooses, round the end to the start. A disk of one
+    /// sector has no others; its reads fail instead.
+    pub fn misdirect_reads(&self, count: u32, pick: u64) {
+        let mut state = self.state();
+        (state.misdirect, state.shift) = (count, pick);
+    }
+
+    /// How many reads were misdirected so far.
+    pub fn misdirected(&self) -> u64 {
+        self.state().misdirected
+    }
+
+    /// From now on growing takes from `room`, which has taken what is there.
+    pub(super) fn live_in(&self, room: Option<Arc<Room>>) {
+        self.state().room = room;
     }
 
     /// Flips one bit of what is stored, as decay would.
@@ -95,16 +132,56 @@ impl SimDisk {
         live.clone_from(stable);
     }
 
-    fn grow_or_refuse(&self, state: &mut State, end: usize) -> io::Result<()> {
-        if end <= state.live.len() {
-            return Ok(());
+    /// Grows a file up to `end`, or as far as its folder has room; how far it reaches then.
+    fn grow_or_refuse(&self, state: &mut State, end: usize) -> io::Result<usize> {
+        let len = state.live.len();
+        if end <= len {
+            return Ok(end);
         }
         if !self.grows {
-            let text = format!("{end} lies behind the end of a volume of {}", state.live.len());
+            let text = format!("{end} lies behind the end of a volume of {len}");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        state.live.resize(end, 0);
-        Ok(())
+        let more = match &state.room {
+            None => end - len,
+            Some(room) => room.take(end - len),
+        };
+        state.live.resize(len + more, 0);
+        Ok(len + more)
+    }
+}
+
+impl State {
+    /// Writes into the cache what lies below `end`.
+    fn write(&mut self, at: usize, end: usize, data: &[u8]) {
+        if end <= at {
+            return;
+        }
+        self.live[at..end].copy_from_slice(&data[..end - at]);
+        for index in at / SECTOR..end.div_ceil(SECTOR) {
+            let mut sector = [0; SECTOR];
+            let from = &self.live[index * SECTOR..self.live.len().min((index + 1) * SECTOR)];
+            sector[..from.len()].copy_from_slice(from);
+            self.pending.push((index, sector));
+        }
+    }
+
+    /// Whether the next read goes wrong, and how: by so many sectors.
+    fn misread(&mut self) -> io::Result<usize> {
+        if self.fail_reads > 0 {
+            self.fail_reads -= 1;
+            return Err(io::Error::other("the simulated disk refuses a read"));
+        }
+        if self.misdirect == 0 {
+            return Ok(0);
+        }
+        self.misdirect -= 1;
+        let others = (self.live.len().div_ceil(SECTOR) as u64).saturating_sub(1);
+        if others == 0 {
+            return Err(io::Error::other("the simulated disk has one sector only"));
+        }
+        self.misdirected += 1;
+        usize::try_from(1 + self.shift % others).map_err(io::Error::other)
     }
 }
 
@@ -116,10 +193,20 @@ impl Disk for SimDisk {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         self.power.spend()?;
         let at = usize::try_from(offset).map_err(io::Error::other)?;
-        let state = self.state();
+        let mut state = self.state();
         let end = at.saturating_add(into.len());
-        let from = state.live.get(at..end).ok_or(io::ErrorKind::UnexpectedEof)?;
-        into.copy_from_slice(from);
+        if end > state.live.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let shift = state.misread()?;
+        if shift == 0 {
+            into.copy_from_slice(&state.live[at..end]);
+            return Ok(());
+        }
+        let round = state.live.len().next_multiple_of(SECTOR);
+        for (byte, place) in into.iter_mut().zip(at + shift * SECTOR..) {
+            *byte = state.live.get(place % round).copied().unwrap_or(0);
+        }
         Ok(())
     }
 
@@ -132,15 +219,10 @@ impl Disk for SimDisk {
             return Err(io::Error::other("the simulated disk refuses a write"));
         }
         let end = at.saturating_add(data.len());
-        self.grow_or_refuse(&mut state, end)?;
-        state.live[at..end].copy_from_slice(data);
-        for index in at / SECTOR..end.div_ceil(SECTOR) {
-            let mut sector = [0; SECTOR];
-            let from = &state.live[index * SECTOR..state.live.len().min((index + 1) * SECTOR)];
-            sector[..from.len()].copy_from_slice(from);
-            state.pending.push((index, sector));
-        }
-        Ok(())
+        let fits = self.grow_or_refuse(&mut state, end)?;
+        // As file systems do: what there was room for is written.
+        state.write(at, fits, data);
+        if fits < end { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
     fn zero_at(&self, offset: u64, len: u64) -> io::Result<()> {
@@ -153,16 +235,28 @@ impl Disk for SimDisk {
         let fails = state.fail_flushes > 0;
         let State { live, stable, pending, .. } = &mut *state;
         stable.resize(live.len(), 0);
-        let (from, into) = if fails { (stable, live) } else { (live, stable) };
-        for (index, _) in pending.drain(..) {
-            let (at, end) = (index * SECTOR, from.len().min((index + 1) * SECTOR));
-            into[at..end].copy_from_slice(&from[at..end]);
-        }
+        let pending = std::mem::take(pending);
         if fails {
             state.fail_flushes -= 1;
             return Err(io::Error::other("the simulated disk refuses to flush"));
         }
+        for (index, _) in pending {
+            let (at, end) = (index * SECTOR, live.len().min((index + 1) * SECTOR));
+            stable[at..end].copy_from_slice(&live[at..end]);
+        }
         Ok(())
+    }
+
+    fn forget_cache(&self) {
+        let mut state = self.state();
+        let State { live, stable, pending, .. } = &mut *state;
+        stable.resize(live.len(), 0);
+        live.clone_from(stable);
+        for (index, sector) in pending {
+            // What was not yet tried to be stored stays.
+            let (at, end) = (*index * SECTOR, live.len().min((*index + 1) * SECTOR));
+            live[at..end].copy_from_slice(&sector[..end - at]);
+        }
     }
 }
 
@@ -189,17 +283,56 @@ mod tests {
     }
 
     #[test]
-    fn after_a_failed_flush_the_unflushed_is_gone() {
+    fn after_a_failed_flush_the_cache_shows_what_was_never_stored() {
+        for forgets in [true, false] {
+            let disk = SimDisk::volume(&Power::default(), 2048);
+            disk.write_at(0, &[1; 600]).unwrap();
+            disk.flush().unwrap();
+            disk.write_at(512, &[2; 1024]).unwrap();
+            disk.fail_flushes(1);
+            assert!(disk.flush().is_err());
+            disk.flush().unwrap();
+            assert_eq!(disk.live()[512..1536], [2; 1024], "still in the cache");
+            disk.write_at(1536, &[3; 512]).unwrap();
+            if forgets {
+                disk.forget_cache();
+            } else {
+                disk.flush().unwrap();
+                disk.power_cut(&mut Rng::new(1));
+            }
+            assert_eq!(disk.live()[..600], [1; 600]);
+            assert_eq!(disk.live()[600..1536], [0; 936]);
+            assert_eq!(disk.live()[1536..], [3; 512], "written after the failure");
+        }
+    }
+
+    #[test]
+    fn reads_fail_or_go_astray_as_often_as_told() {
         let disk = SimDisk::volume(&Power::default(), 2048);
-        disk.write_at(0, &[1; 600]).unwrap();
-        disk.flush().unwrap();
-        disk.write_at(512, &[2; 1024]).unwrap();
-        disk.fail_flushes(1);
-        assert!(disk.flush().is_err());
-        disk.flush().unwrap();
-        disk.power_cut(&mut Rng::new(1));
-        assert_eq!(disk.live()[..600], [1; 600]);
-        assert_eq!(disk.live()[600..], [0; 1448]);
+        (0..4u8).for_each(|at| disk.write_at(u64::from(at) * 512, &[at; 512]).unwrap());
+        let read = |offset, len| {
+            let mut found = vec![9; len];
+            disk.read_at(offset, &mut found).map(|()| found)
+        };
+        disk.fail_reads(2);
+        assert!(read(0, 1).is_err() && read(0, 512).is_err());
+        assert_eq!(read(512, 512).unwrap(), [1; 512]);
+        for pick in 0..7 {
+            disk.misdirect_reads(1, pick);
+            let found = read(256, 512).unwrap();
+            let shift = u8::try_from(1 + pick % 3).unwrap();
+            assert_eq!(found[..256], [shift; 256], "pick {pick}");
+            assert_eq!(found[256..], [(shift + 1) % 4; 256], "pick {pick}");
+            assert_eq!(read(256, 512).unwrap()[..256], [0; 256], "the next is right");
+        }
+        disk.misdirect_reads(1, 0);
+        assert!(read(0, 4096).is_err(), "behind the end is behind the end");
+        assert_eq!(read(0, 2048).unwrap()[..512], [1; 512], "a whole disk is turned");
+        assert_eq!(disk.misdirected(), 8);
+        let small = SimDisk::volume(&Power::default(), 512);
+        small.misdirect_reads(1, 3);
+        assert!(small.read_at(0, &mut [0; 8]).is_err() && small.read_at(0, &mut [0; 8]).is_ok());
+        assert_eq!(small.misdirected(), 0);
     }
 
     #[test]

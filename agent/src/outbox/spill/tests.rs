@@ -148,3 +148,88 @@ fn a_disk_that_fails_is_told() {
     power.fail_after(0);
     assert!(matches!(spill.pop(1), Err(SpillError::Io(_))));
 }
+
+/// Goal: a disk that is full takes nothing of a push, keeps all of what was pushed before, in
+/// order, and is used again when it has room, wherever the room ran out.
+/// Method: records are pushed and popped at random on a disk whose room changes at random.
+#[test]
+fn a_full_disk_takes_all_of_a_push_or_nothing_and_is_used_again() {
+    let (mut full, mut later) = (0, 0);
+    for seed in 0..300 {
+        let mut rng = Rng::new(seed);
+        let folder = SimFolder::new(&Power::default());
+        let mut spill = create(&folder, 64 << 10); // segments of 8 KiB
+        let (mut pushed, mut popped, mut was_full) = (0, 0, false);
+        for _ in 0..150 {
+            match rng.below(5) {
+                0 => folder.set_capacity(Some(folder.used() + rng.below(20_000))),
+                1 | 2 => {
+                    let end = pushed + 1 + rng.below(3);
+                    // The largest make frames of their own, and new segments within one push.
+                    let len = [100, 3000, 9000][rng.index(3)];
+                    let records: Vec<Record> =
+                        (pushed + 1..=end).map(|seq| write(seq, 1 + rng.index(len))).collect();
+                    let before = spill.bytes();
+                    match spill.push(&records) {
+                        Ok(()) => {
+                            later += u32::from(was_full);
+                            (pushed, was_full) = (end, false);
+                        }
+                        Err(SpillError::Full { .. }) => {}
+                        Err(SpillError::NoRoom(_)) => {
+                            assert_eq!(spill.bytes(), before, "seed {seed}");
+                            (full, was_full) = (full + 1, true);
+                        }
+                        Err(error) => panic!("seed {seed}: {error:?}"),
+                    }
+                }
+                _ => {
+                    for record in spill.pop(rng.index(15_000)).unwrap() {
+                        popped += 1;
+                        assert_eq!(record, write(popped, record.encoded_len() - 24), "seed {seed}");
+                    }
+                }
+            }
+            assert_eq!(spill.is_empty(), pushed == popped, "seed {seed}");
+            assert!(folder.used() <= 64 << 10, "seed {seed}: {} bytes", folder.used());
+            if spill.is_empty() {
+                assert_eq!(folder.used(), 0, "seed {seed}: an empty spill takes no room");
+            }
+        }
+    }
+    assert!(full > 1000 && later > 300, "{full} times full, {later} times used again");
+}
+
+/// A push that begins segments and then finds no room takes all of them back.
+#[test]
+fn what_a_push_began_before_the_disk_was_full_goes_again() {
+    let folder = SimFolder::new(&Power::default());
+    let mut spill = create(&folder, 32 << 20); // segments of 4 MiB
+    spill.push(&[write(1, 1 << 20)]).unwrap();
+    let (used, names) = (folder.used(), folder.list().unwrap());
+    let large: Vec<Record> = (2..12).map(|seq| write(seq, 1 << 20)).collect();
+    folder.set_capacity(Some(used + (9 << 20)));
+    assert!(matches!(spill.push(&large), Err(SpillError::NoRoom(_))));
+    assert_eq!(folder.list().unwrap(), names);
+    assert!(!spill.has_room(9 << 20));
+    folder.set_capacity(None);
+    assert!(spill.has_room(9 << 20));
+    spill.push(&large).unwrap();
+    for seq in 1..12 {
+        assert_eq!(spill.pop(1).unwrap(), [write(seq, 1 << 20)]);
+    }
+    assert!(spill.is_empty() && folder.used() == 0);
+}
+
+#[test]
+fn a_disk_that_failed_is_tried_again_after_it_was_cleared() {
+    let folder = SimFolder::new(&Power::default());
+    let mut spill = create(&folder, 1 << 20);
+    spill.push(&[write(1, 10)]).unwrap();
+    folder.file(&folder.list().unwrap()[0]).unwrap().fail_writes(1);
+    assert!(matches!(spill.push(&[write(2, 10)]), Err(SpillError::Io(_))));
+    assert!(matches!(spill.push(&[write(2, 10)]), Err(SpillError::Broken)));
+    spill.clear().unwrap();
+    spill.push(&[write(3, 10)]).unwrap();
+    assert_eq!(spill.pop(1).unwrap(), [write(3, 10)]);
+}

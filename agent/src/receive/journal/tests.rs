@@ -357,3 +357,18 @@ fn a_bit_flip_anywhere_is_refused_or_changes_nothing() {
     }
     assert!(cut > 4 * 650 && whole > 3 * 3000, "{cut} cut, {whole} whole");
 }
+
+#[test]
+fn other_writings_of_a_number_are_other_files_and_the_last_number_is_refused() {
+    let folder = SimFolder::new(&Power::default());
+    fill(&mut recover(&folder, 0).0, 1..=3);
+    for other in ["000000000000000A.segment", "+00000000000000f.segment"] {
+        folder.create(other).unwrap();
+    }
+    assert_eq!(recover(&folder, 0).1, Recovered { last: Seq(3), damage: None });
+    folder.create("ffffffffffffffff.segment").unwrap();
+    let before = segments(&folder);
+    let refused = Journal::recover(Arc::new(folder.clone()), &key(), GROUP, Seq(0)).map(drop);
+    assert!(matches!(refused, Err(JournalError::Segment(_))), "{refused:?}");
+    assert_eq!(segments(&folder), before);
+}

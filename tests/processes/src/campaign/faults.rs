@@ -1,7 +1,6 @@
 //! Does to a pair of agents what a plan says, and takes it back.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -9,67 +8,58 @@ use nix::sys::signal::Signal;
 use vgship_base::sim::Rng;
 
 use super::plan::{Held, Strike};
-use crate::mounts::Mount;
-use crate::{Agent, Faults, MIB, Pair};
+use crate::{Agent, Faults, MIB, Pair, SmallDisk};
 
-/// Disks that are small enough to be filled, each with what a fault of it is called.
+/// Disks that are small enough to be filled.
 pub struct SmallDisks {
-    place: PathBuf,
-    _mounts: Vec<Mount>,
+    journal: SmallDisk,
+    volumes: SmallDisk,
+    ledger: Option<SmallDisk>,
+    spill: Option<SmallDisk>,
 }
 
-/// Room of the replica's home: some segments of its journal. Unit: bytes.
-const JOURNAL: u64 = 256 * MIB;
+/// Room of the replica's home: some segments of its journal. Unit: MiB.
+const JOURNAL: u64 = 256;
 
-/// Room for a ledger and the next one. Unit: bytes.
-const LEDGER: u64 = 2 * MIB;
+/// Room for a ledger and the next one. Unit: MiB.
+const LEDGER: u64 = 2;
 
-/// More than what a round's group may spill. Unit: bytes.
-const SPILL: u64 = 48 * MIB;
+/// More than what a round's group may spill. Unit: MiB.
+const SPILL: u64 = 48;
+
+fn small(folder: &Path, mib: u64) -> SmallDisk {
+    fs::create_dir_all(folder).unwrap();
+    SmallDisk::over(folder, mib).expect("who may mount may do so here")
+}
 
 impl SmallDisks {
-    /// Those of the replica, before there is anything on it; `volumes` is the size of all.
-    pub fn for_replica(place: &Path, volumes: u64) -> SmallDisks {
-        let mounts = vec![
-            Mount::small(&place.join("replica"), JOURNAL),
-            Mount::small(&place.join("replica-images"), volumes + 4 * MIB),
-        ];
-        SmallDisks { place: place.to_owned(), _mounts: mounts }
+    /// Those of the replica, before there is anything on it. `volumes`: the size of all its
+    /// volumes. Unit: bytes.
+    pub fn of_replica(place: &Path, volumes: u64) -> SmallDisks {
+        SmallDisks {
+            journal: small(&place.join("replica"), JOURNAL),
+            volumes: small(&place.join("replica-images"), volumes / MIB + 4),
+            ledger: None,
+            spill: None,
+        }
     }
 
     /// Adds those of the source, when its group was added and it was not started yet.
-    pub fn add_source(&mut self) {
-        let group = self.place.join("source/groups/g");
-        self._mounts.push(Mount::small(&group.join("source"), LEDGER));
-        self._mounts.push(Mount::small(&group.join("spill-0"), SPILL));
+    pub fn add_source(&mut self, source: &Agent) {
+        self.ledger = Some(small(&source.path("groups/g/source"), LEDGER));
+        self.spill = Some(small(&source.path("groups/g/spill-0"), SPILL));
     }
 
-    fn filler(&self, held: Held) -> Option<(PathBuf, u64)> {
-        let (folder, left) = match held {
-            Held::FillJournal { left } => ("replica", left),
-            Held::FillVolumes => ("replica-images", 0),
-            Held::FillLedger { left } => ("source/groups/g/source", left),
-            Held::FillSpill { left } => ("source/groups/g/spill-0", left),
-            _ => return None,
-        };
-        Some((self.place.join(folder).join("filler"), left))
-    }
-}
-
-/// Takes all room of a disk but for so much. Unit: bytes.
-fn fill(path: &Path, left: u64) {
-    let mut file = File::create(path).unwrap();
-    let (mut piece, mut taken) = (vec![0xa5; 1 << 20], 0_u64);
-    while piece.len() >= 4096 {
-        match file.write(&piece) {
-            Ok(count) => taken += count as u64,
-            Err(error) if error.kind() == ErrorKind::StorageFull => {
-                piece.truncate(piece.len() / 2);
-            }
-            Err(error) => panic!("{}: {error}", path.display()),
+    /// The disk that a fault fills, and what it leaves free. Unit: bytes.
+    fn filled_by(&self, held: Held) -> Option<(&SmallDisk, u64)> {
+        match held {
+            Held::FillJournal { left } => Some((&self.journal, left)),
+            Held::FillVolumes => Some((&self.volumes, 0)),
+            Held::FillLedger { left } => Some((self.ledger.as_ref()?, left)),
+            Held::FillSpill { left } => Some((self.spill.as_ref()?, left)),
+            Held::StopSource | Held::StopReplica | Held::Cut | Held::Noise { .. } => None,
         }
     }
-    file.set_len(taken.saturating_sub(left)).unwrap();
 }
 
 /// Begins what holds on.
@@ -82,8 +72,8 @@ pub fn begin(held: Held, pair: &Pair, disks: Option<&SmallDisks>) {
             pair.relay.set(Faults { cut: false, drop, damage, delay });
         }
         _ => {
-            let (path, left) = disks.and_then(|disks| disks.filler(held)).expect("a small disk");
-            fill(&path, left);
+            let (disk, left) = disks.and_then(|disks| disks.filled_by(held)).expect("it is small");
+            disk.fill(left);
         }
     }
 }
@@ -96,9 +86,8 @@ pub fn lift(held: Held, pair: &Pair, disks: Option<&SmallDisks>) {
         Held::StopSource | Held::StopReplica => {}
         Held::Cut | Held::Noise { .. } => pair.relay.restore(),
         _ => {
-            let (path, _) = disks.and_then(|disks| disks.filler(held)).expect("a small disk");
-            // A spill that begins anew throws out what is there.
-            let _ = fs::remove_file(path);
+            let (disk, _) = disks.and_then(|disks| disks.filled_by(held)).expect("it is small");
+            disk.free();
         }
     }
 }

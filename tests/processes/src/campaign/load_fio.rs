@@ -3,21 +3,25 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, sleep, spawn};
 use std::time::Duration;
 
 use super::load::Load;
-use crate::{MIB, Order};
+use crate::{LOOK, MIB, Order};
 
 /// Passes after which one writes the same quarter again.
 const QUARTERS: u64 = 4;
 
 /// Unit: bytes.
 const QUARTER: u64 = 8 * MIB;
+
+/// Why a pass did not come to its end when its server was gone.
+const ENDED: &str = "the pass was ended";
 
 /// fio at work.
 pub struct Fio {
@@ -33,6 +37,7 @@ struct Passes {
     /// Nobody waits for the pass under way any more.
     given_up: AtomicBool,
     order: Mutex<Order>,
+    running: Mutex<Option<Child>>,
 }
 
 impl Fio {
@@ -45,6 +50,7 @@ impl Fio {
             stop: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
             order: Mutex::new(Order::new(1)),
+            running: Mutex::default(),
         });
         let work = Arc::clone(&passes);
         Fio { passes, worker: Some(spawn(move || work.run())) }
@@ -56,7 +62,7 @@ impl Passes {
         while !self.stop.load(Ordering::SeqCst) {
             let number = self.order.lock().unwrap().issue(0);
             while let Err(error) = self.fio(number, Some(&self.uri), &["--do_verify=0"]) {
-                let is_broken = ["nbd", "Input/output", "onnect", "ransport"];
+                let is_broken = [ENDED, "nbd", "Input/output", "onnect", "ransport"];
                 assert!(is_broken.iter().any(|word| error.contains(word)), "{error}");
                 if self.given_up.load(Ordering::SeqCst) {
                     return;
@@ -68,7 +74,7 @@ impl Passes {
             if number.is_multiple_of(8)
                 && let Err(error) = self.verify(number, &self.uri)
             {
-                assert!(!error.contains("verify"), "the source: {error}");
+                assert!(!error.contains("verify:"), "the source: {error}");
             }
         }
     }
@@ -78,6 +84,9 @@ impl Passes {
     }
 
     /// Runs a pass over an export, or over the file that `further` names.
+    ///
+    /// # Errors
+    /// What fio said.
     fn fio(&self, number: u64, uri: Option<&str>, further: &[&str]) -> Result<(), String> {
         let mut fio = Command::new("fio");
         fio.args(["--name=pass", "--rw=randwrite", "--bs=4k", "--verify=crc32c"]);
@@ -86,22 +95,48 @@ impl Passes {
         fio.arg(format!("--offset={}", (number - 1) % QUARTERS * QUARTER));
         fio.arg(format!("--size={QUARTER}")).args(further);
         fio.arg(format!("--aux-path={}", self.place.display())).current_dir(&self.place);
-        if let Some(uri) = uri {
-            fio.args(["--ioengine=nbd", "--iodepth=8", "--rate_iops=3000"]);
-            fio.arg(format!("--uri={uri}"));
+        let Some(uri) = uri else {
+            let output = fio.output().map_err(|error| format!("fio: {error}"))?;
+            let said = [output.stdout, output.stderr].concat();
+            let error = || format!("fio, pass {number}: {}", String::from_utf8_lossy(&said));
+            return output.status.success().then_some(()).ok_or_else(error);
+        };
+        fio.args(["--ioengine=nbd", "--iodepth=8", "--rate_iops=3000"]);
+        fio.arg(format!("--uri={uri}"));
+        let said = self.place.join("fio-said");
+        let out = File::create(&said).unwrap();
+        fio.stdin(Stdio::null()).stderr(out.try_clone().unwrap()).stdout(out);
+        *self.running.lock().unwrap() = Some(fio.spawn().map_err(|error| format!("fio: {error}"))?);
+        loop {
+            let mut running = self.running.lock().unwrap();
+            let Some(child) = running.as_mut() else { return Err(ENDED.to_owned()) };
+            if let Some(status) = child.try_wait().unwrap() {
+                *running = None;
+                let said = fs::read_to_string(&said).unwrap_or_default();
+                let error = || format!("fio, pass {number}: {said}");
+                return status.success().then_some(()).ok_or_else(error);
+            }
+            drop(running);
+            sleep(LOOK);
         }
-        let output = fio.output().map_err(|error| format!("fio: {error}"))?;
-        if output.status.success() {
-            return Ok(());
+    }
+
+    /// Ends the pass under way: fio does not notice by itself that its server is gone.
+    fn end_pass(&self) {
+        if let Some(mut child) = self.running.lock().unwrap().take() {
+            let _ = child.kill();
+            let _ = child.wait();
         }
-        let said = [output.stdout, output.stderr].concat();
-        Err(format!("fio, pass {number}: {}", String::from_utf8_lossy(&said)))
     }
 }
 
 impl Load for Fio {
     fn acknowledged(&self) -> Vec<u64> {
         self.passes.order.lock().unwrap().acknowledged()
+    }
+
+    fn source_is_gone(&mut self) {
+        self.passes.end_pass();
     }
 
     fn rest(&mut self) {
@@ -154,5 +189,6 @@ impl Drop for Fio {
     fn drop(&mut self) {
         self.passes.stop.store(true, Ordering::SeqCst);
         self.passes.given_up.store(true, Ordering::SeqCst);
+        self.passes.end_pass();
     }
 }

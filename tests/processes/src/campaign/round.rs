@@ -51,7 +51,7 @@ pub fn play(round: &Round, small_disks: bool, template: Option<&Template>, tally
     let path = place.path().to_owned();
     let sizes = volumes(round.load);
     let total = sizes.iter().map(|(_, bytes)| bytes).sum();
-    let mut disks = small_disks.then(|| SmallDisks::for_replica(&path, total));
+    let mut disks = small_disks.then(|| SmallDisks::of_replica(&path, total));
     if round.load == LoadKind::Postgres {
         template.expect("it was made").copy_to(&path.join("source-images"));
     }
@@ -66,7 +66,7 @@ pub fn play(round: &Round, small_disks: bool, template: Option<&Template>, tally
     }
     let mut pair = Pair::at_rest(Arc::clone(&place), sizes, &words);
     if let Some(disks) = &mut disks {
-        disks.add_source();
+        disks.add_source(&pair.source);
     }
     pair.start();
     pair.join();

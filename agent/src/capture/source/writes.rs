@@ -1,0 +1,201 @@
+//! Application writes: a range lock, a mark, a seq, a place in every outbox or map; the LV; the end.
+
+use bytes::Bytes;
+use vgship_base::extent::Extent;
+use vgship_base::ids::{Seq, VolumeId};
+use vgship_base::limits::PAYLOAD_MAX;
+use vgship_base::record::{Body, Hash, Record, ResyncReason, Target};
+use vgship_base::units::Span;
+
+use super::{After, Overflow, Source};
+use crate::capture::activity::{Barrier, Completion, Region, Stable};
+use crate::outbox::queue::Room;
+use crate::ship::replica::Flow;
+
+/// A write or a zeroing that an application asked for. Its bounds were checked.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// Which volume.
+    pub volume: VolumeId,
+    /// Which bytes; not empty.
+    pub span: Span,
+    /// The new content, as long as the span; `None` for zeroes.
+    pub data: Option<Bytes>,
+}
+
+impl Change {
+    /// The records' bodies: pieces that fit a record each.
+    pub(super) fn bodies(&self) -> impl Iterator<Item = Body> + '_ {
+        let step = self.data.as_ref().map_or(u64::MAX, |_| PAYLOAD_MAX.into());
+        let starts = (0..self.span.len).step_by(usize::try_from(step).unwrap_or(usize::MAX));
+        starts.map(move |at| match &self.data {
+            None => Body::Zero { volume: self.volume, span: self.span },
+            Some(data) => {
+                let start = usize::try_from(at).expect("within a buffer");
+                let end = data.len().min(start + PAYLOAD_MAX as usize);
+                let (volume, offset) = (self.volume, self.span.offset + at);
+                Body::Write { volume, offset, data: data.slice(start..end) }
+            }
+        })
+    }
+
+    /// BLAKE3 of each record's data, for [`Source::begin`]: computed outside the lock.
+    pub fn hashes(&self) -> Vec<Hash> {
+        let data = self.data.as_ref().map(|data| data.chunks(PAYLOAD_MAX as usize));
+        data.into_iter().flatten().map(|piece| *blake3::hash(piece).as_bytes()).collect()
+    }
+}
+
+/// The duty to report how a write on the LV ended, with [`Source::end`].
+#[derive(Debug)]
+#[must_use = "a write that is never ended keeps its range locked"]
+pub struct Ticket {
+    volume: VolumeId,
+    span: Span,
+    /// The last seq that the write took.
+    pub seq: Seq,
+}
+
+/// Whether a write may go to the LV now.
+#[derive(Debug)]
+pub enum Begin {
+    /// It may; it has its seq.
+    Go(Ticket),
+    /// Its regions must be marked first: see [`Source::wanted_marks`].
+    Mark,
+    /// An overlapping write is under way.
+    Busy,
+    /// An outbox has no room; it will have some when the spill or the link has taken some.
+    Room,
+    /// The hashes of its data are needed.
+    Hash,
+    /// A replica is too far behind: ask again after [`Source::pace`] was told of a later time.
+    Pace,
+}
+
+impl Source {
+    /// A write wants to go to the LV. `hashes` are [`Change::hashes`], needed when
+    /// [`Begin::Hash`] says so; `patient` is whether it may wait for room in an outbox.
+    pub fn begin(&mut self, change: &Change, hashes: Option<&[Hash]>, patient: bool) -> Begin {
+        let (volume, span) = (change.volume, change.span);
+        assert!(self.layout.holds(volume, span), "the tap checks bounds");
+        if self.locks.blocked(volume, span) {
+            return Begin::Busy;
+        }
+        if !self.activity.ready(volume, span) {
+            return Begin::Mark;
+        }
+        if hashes.is_none() && change.data.is_some() && self.wants_hashes() {
+            return Begin::Hash;
+        }
+        if !self.is_in_pace() {
+            return Begin::Pace;
+        }
+        if !self.make_room(change.data.as_ref().map_or(0, Bytes::len) as u64 + 256, patient) {
+            return Begin::Room;
+        }
+        self.locks.lock(volume, span, self.last.next());
+        self.bump(volume, span);
+        let mut hashes = hashes.unwrap_or_default().iter().copied();
+        for body in change.bodies() {
+            self.last = self.last.next();
+            let record = Record { seq: self.last, target: Target::All, body };
+            let hash = change.data.is_some().then(|| hashes.next()).flatten();
+            for replica in &mut self.replicas {
+                replica.pace.spend(record.encoded_len() as u64);
+                replica.take(&self.layout, &record, hash);
+            }
+        }
+        self.activity.begin(volume, span, self.last, self.now);
+        Begin::Go(Ticket { volume, span, seq: self.last })
+    }
+
+    /// Whether [`Source::begin`] will ask for hashes.
+    pub fn wants_hashes(&self) -> bool {
+        self.replicas.iter().any(|replica| replica.chain.is_some())
+    }
+
+    pub(super) fn make_room(&mut self, bytes: u64, patient: bool) -> bool {
+        let last = self.last;
+        for replica in self.replicas.iter_mut().filter(|replica| replica.flow == Flow::Stream) {
+            match (replica.outbox.room(bytes), self.policy.overflow) {
+                (Room::Free, _) => {}
+                (Room::Soon, Overflow::Map) if !patient => {
+                    replica.collapse(&self.layout, last, ResyncReason::Overflow);
+                }
+                (Room::Full, Overflow::Map) => {
+                    replica.collapse(&self.layout, last, ResyncReason::Overflow);
+                }
+                // Nobody waits for a replica that an operator stopped.
+                (_, Overflow::Stall) if replica.paused => {
+                    replica.collapse(&self.layout, last, ResyncReason::Overflow);
+                }
+                (Room::Soon, _) | (Room::Full, Overflow::Stall) => return false,
+            }
+        }
+        true
+    }
+
+    pub(super) fn bump(&mut self, volume: VolumeId, span: Span) {
+        let (first, end) = self.layout.extent.touched(span);
+        (first..end).for_each(|index| self.versions.bump(Extent { volume, index }));
+    }
+
+    /// The write of a ticket ended on the LV. After a failure its extents are dirty for every
+    /// replica until a resync has read them back (R8). Returns what is left to do before the
+    /// application is told.
+    #[expect(clippy::needless_pass_by_value, reason = "a ticket is consumed by its one report")]
+    pub fn end(&mut self, ticket: Ticket, written: bool) -> After {
+        let Ticket { volume, span, .. } = ticket;
+        self.locks.unlock(volume, span);
+        self.bump(volume, span);
+        self.activity.end(volume, span);
+        if !written {
+            for replica in &mut self.replicas {
+                replica.taint(&self.layout, volume, span);
+            }
+            return After::Done;
+        }
+        self.after(self.activity.barrier(volume))
+    }
+
+    /// Regions to be marked in the ledger; then call [`Source::marked`].
+    pub fn wanted_marks(&self) -> Vec<Region> {
+        self.activity.wanted()
+    }
+
+    /// These regions are marked durably.
+    pub fn marked(&mut self, regions: &[Region]) {
+        self.activity.mark(regions, self.now);
+    }
+
+    /// What a flush must cover for all that is written to this volume by now.
+    pub fn barrier(&self, volume: VolumeId) -> Barrier {
+        self.activity.barrier(volume)
+    }
+
+    /// What became of the writes before a barrier.
+    pub fn stable(&self, volume: VolumeId, barrier: Barrier) -> Stable {
+        self.activity.stable(volume, barrier)
+    }
+
+    /// What a flush of this volume that begins now covers.
+    pub fn flush_begins(&self, volume: VolumeId) -> Completion {
+        self.activity.completed(volume)
+    }
+
+    /// A flush ended. After a failure everything written since the last good one is dirty (R8).
+    pub fn flush_ended(&mut self, volume: VolumeId, covers: Completion, flushed: bool) {
+        if flushed {
+            self.activity.flushed(volume, covers);
+            return;
+        }
+        self.activity.flush_failed(volume);
+        for region in self.activity.unflushed(volume) {
+            let Some(span) = self.clip(region) else { continue };
+            for replica in &mut self.replicas {
+                replica.taint(&self.layout, volume, span);
+            }
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The thread that admits and journals: takes what waits, asks whether there is room, appends and
+//! flushes, and hands on to the applier.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use vgship_base::ids::Seq;
+use vgship_base::record::{Body, Chain, Record};
+use vgship_base::units::ByteLen;
+
+use super::super::admit::{Admit, AdmitError, Point};
+use super::super::journal::Journal;
+use super::super::room::{self, Disk, Room};
+use super::{Answers, Applied, CHECKPOINT_EVERY, EngineError, Greeting, LOOK, Message, Shared};
+
+/// Bytes journaled with one flush.
+const GROUP_BYTES: u64 = 4 << 20;
+
+/// How often a wait for room is logged.
+const SAY_EVERY: Duration = Duration::from_mins(1);
+
+/// The journal's thread.
+pub(super) struct Journaling {
+    admit: Admit,
+    journal: Journal,
+    place: String,
+    to_apply: SyncSender<Applied>,
+    taken: Arc<Notify>,
+    shared: Arc<Shared>,
+    link: Option<(u64, Answers)>,
+    ready: VecDeque<Message>,
+}
+
+impl Journaling {
+    pub(super) fn new(
+        (admit, journal, place): (Admit, Journal, String),
+        (to_apply, taken): (SyncSender<Applied>, Arc<Notify>),
+        shared: Arc<Shared>,
+    ) -> Journaling {
+        let (link, ready) = (None, VecDeque::new());
+        Journaling { admit, journal, place, to_apply, taken, shared, link, ready }
+    }
+
+    pub(super) fn run(mut self, from: &Receiver<Message>) {
+        loop {
+            let message = match from.recv_timeout(CHECKPOINT_EVERY) {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            self.taken.notify_one();
+            self.ready.extend(message);
+            let done = self.work(from).and_then(|goes_on| self.trim().map(|_| goes_on));
+            match done {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    self.shared.fail(&error);
+                    return;
+                }
+            }
+            if self.shared.view().fault.is_some() {
+                return;
+            }
+        }
+    }
+
+    /// Removes what the volumes hold; up to where they do.
+    fn trim(&mut self) -> Result<Seq, EngineError> {
+        let settled = Seq(self.shared.trim.load(Ordering::SeqCst));
+        self.journal.trim(settled)?;
+        Ok(settled)
+    }
+
+    /// Takes all that waits, up to a group's size, and journals it with one flush. Whether to go on.
+    fn work(&mut self, from: &Receiver<Message>) -> Result<bool, EngineError> {
+        while let Some(message) = self.ready.pop_front() {
+            match message {
+                Message::Link { link, answers, ready } => {
+                    self.link = Some((link, answers));
+                    let view = self.shared.view();
+                    let (durable, applied) = (view.durable, view.applied);
+                    // A link that is gone already needs no greeting.
+                    let _ = ready.send(Greeting { durable, applied, damaged: view.damaged });
+                }
+                Message::Batch { link, records } => {
+                    if !self.group(from, link, records)? {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn group(
+        &mut self,
+        from: &Receiver<Message>,
+        link: u64,
+        records: Vec<Record>,
+    ) -> Result<bool, EngineError> {
+        let mut taken = Vec::new();
+        let mut bytes = self.admit(link, records, &mut taken);
+        while bytes < GROUP_BYTES {
+            match from.try_recv() {
+                Ok(Message::Batch { link, records }) => {
+                    self.taken.notify_one();
+                    bytes += self.admit(link, records, &mut taken);
+                }
+                Ok(other) => {
+                    self.ready.push_back(other);
+                    break;
+                }
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            }
+        }
+        if taken.is_empty() {
+            return Ok(true);
+        }
+        if !self.await_room(room::wanted(taken.iter().map(|(records, _)| records.as_slice())))? {
+            return Ok(false);
+        }
+        let promised = self.shared.view().durable.seq;
+        for (records, _) in &taken {
+            self.journal.append(records, promised)?;
+        }
+        self.journal.flush()?;
+        self.journal.promise()?;
+        let answers = self.link.as_ref().map(|(_, answers)| answers);
+        for (records, point) in taken {
+            {
+                let mut view = self.shared.view();
+                view.durable = point;
+                view.damaged &= point.window.is_none() || point.broken();
+            }
+            let applied = Applied { records, point, answers: answers.cloned() };
+            let durable = point;
+            self.shared.progress.send_modify(|progress| {
+                progress.received = durable.seq;
+                progress.durable = durable;
+            });
+            if self.to_apply.send(applied).is_err() {
+                return Ok(true); // the applier has said why it stopped
+            }
+        }
+        Ok(true)
+    }
+
+    /// Waits until the disk has room for `wanted` bytes of records. Nothing is read from the link
+    /// meanwhile, so that the source keeps what comes. Whether to go on.
+    fn await_room(&mut self, wanted: u64) -> Result<bool, EngineError> {
+        let mut said = None;
+        loop {
+            let settled = self.trim()?;
+            let (free, settled) = (self.journal.available()?, self.journal.would_shrink(settled));
+            match (Disk { free, wanted, settled }).room() {
+                Room::Enough => {
+                    if said.is_some() {
+                        self.shared.view().waits = None;
+                        tracing::info!(journal = self.place, "the journal has room again");
+                    }
+                    return Ok(true);
+                }
+                Room::Rotate => self.journal.rotate()?,
+                Room::Wait { needed } => {
+                    if self.shared.stopping.load(Ordering::SeqCst)
+                        || self.shared.view().fault.is_some()
+                    {
+                        return Ok(false);
+                    }
+                    self.say(&mut said, free, needed);
+                    std::thread::sleep(LOOK);
+                }
+            }
+        }
+    }
+
+    fn say(&self, said: &mut Option<Instant>, free: u64, needed: u64) {
+        let (free, needed) = (ByteLen(free), ByteLen(needed));
+        let text = format!(
+            "the journal in {} has no room: {free} are free and {needed} are needed; free some, or \
+             give it a larger disk: the replica goes on by itself",
+            self.place
+        );
+        if said.is_none_or(|since| since.elapsed() >= SAY_EVERY) {
+            tracing::warn!(reason = text, "the replica takes nothing from its link");
+            *said = Some(Instant::now());
+        }
+        self.shared.view().waits = Some(text);
+    }
+
+    /// Admits a batch of the present link, cut so that no part crosses a resync's begin or end
+    /// (R5). What follows a refused record is dropped; the link is told. What it takes in the
+    /// journal.
+    fn admit(
+        &mut self,
+        link: u64,
+        records: Vec<Record>,
+        taken: &mut Vec<(Vec<Record>, Point)>,
+    ) -> u64 {
+        if self.link.as_ref().is_none_or(|(known, _)| *known != link) {
+            return 0;
+        }
+        let first = taken.len();
+        let mut part = Vec::new();
+        for record in records {
+            let chained = self.admit.point().chain.is_some();
+            let hash = if chained { Chain::data_hash(&record) } else { None };
+            let before = self.admit.point();
+            if let Err(error) = self.admit.admit(&record, hash) {
+                if matches!(error, AdmitError::Chain { .. }) {
+                    self.shared.view().damaged = true;
+                }
+                self.link = None;
+                self.shared.refused.send_replace(Some((link, error)));
+                break;
+            }
+            let border = matches!(record.body, Body::ResyncBegin(_) | Body::ResyncEnd { .. });
+            if border && !part.is_empty() {
+                taken.push((std::mem::take(&mut part), before));
+            }
+            part.push(record);
+            if border {
+                taken.push((std::mem::take(&mut part), self.admit.point()));
+            }
+        }
+        if !part.is_empty() {
+            taken.push((part, self.admit.point()));
+        }
+        self.shared.view().received = self.admit.point();
+        taken[first..].iter().map(|(records, _)| room::journaled(records)).sum()
+    }
+}
