@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "all of this program is a test")]
 
-mod common;
+use vgship_processes as common;
 
 mod cli;
 mod clients;
