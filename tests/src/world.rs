@@ -73,6 +73,7 @@ pub struct Owed {
 }
 
 /// The world of one seed.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each asked by itself")]
 pub struct World {
     /// The dice.
     pub rng: Rng,

@@ -198,7 +198,7 @@ fn stale_peer_returning_after_two_generations() {
     world.connect(0);
     assert_eq!(world.coverage.count("verdict Diverged"), 0, "its generation is an ancestor");
     assert!(world.known(0).linked());
-    let all: u64 = world.known(0).dirty.sets().iter().map(|set| set.bits()).sum();
+    let all: u64 = world.known(0).dirty.sets().iter().map(vgship_base::extent::BitSet::bits).sum();
     assert_eq!(world.known(0).dirty.count(), all, "nothing that it holds is believed");
     world.settle();
 }

@@ -74,16 +74,13 @@ pub fn play(dev: bool, words: &[&str]) -> Result<bool> {
     };
     let mut probe = unshare("true");
     probe.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut campaign = match probe.status().is_ok_and(|status| status.success()) {
-        true => {
-            let mut command = unshare("--");
-            command.arg(program);
-            command
-        }
-        false => {
-            println!("no namespaces can be had: an interrupted campaign leaves its processes");
-            Command::new(program)
-        }
+    let mut campaign = if probe.status().is_ok_and(|status| status.success()) {
+        let mut command = unshare("--");
+        command.arg(program);
+        command
+    } else {
+        println!("no namespaces can be had: an interrupted campaign leaves its processes");
+        Command::new(program)
     };
     Ok(campaign.args(words).stdin(Stdio::null()).status()?.success())
 }

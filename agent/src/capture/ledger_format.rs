@@ -354,7 +354,7 @@ mod tests {
     fn golden_bytes_of_the_smallest_snapshot() {
         let volumes = vec![SIZES[1]];
         let (replicas, marked, lineage) = (vec![], vec![], vec![]);
-        let state = LedgerState { volumes, replicas, marked, lineage, ..example() };
+        let state = LedgerState { lineage, volumes, replicas, marked, ..example() };
         let golden = hex_literal::hex!(
             "56474c44" "0001" "0000" "0000000000000048"
             "01010101010101010101010101010101" "02020202020202020202020202020202"

@@ -1,5 +1,6 @@
 //! `vgship group`: what is replicated.
 
+use std::fmt::Write as _;
 use vgship_base::ids::Name;
 
 use super::table::Table;
@@ -166,7 +167,7 @@ fn settings(set: &GroupSettings) -> String {
     );
     for known in &policy.replica {
         let peer = known.peer.to_string();
-        text.push_str(&format!("\nreplica {}: mode {}", &peer[..8], known.mode.as_str()));
+        let _ = write!(text, "\nreplica {}: mode {}", &peer[..8], known.mode.as_str());
     }
     text
 }

@@ -3,6 +3,8 @@ use vgship_base::extent::ExtentSize;
 
 use super::*;
 
+type Change = fn(&mut Layout);
+
 fn identity(text: &str) -> Option<Identity> {
     Identity::new(text)
 }
@@ -152,7 +154,7 @@ fn a_replica_follows_growth_and_says_what_else_there_is() {
     };
     assert_eq!(changed(|_| ()), None);
     assert_eq!(changed(|theirs| theirs.volumes[1].bytes += 512), None);
-    let rows: [(fn(&mut Layout), &str); 5] = [
+    let rows: [(Change, &str); 5] = [
         (|theirs| theirs.volumes[1].bytes -= 512, "two has 7680 bytes, and had 8192"),
         (|theirs| theirs.volumes.truncate(1), "two is gone"),
         (|theirs| theirs.volumes[1].name = "tri".parse().unwrap(), "two was renamed to tri"),

@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fmt::Write as _;
 
 use vgship_base::ids::Name;
 use vgship_base::layout::Layout;
@@ -49,7 +50,7 @@ pub fn encode(layout: &Layout, identities: &[Option<Identity>]) -> String {
     let mut text = format!("{HEAD}\n");
     for (volume, identity) in layout.volumes.iter().zip(identities) {
         if let Some(identity) = identity {
-            text.push_str(&format!("{} {identity}\n", volume.name));
+            let _ = writeln!(text, "{} {identity}", volume.name);
         }
     }
     text

@@ -78,7 +78,7 @@ pub fn missing(
         let name = wanted.name.as_str();
         match entries.iter().find(|entry| entry.name == name).map(volume) {
             Some(Ok((_, bytes))) => {
-                problems.extend(size_problem(name, bytes, wanted.bytes, create))
+                problems.extend(size_problem(name, bytes, wanted.bytes, create));
             }
             Some(Err(reason)) => problems.push(VolumeProblem::new(name, reason)),
             None if create => missing.push((wanted.name.clone(), wanted.bytes)),

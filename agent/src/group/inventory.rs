@@ -50,10 +50,10 @@ fn of_aix(spec: &VolumesSpec, paths: &[PathBuf]) -> Result<Inventory, GroupError
         match (AixVolume::open(&vg, lv), lv.name.parse()) {
             (Ok(volume), Ok(name)) => inventory.volumes.push(aix_found(&vg, lv, &volume, name)?),
             (Err(why), _) => {
-                inventory.unfit.push(VolumeProblem::new(&lv.name, format!("is not served: {why}")))
+                inventory.unfit.push(VolumeProblem::new(&lv.name, format!("is not served: {why}")));
             }
             (_, Err(error)) => {
-                inventory.unfit.push(VolumeProblem::new(&lv.name, format!("is refused: {error}")))
+                inventory.unfit.push(VolumeProblem::new(&lv.name, format!("is refused: {error}")));
             }
         }
     }

@@ -133,9 +133,10 @@ impl FromStr for Amount {
     fn from_str(text: &str) -> Result<Amount, QuantityError> {
         let kind = "a size or a duration";
         match (parse(text, &SIZE_UNITS), text.parse()) {
-            (Ok(0), _) => Err(error(text, kind, "it is nothing", "48 h")),
+            (Ok(0), _) | (Err(_), Ok(Period(Duration::ZERO))) => {
+                Err(error(text, kind, "it is nothing", "48 h"))
+            }
             (Ok(bytes), _) => Ok(Amount::Bytes(Size(ByteLen(bytes)))),
-            (Err(_), Ok(Period(Duration::ZERO))) => Err(error(text, kind, "it is nothing", "48 h")),
             (Err(_), Ok(period)) => Ok(Amount::Time(period)),
             (Err(why), Err(_)) => Err(error(text, kind, why, "48 h")),
         }

@@ -328,7 +328,7 @@ impl Queue {
             set.iter().for_each(|index| dirty(volume, layout.extent.span(index, bytes)));
         }
         let (life, drained_bytes) = (Life(self.life.0 + 1), self.drained_bytes);
-        *self = Queue { life, drained_bytes, ..Queue::new(self.budget, floor) };
+        *self = Queue { drained_bytes, life, ..Queue::new(self.budget, floor) };
     }
 
     /// Whether it holds no record.

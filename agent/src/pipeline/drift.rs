@@ -227,7 +227,7 @@ pub(super) fn watch(watched: &Watched, stop: &AtomicBool) {
             Act::Grow(layout) => match watched.grow(layout) {
                 Ok(()) => {
                     tracing::info!(%group, "volumes have grown; what is new is resynced, and \
-                    a client that connects from now on sees the new size")
+                    a client that connects from now on sees the new size");
                 }
                 Err(why) if said.news(&why) => {
                     tracing::warn!(%group, reason = why, "volumes have grown and cannot be opened");

@@ -36,9 +36,10 @@ impl Opening {
         let now = self.begun.elapsed();
         let ended = self.complaint.stood(now).map_or(Ended::Unreachable, Ended::LostAfter);
         let wait = self.retry.after(ended).max(SHORTEST);
-        match self.complaint.failed(now, why, Some(wait)) {
-            Some(line) => self.say(&line),
-            None => tracing::debug!(group = %self.group, why, "the replica cannot work"),
+        if let Some(line) = self.complaint.failed(now, why, Some(wait)) {
+            self.say(&line);
+        } else {
+            tracing::debug!(group = %self.group, why, "the replica cannot work");
         }
         wait
     }

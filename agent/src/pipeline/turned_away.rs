@@ -31,9 +31,10 @@ impl TurnedAway {
         let mut peers = self.peers();
         let line = peers.entry(peer).or_default().refused(self.begun.elapsed(), from, why);
         drop(peers);
-        match line {
-            Some(line) => say(peer, &line),
-            None => tracing::debug!(%peer, %from, why, "refused the hello of a peer"),
+        if let Some(line) = line {
+            say(peer, &line);
+        } else {
+            tracing::debug!(%peer, %from, why, "refused the hello of a peer");
         }
     }
 

@@ -73,9 +73,10 @@ impl PeerView {
     pub(super) fn lost(&self, why: &str, wait: Option<Duration>) {
         let mut seen = self.seen();
         seen.disconnected(why);
-        match seen.complaint.failed(self.begun.elapsed(), why, wait) {
-            Some(line) => self.complain(&line),
-            None => tracing::debug!(group = %self.group, peer = self.name, why, "not connected"),
+        if let Some(line) = seen.complaint.failed(self.begun.elapsed(), why, wait) {
+            self.complain(&line);
+        } else {
+            tracing::debug!(group = %self.group, peer = self.name, why, "not connected");
         }
     }
 

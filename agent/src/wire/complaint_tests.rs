@@ -201,7 +201,7 @@ proptest! {
             hours.pass(wait);
         }
         for two in hours.complaints.windows(2) {
-            prop_assert!(two[1] - two[0] >= PACE, "{:?}", two);
+            prop_assert!(two[1].saturating_sub(two[0]) >= PACE, "{:?}", two);
         }
         prop_assert!(hours.recoveries <= hours.complaints.len() + 1);
     }

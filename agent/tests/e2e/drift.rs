@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::common::{Load, MIB, Pair, noise, until};
+use super::common::{MIB, Pair, Stamps, noise, until};
 
 /// The last extent of `data` is short, and becomes longer.
 const ODD: u64 = 16 * MIB + 512;
@@ -44,7 +44,7 @@ fn until_stopped(pair: &Pair, words: &[&str]) {
 #[test]
 fn a_volume_that_grows_under_load_grows_on_the_replica_and_stays_equal() {
     let pair = Pair::new(&[("data", ODD), ("log", 4 * MIB)], &[]);
-    let load = Load::start(&pair.source.nbd_socket(), &["data", "log"], 2, 7);
+    let mut load = Stamps::start(&pair.source.nbd_socket(), &["data", "log"], 2, 7);
     let mut old = pair.open("data");
     until("the load writes", || load.writes() > 200);
     // Whatever is behind the old end by then must get there, too.
@@ -56,10 +56,11 @@ fn a_volume_that_grows_under_load_grows_on_the_replica_and_stays_equal() {
     pair.open("data").write(18 * MIB, &noise(2, MIB / 2)).unwrap();
     let before = load.writes();
     until("the load goes on", || load.writes() > before + 200);
-    let written = load.finish();
+    load.rest();
+    let written = load.acknowledged();
     pair.source.wait("in-sync");
     pair.assert_follows();
-    written.check(|volume| pair.replica_image(volume));
+    assert_eq!(load.check(|volume| pair.replica_image(volume), &written), Ok(written.clone()));
     let sizes = |group: &Value| group["volumes"][0]["bytes"].as_u64();
     assert_eq!(sizes(&pair.source.group()), Some(19 * MIB));
     assert_eq!(sizes(&pair.replica.group()), Some(19 * MIB));

@@ -25,7 +25,7 @@ pub fn mutated(rng: &mut Rng, corpus: &[Vec<u8>], longest: usize) -> Vec<u8> {
         true => Vec::new(),
         false => corpus[rng.index(corpus.len())].clone(),
     };
-    for _ in 0..1 + rng.below(6) {
+    for _ in 0..=rng.below(6) {
         mutate(rng, &mut data, corpus);
     }
     data.truncate(longest);
@@ -35,7 +35,7 @@ pub fn mutated(rng: &mut Rng, corpus: &[Vec<u8>], longest: usize) -> Vec<u8> {
 fn mutate(rng: &mut Rng, data: &mut Vec<u8>, corpus: &[Vec<u8>]) {
     let byte = |rng: &mut Rng| rng.draw().to_be_bytes()[0];
     if data.is_empty() {
-        return data.extend((0..1 + rng.below(16)).map(|_| rng.draw().to_be_bytes()[0]));
+        return data.extend((0..=rng.below(16)).map(|_| rng.draw().to_be_bytes()[0]));
     }
     let at = rng.index(data.len());
     let end = data.len().min(at + 1 + rng.index(16));

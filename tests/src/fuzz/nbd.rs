@@ -155,7 +155,7 @@ fn check_answers(code: u32, bytes: &[u8]) {
         assert!(len <= OPTION_BYTES_MAX, "an answer of {len} bytes");
         Ok(if from.left() == 0 { u32::MAX } else { kind })
     };
-    let kinds: Result<Vec<u32>, _> = (0..1000).map(read).take_while(|kind| kind.is_ok()).collect();
+    let kinds: Result<Vec<u32>, _> = (0..1000).map(read).take_while(Result::is_ok).collect();
     assert_eq!(kinds.expect("whole").last(), Some(&u32::MAX), "answers that are none");
 }
 
@@ -163,8 +163,7 @@ fn check_answers(code: u32, bytes: &[u8]) {
 fn serve(inlet: &mut Inlet, from: &mut Said<'_>, session: &Session) -> (usize, Vec<u8>) {
     let (mut outlet, mut scratch) = (Outlet::default(), Scratch::default());
     let (mut count, mut out) = (0, Vec::new());
-    loop {
-        let Ok(front) = inlet.front() else { break };
+    while let Ok(front) = inlet.front() {
         let (request, payload) = match front {
             Front::Part if inlet.fill(from).expect("the socket does not fail") == 0 => break,
             Front::Part => continue,

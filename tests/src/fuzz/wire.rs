@@ -126,7 +126,7 @@ pub fn frame_seeds() -> Vec<Vec<u8>> {
 pub fn batches(data: &[u8]) {
     let mut input = Input::new(data);
     let compression = if input.flag() { Compression::Adaptive } else { Compression::Off };
-    let records: Vec<Record> = (0..1 + input.below(8)).map(|_| a_record(&mut input)).collect();
+    let records: Vec<Record> = (0..=input.below(8)).map(|_| a_record(&mut input)).collect();
     let stream = BatchEncoder::new(compression).encode(&records).concat();
     let (head, body) = stream.split_first_chunk::<{ frame::HEADER_LEN }>().expect("a frame");
     let is_compressed = head[1] == 1;

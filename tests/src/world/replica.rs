@@ -85,6 +85,7 @@ pub struct ReplicaLife {
 
 /// What a start of a replica found.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each asked by itself")]
 pub struct Found {
     /// Where it stands.
     pub point: Point,

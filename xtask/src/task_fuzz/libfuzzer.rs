@@ -10,27 +10,27 @@ use super::{FILE_BYTES_MAX, FILES_MAX, Outcome, files, folder};
 use crate::tree;
 
 /// What of this machine keeps libFuzzer from being used, if anything does. Installs cargo-fuzz.
-pub fn missing(no_install: bool) -> Result<Option<String>> {
+pub fn missing(no_install: bool) -> Option<String> {
     let works = |args: &[&str]| {
         let mut command = Command::new("cargo");
         command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.status().is_ok_and(|status| status.success())
     };
     if !works(&["+nightly", "--version"]) {
-        return Ok(Some("a nightly compiler (rustup toolchain install nightly)".to_owned()));
+        return Some("a nightly compiler (rustup toolchain install nightly)".to_owned());
     }
     if works(&["fuzz", "--version"]) {
-        return Ok(None);
+        return None;
     }
     if !no_install {
         println!("installing cargo-fuzz");
         let mut install = Command::new("cargo");
         install.args(["install", "--locked", "cargo-fuzz"]);
         if tree::run(install.stdin(Stdio::null())).is_ok() {
-            return Ok(None);
+            return None;
         }
     }
-    Ok(Some("cargo-fuzz (cargo install cargo-fuzz)".to_owned()))
+    Some("cargo-fuzz (cargo install cargo-fuzz)".to_owned())
 }
 
 fn target_folder() -> PathBuf {
@@ -68,15 +68,14 @@ pub fn search(name: &str, seconds: u64, keep: bool) -> Result<Outcome> {
     let output = command.stdin(Stdio::null()).output();
     let output = output.with_context(|| format!("cannot start {}", tree::line(&command)))?;
     let said = String::from_utf8_lossy(&output.stderr);
-    let crash = match output.status.success() {
-        true => None,
-        false => {
-            print!("{}", panic_in(&said));
-            let new = files(&artifacts)?.into_iter().find(|file| !before.contains(file));
-            let file = new.with_context(|| format!("{name} ended with {}", output.status))?;
-            let command = super::repeat(name, &file);
-            Some((file, command))
-        }
+    let crash = if output.status.success() {
+        None
+    } else {
+        print!("{}", panic_in(&said));
+        let new = files(&artifacts)?.into_iter().find(|file| !before.contains(file));
+        let file = new.with_context(|| format!("{name} ended with {}", output.status))?;
+        let command = super::repeat(name, &file);
+        Some((file, command))
     };
     if keep {
         merge(name, &kept, &found)?;
@@ -96,7 +95,8 @@ fn executions(said: &str) -> Option<u64> {
 fn panic_in(said: &str) -> String {
     let lines = said.lines().skip_while(|line| !line.contains("panicked at"));
     let lines = lines.take_while(|line| !line.starts_with("note:") && !line.contains("=="));
-    lines.take(12).map(|line| format!("  {line}\n")).collect()
+    let lines: Vec<&str> = lines.take(12).collect();
+    format!("  {}\n", lines.join("\n  "))
 }
 
 /// Takes of what was found what reaches something that the kept files do not, smallest first.

@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_failure_a_bad_end_and_a_hang_are_told_apart() {
-        let long = Duration::from_secs(60);
+        let long = Duration::from_mins(1);
         assert_eq!(said("test $VGSHIP_MUTANT = 3", long), Outcome::Survived);
         let killed = said("echo 'test x ... FAILED'; exec sleep 600", long);
         assert_eq!(killed, Outcome::Killed("x".to_owned()), "at once");

@@ -1,6 +1,7 @@
 //! What is printed: a table per file, the survivors, the guards.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use super::judge::Outcome;
 use super::list::Guard;
@@ -66,7 +67,7 @@ pub fn table(judged: &[Judged<'_>]) -> String {
     files.iter().for_each(|(file, sums)| out.push_str(&sums.row(file)));
     out.push_str(&all.row("all"));
     for Judged { mutant, .. } in judged.iter().filter(|it| it.outcome == Outcome::Survived) {
-        out.push_str(&format!("survived: {}\n    {}\n", mutant.name, mutant.line));
+        let _ = writeln!(out, "survived: {}\n    {}", mutant.name, mutant.line);
     }
     out
 }
@@ -93,10 +94,10 @@ pub fn guards(watched: &[Watched<'_>]) -> String {
                 format!("KILLED ONLY BY ANOTHER: {step} did not end; not by {}", blind.join(", "))
             }
         };
-        out.push_str(&format!("{class}: {name}: {how}\n"));
+        let _ = writeln!(out, "{class}: {name}: {how}");
     }
     let seen = watched.iter().filter(|it| it.else_.is_none()).count();
-    out.push_str(&format!("guards: {seen} of {} killed by the named scenario\n", watched.len()));
+    let _ = writeln!(out, "guards: {seen} of {} killed by the named scenario", watched.len());
     out
 }
 

@@ -54,9 +54,10 @@ impl Doors {
 impl Door {
     fn refused(&self, now: Duration, from: SocketAddr, why: &str) {
         let mut knocks = self.knocks.lock().unwrap_or_else(PoisonError::into_inner);
-        match knocks.refused(now, from, why) {
-            Some(line) => tracing::warn!("{}: {line}", self.refused),
-            None => tracing::debug!(%from, why, "{}", self.refused),
+        if let Some(line) = knocks.refused(now, from, why) {
+            tracing::warn!("{}: {line}", self.refused);
+        } else {
+            tracing::debug!(%from, why, "{}", self.refused);
         }
     }
 

@@ -94,12 +94,11 @@ impl World {
     pub(super) fn acknowledge(&mut self, id: ReplicaId, input: &mut Input<'_>) {
         let replica = &mut self.replicas[usize::from(id.0)];
         let count = input.below(256);
-        let (durable, durable_clock) = match replica.hostile {
-            true => (Seq(input.odd()), input.odd()),
-            false => {
-                let point = replica.promise(count);
-                (point.seq, point.clock)
-            }
+        let (durable, durable_clock) = if replica.hostile {
+            (Seq(input.odd()), input.odd())
+        } else {
+            let point = replica.promise(count);
+            (point.seq, point.clock)
         };
         if replica.linked {
             let before = self.source.replica(id).durable;
@@ -158,7 +157,7 @@ impl World {
         if reading.again && !reading.held {
             match self.source.hold(extent) {
                 Some(version) => {
-                    (reading.held, reading.waits, reading.version) = (true, false, version)
+                    (reading.held, reading.waits, reading.version) = (true, false, version);
                 }
                 None => reading.waits = true,
             }
