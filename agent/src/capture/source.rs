@@ -6,6 +6,7 @@
 
 mod check;
 mod checkpoint;
+mod grow;
 mod links;
 mod resync;
 mod sync;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use vgship_base::ids::{Generation, GroupId, PeerId, ReplicaId, Seq, Start, VolumeId};
 use vgship_base::layout::Layout;
-use vgship_base::record::ResyncReason;
+use vgship_base::record::{Hash, ResyncReason};
 use vgship_base::units::{Span, Tick};
 
 pub use check::{CheckReport, Checks};
@@ -78,6 +79,7 @@ pub struct Policy {
 #[derive(Debug)]
 pub struct Source {
     layout: Arc<Layout>,
+    layout_hash: Hash,
     policy: Policy,
     group: GroupId,
     generation: Generation,
@@ -107,6 +109,7 @@ impl Source {
         policy: Policy,
     ) -> Source {
         Source {
+            layout_hash: layout.hash(),
             layout,
             policy,
             group,
@@ -213,6 +216,11 @@ impl Source {
         &self.layout
     }
 
+    /// By which a replica shows that it knows this layout. One that does not must get no record.
+    pub fn layout_hash(&self) -> Hash {
+        self.layout_hash
+    }
+
     /// The history that is written.
     pub fn generation(&self) -> Generation {
         self.generation
@@ -239,3 +247,6 @@ impl Source {
         self.layout.ids().filter(unflushed).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

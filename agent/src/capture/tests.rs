@@ -191,6 +191,9 @@ fn a_replica_that_holds_nothing_is_not_believed_a_number() {
     assert_eq!(source.replica(ME).durable, Seq::ZERO);
     source.tick(Tick(1), 1);
     let records = source.replica_mut(ME).batch();
-    let begins = |record: &Record| matches!(&record.body, Body::ResyncBegin(begin) if begin.after == Seq::ZERO);
+    let begins = |record: &Record| match &record.body {
+        Body::ResyncBegin(begin) => begin.after == Seq::ZERO,
+        _ => false,
+    };
     assert!(records.first().is_some_and(begins), "{records:?}");
 }

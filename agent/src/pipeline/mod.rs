@@ -6,6 +6,8 @@ mod beat;
 
 mod control;
 
+mod drift;
+
 mod exports;
 
 mod keys;
@@ -13,6 +15,8 @@ mod keys;
 mod links;
 
 mod opening;
+
+mod removal;
 
 mod replica;
 
@@ -23,5 +27,7 @@ mod status;
 mod turned_away;
 
 mod view;
+
+mod volumes;
 
 pub use agent::start;

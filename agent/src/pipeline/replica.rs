@@ -11,8 +11,10 @@ use tokio::task::JoinSet;
 use vgship_base::ids::{Name, PeerId};
 use vgship_base::io::Clock;
 use vgship_base::layout::Layout;
-use vgship_base::record::{Hash, Record};
+use vgship_base::record::Record;
 use vgship_snapshot::seal::DataKey;
+
+mod grow;
 
 use super::keys::data_key;
 use super::opening::Opening;
@@ -43,8 +45,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// A replica at work.
 pub(super) struct ReplicaGroup {
     pub(super) config: GroupConfig,
-    pub(super) layout: Arc<Layout>,
-    pub(super) layout_hash: Hash,
+    /// As its source told it last, and as its volumes are.
+    layout: Mutex<Arc<Layout>>,
     pub(super) peer: PeerId,
     pub(super) view: PeerView,
     pub(super) paused: AtomicBool,
@@ -101,8 +103,7 @@ impl ReplicaGroup {
             ControlError::failed(format!("the layout in {} is damaged: {it}", path.display()))
         })?;
         let group = ReplicaGroup {
-            layout_hash: *blake3::hash(&bytes).as_bytes(),
-            layout: Arc::new(layout),
+            layout: Mutex::new(Arc::new(layout)),
             peer,
             view: PeerView::new(config.name.clone(), peer_name.to_owned()),
             turn: Gate::new(Turn { retry: Backoff::new(seed(&config)), due: Instant::now() }),
@@ -124,6 +125,11 @@ impl ReplicaGroup {
         Ok(group)
     }
 
+    /// What the group consists of, as its source told it.
+    pub(super) fn layout(&self) -> Arc<Layout> {
+        Arc::clone(&self.layout.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn engine(&self) -> MutexGuard<'_, Engined> {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -131,13 +137,14 @@ impl ReplicaGroup {
     fn open(&self) -> Result<Engine, String> {
         let text = |error: &dyn std::error::Error| report(error);
         let spec = self.config.volumes.parse().map_err(|it| text(&it))?;
-        let volumes = open_replica(&spec, &self.layout, false).map_err(|it| text(&it))?;
+        let layout = self.layout();
+        let volumes = open_replica(&spec, &layout, false).map_err(|it| text(&it))?;
         let folder = real_folder(&self.group_home, "replica").map_err(|it| text(&it))?;
         let journal = real_folder(&self.group_home, "journal").map_err(|it| text(&it))?;
         let journal_place = journal.path().display().to_string();
         let parts = Parts {
             group: self.config.id,
-            layout: Arc::clone(&self.layout),
+            layout,
             volumes,
             folder: Arc::new(folder),
             journal: Arc::new(journal),
@@ -161,6 +168,15 @@ impl ReplicaGroup {
         }
     }
 
+    /// What stands for the engine while it is opened, which takes as long as it takes.
+    fn being_opened() -> Engined {
+        Engined::Failed {
+            why: "the replica is being opened".into(),
+            since: Instant::now(),
+            wait: Duration::MAX,
+        }
+    }
+
     /// Opens the engine again whenever it has failed, until the group is closed.
     pub(super) async fn supervise(self: Arc<Self>) {
         while !self.stopping.load(Ordering::SeqCst) {
@@ -174,11 +190,6 @@ impl ReplicaGroup {
     fn look(&self) {
         let mut opening = self.opening();
         opening.remind();
-        let being_opened = || Engined::Failed {
-            why: "the replica is being opened".into(),
-            since: Instant::now(),
-            wait: Duration::MAX,
-        };
         let taken = {
             let mut engine = self.engine();
             let due = match &*engine {
@@ -189,7 +200,7 @@ impl ReplicaGroup {
             if !due {
                 return;
             }
-            std::mem::replace(&mut *engine, being_opened())
+            std::mem::replace(&mut *engine, Self::being_opened())
         };
         // Both take as long as they take; status and links are not kept waiting.
         let next = match taken {
@@ -269,6 +280,14 @@ impl ReplicaGroup {
                 self.view.ended(&why);
                 LOOK
             }
+            Trouble::Layout(layout) => match tokio::task::block_in_place(|| self.grow(&layout)) {
+                Ok(()) => LOOK,
+                Err(why) => {
+                    let wait = retry.after(Ended::Unreachable);
+                    self.view.lost(&why, Some(wait));
+                    wait
+                }
+            },
         }
     }
 
@@ -294,10 +313,13 @@ impl ReplicaGroup {
             ended = link.closed() => return Err(Trouble::Lost(report(&ended))),
             () = self.until_paused() => return Err(Trouble::Lost("paused".into())),
         };
-        let opened = link.open(&self.hello(&greeting, name)).await?;
-        let Opened { theirs, sender, receiver, .. } = opened;
+        let ours = self.hello(&greeting, name);
+        let Opened { theirs, sender, receiver, .. } = link.open(&ours).await?;
         if theirs.role != Role::Source {
             return Err(Trouble::Lost("the peer is no source of this group".into()));
+        }
+        if theirs.layout != ours.layout {
+            return Err(self.hear_layout(receiver).await);
         }
         self.view.connected(link.remote_address());
         // A task of its own: what comes in must not keep acknowledgements from going out.
@@ -326,7 +348,7 @@ impl ReplicaGroup {
             start: durable.seq.start(),
             durable: durable.seq,
             applied: applied.seq,
-            layout: self.layout_hash,
+            layout: self.layout().hash(),
             name: name.clone(),
         }
     }
@@ -351,6 +373,9 @@ impl ReplicaGroup {
                 }
                 Some(Frame::Ping(_) | Frame::Pong(_)) => {}
                 Some(Frame::Bye { text, .. }) => return Err(Trouble::Lost(text)),
+                Some(Frame::Layout(_)) => {
+                    return Err(Trouble::Lost("the source changed its layout on a link".into()));
+                }
                 Some(Frame::Ack(_) | Frame::Answers(_)) => {
                     return Err(Trouble::Lost("the peer sent what only a replica sends".into()));
                 }
@@ -387,6 +412,8 @@ enum Trouble {
     Lost(String),
     /// This side wants no stream now, and wakes itself up when it does.
     Here(String),
+    /// The source's volumes are others than were known here.
+    Layout(Layout),
 }
 
 impl From<HelloError> for Trouble {

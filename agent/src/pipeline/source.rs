@@ -6,33 +6,36 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex as Gate, Notify};
+use tokio::sync::{Mutex as Gate, Notify, watch};
 use vgship_base::extent::ExtentSize;
 use vgship_base::ids::{Generation, Name, PeerId, ReplicaId, Seq};
 use vgship_base::io::{Clock, RealFolder};
-use vgship_base::layout::Layout;
 use vgship_base::limits::REPLICAS_MAX;
-use vgship_base::record::Hash;
 use vgship_snapshot::seal::DataKey;
 
 use super::beat::beat;
+use super::drift::{Watched, watch};
 use super::keys::data_key;
 use super::view::PeerView;
+use super::volumes::{self, Opened as OpenedVolumes};
 use crate::api::ControlError;
 use crate::api::progress::Progress;
 use crate::capture::activity::RegionSize;
 use crate::capture::io::{Tap, report};
 use crate::capture::ledger::Ledger;
 use crate::capture::source::{Policy, Source};
-use crate::group::open_source;
-use crate::home::{self, GroupConfig, GroupHome, Home, Settings};
+use crate::home::{GroupConfig, GroupHome, Home, Settings};
 use crate::outbox::queue::Budget;
 use crate::outbox::spill::Spill;
 use crate::ship::io::{carry, check_extents, move_spill, read_extents};
 use crate::ship::verdict::{ReplicaPoint, Verdict};
+use crate::wire::frame::Frame;
 use crate::wire::hello::{Hello, Refusal};
-use crate::wire::io::{Greeting, Link};
+use crate::wire::io::{Greeting, Link, Opened};
 use crate::wire::peers::Role;
+
+/// How long a replica that knows other volumes may take to hear of them.
+const TOLD: Duration = Duration::from_secs(10);
 
 /// Threads that read extents for one replica: one reads while the other hashes.
 const READERS: usize = 2;
@@ -41,8 +44,7 @@ const READERS: usize = 2;
 pub(super) struct SourceGroup {
     pub(super) config: GroupConfig,
     pub(super) tap: Arc<Tap>,
-    pub(super) layout_hash: Hash,
-    pub(super) paused: AtomicBool,
+    pub(super) watched: Arc<Watched>,
     pub(super) progress: Mutex<Progress>,
     settings: RwLock<Settings>,
     /// What the self-check reads. Unit: bytes a second.
@@ -50,6 +52,8 @@ pub(super) struct SourceGroup {
     group_home: GroupHome,
     key: DataKey,
     stop: Arc<AtomicBool>,
+    /// No stream is served any more.
+    gone: watch::Sender<bool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     replicas: Mutex<BTreeMap<ReplicaId, Arc<ReplicaLink>>>,
 }
@@ -101,33 +105,37 @@ impl SourceGroup {
         let extent = ExtentSize::from_bytes(config.extent.0.0)
             .ok_or_else(|| ControlError::usage("extent: a power of two from 4 KiB to 1 MiB"))?;
         let spec = config.volumes.parse().map_err(|it| ControlError::from_error(&it))?;
-        let open = open_source(&spec, extent).map_err(|it| ControlError::from_error(&it))?;
-        let layout = Arc::new(open.layout);
-        keep_layout(&group_home, &layout)?;
+        let OpenedVolumes { known, volumes, strange } =
+            volumes::open(&group_home, &config.name, &spec, extent)?;
+        let layout = Arc::new(known.layout.clone());
         let fresh = random_generation()?;
-        let sizes: Vec<u64> =
-            layout.volumes.iter().map(|volume| layout.extent.count(volume.bytes)).collect();
         let folder = real_folder(&group_home, "source")?;
         let (ledger, state) =
-            Ledger::load(Arc::new(folder), &sizes).map_err(|it| ControlError::from_error(&it))?;
+            Ledger::load(Arc::new(folder), &layout).map_err(|it| ControlError::from_error(&it))?;
         let policy = policy(&config);
-        let layout_hash = *blake3::hash(&layout.encode()).as_bytes();
-        let core = match state {
+        let mut core = match state {
             Some(state) => Source::resume(state, Arc::clone(&layout), policy, fresh),
             None => Source::create(config.id, fresh, Arc::clone(&layout), policy),
         };
-        let tap = Arc::new(Tap::new(core, ledger, open.volumes, clock));
+        for (id, volume) in strange.iter().filter_map(|name| layout.find(name.as_str())) {
+            tracing::warn!(group = %config.name, volume = %volume.name, "the volume is not the one \
+                that was replicated, as after a backup was put back; all of it is compared");
+            core.suspect(id);
+        }
+        let tap = Arc::new(Tap::new(core, ledger, volumes, clock));
+        let (name, home) = (config.name.clone(), group_home.clone());
+        let watched = Arc::new(Watched::new(name, spec, home, Arc::clone(&tap), known));
         let group = SourceGroup {
             settings: RwLock::new(config.policy.clone()),
             check_rate: Arc::new(AtomicU64::new(config.policy.self_check.0.0)),
             config,
             tap,
-            layout_hash,
-            paused: AtomicBool::new(false),
+            watched,
             progress: Mutex::default(),
             group_home,
             key,
             stop: Arc::default(),
+            gone: watch::Sender::new(false),
             threads: Mutex::default(),
             replicas: Mutex::default(),
         };
@@ -154,13 +162,16 @@ impl SourceGroup {
             }
         }
         self.must_checkpoint()?;
+        self.watched.store_identities()?;
         for (peer, name) in peers {
             let id = self.tap.core().find(*peer);
             self.serve(id.expect("it was just added"), name)?;
         }
         let (tap, stop) = (Arc::clone(&self.tap), Arc::clone(&self.stop));
         let name = self.config.name.clone();
-        self.spawn("beat", move || beat(&name, &tap, &stop))
+        self.spawn("beat", move || beat(&name, &tap, &stop))?;
+        let (watched, stop) = (Arc::clone(&self.watched), Arc::clone(&self.stop));
+        self.spawn("watch", move || watch(&watched, &stop))
     }
 
     /// How it is replicated now.
@@ -212,7 +223,7 @@ impl SourceGroup {
         }
         let id = known.unwrap_or_else(|| self.tap.core().add_replica(peer));
         // A group that an operator paused stays so for those who come later.
-        self.tap.core().set_paused(self.paused.load(Ordering::SeqCst));
+        self.watched.tell_paused();
         self.must_checkpoint()?;
         self.serve(id, name)
     }
@@ -274,6 +285,9 @@ impl SourceGroup {
         };
         place.newer.notify_waiters();
         let _gate = place.gate.lock().await;
+        if *self.gone.borrow() {
+            return; // without an answer; when it asks again, the group is unknown
+        }
         match self.carry(link, greeting, id, &place, name).await {
             Ok(()) => {}
             Err(End::Diverged(why)) => place.view.diverged(&why, None),
@@ -290,11 +304,6 @@ impl SourceGroup {
         name: &Name,
     ) -> Result<(), End> {
         let hello = greeting.hello().clone();
-        if hello.layout != self.layout_hash {
-            let text = "the volumes of both sides differ in number, name or size";
-            let _ = greeting.refuse(Refusal::Layout, text).await;
-            return Err(End::Lost(text.into()));
-        }
         let point = ReplicaPoint {
             fresh: hello.fresh,
             generation: hello.generation,
@@ -302,7 +311,22 @@ impl SourceGroup {
             damaged: hello.damaged,
         };
         let fresh = random_generation().map_err(|error| End::Lost(error.to_string()))?;
-        let verdict = self.tap.core().link_up(id, &point, fresh);
+        let begun = {
+            let mut core = self.tap.core();
+            match self.watched.stopped() {
+                Some(why) => Err(Some(why)),
+                None if hello.layout != core.layout_hash() => Err(None),
+                None => Ok(core.link_up(id, &point, fresh)),
+            }
+        };
+        let verdict = match begun {
+            Ok(verdict) => verdict,
+            Err(None) => return Err(self.tell_layout(greeting, id, name).await),
+            Err(Some(why)) => {
+                let _ = greeting.refuse(Refusal::Unavailable, &why).await;
+                return Err(End::Lost(why));
+            }
+        };
         if verdict == Verdict::Diverged {
             let text = "both sides have a history of their own; an operator must choose one";
             let _ = greeting.refuse(Refusal::Diverged, text).await;
@@ -330,6 +354,7 @@ impl SourceGroup {
                 report(&end)
             }
             end = link.closed() => report(&end),
+            () = self.ended() => "the group is removed here".to_owned(),
             () = place.newer.notified() => "a newer link of the same peer took over".to_owned(),
         };
         self.tap.core().link_lost(id);
@@ -348,16 +373,36 @@ impl SourceGroup {
             start: core.start(),
             durable: core.issued(),
             applied: core.replica(id).durable,
-            layout: self.layout_hash,
+            layout: core.layout_hash(),
             name: name.clone(),
         }
     }
 
+    /// Tells a replica that knows other volumes what the group consists of. It gets no record: it
+    /// makes its volumes larger and comes again, or says why it cannot.
+    async fn tell_layout(&self, greeting: Greeting, id: ReplicaId, name: &Name) -> End {
+        let (ours, layout) = (self.hello(id, name), Arc::clone(self.tap.core().layout()));
+        let telling = async {
+            let Opened { mut sender, .. } =
+                greeting.accept(&ours).await.map_err(|error| report(&error))?;
+            let told = sender.send(&Frame::Layout((*layout).clone())).await;
+            told.map_err(|error| report(&error))?;
+            sender.finish().await.map_err(|error| report(&error))
+        };
+        End::Lost(match tokio::time::timeout(TOLD, telling).await {
+            Ok(Err(why)) => why,
+            Ok(Ok(())) | Err(_) => {
+                "its volumes are not as large as those here; it was told, and says why if it cannot \
+                 make them larger"
+                    .to_owned()
+            }
+        })
+    }
+
     /// Stops or restarts shipping.
     pub(super) fn pause(&self, paused: bool) {
-        self.paused.store(paused, Ordering::SeqCst);
-        self.tap.core().set_paused(paused);
-        self.tap.records.notify_one();
+        self.watched.paused.store(paused, Ordering::SeqCst);
+        self.watched.tell_paused();
     }
 
     /// A peer may be no replica any more.
@@ -396,6 +441,19 @@ impl SourceGroup {
         }
     }
 
+    async fn ended(&self) {
+        // The sender lives as long as this group.
+        let _ = self.gone.subscribe().wait_for(|gone| *gone).await;
+    }
+
+    /// Ends the streams of its replicas for good. Returns when none runs.
+    pub(super) async fn end_streams(&self) {
+        self.gone.send_replace(true);
+        for (_, place) in self.links() {
+            drop(place.gate.lock().await);
+        }
+    }
+
     /// Ends its threads and writes its last word. No client is connected any more.
     pub(super) fn close(&self) {
         self.stop.store(true, Ordering::SeqCst);
@@ -423,22 +481,4 @@ pub(super) fn real_folder(group: &GroupHome, name: &str) -> Result<RealFolder, C
     let path = group.folder().join(name);
     RealFolder::open(&path)
         .map_err(|error| ControlError::failed(format!("cannot open {}: {error}", path.display())))
-}
-
-/// Stores a new group's layout, or compares with the stored one: volumes that changed would be
-/// replicated wrongly.
-fn keep_layout(group: &GroupHome, layout: &Layout) -> Result<(), ControlError> {
-    let path = group.layout();
-    match std::fs::read(&path) {
-        Ok(stored) if stored == layout.encode() => Ok(()),
-        Ok(_) => Err(ControlError::refused(format!(
-            "the volumes differ from those in {}: an LV was added, removed, renamed or resized",
-            path.display()
-        ))
-        .hint("put the volumes back as they were, or remove the group and add and pair it anew")),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            home::io::replace(&path, &layout.encode(), 0o644).map_err(Into::into)
-        }
-        Err(error) => Err(ControlError::failed(format!("cannot read {}: {error}", path.display()))),
-    }
 }

@@ -215,6 +215,9 @@ fn source_status(source: &SourceGroup) -> GroupStatus {
             status.consistent = worst.consistent;
         }
     }
+    if let Some(why) = source.watched.stopped() {
+        (status.state, status.reason) = (State::Paused, Some(why));
+    }
     if source.tap.in_doubt() {
         let text = "the ledger cannot be written: a crash now means a full resync";
         status.reason =
@@ -301,7 +304,7 @@ fn shown(
 }
 
 fn replica_status(replica: &ReplicaGroup) -> GroupStatus {
-    let mut status = bare(&replica.config, Role::Replica, &volumes(&replica.layout));
+    let mut status = bare(&replica.config, Role::Replica, &volumes(&replica.layout()));
     status.peers = vec![replica.view.status(replica.received_bytes.load(Ordering::Relaxed))];
     let view = match replica.look_at() {
         Ok(view) => view,
@@ -321,7 +324,7 @@ fn replica_status(replica: &ReplicaGroup) -> GroupStatus {
     } else if !connected {
         (State::Disconnected, replica.view.last_error())
     } else if let Some(window) = view.durable.window {
-        let extent = replica.layout.extent.bytes();
+        let extent = replica.layout().extent.bytes();
         let total = window.extents.max(view.judged) * extent;
         let mut progress = replica.progress.lock().unwrap_or_else(PoisonError::into_inner);
         progress.observe(replica.clock.now_duration(), view.judged * extent, total);

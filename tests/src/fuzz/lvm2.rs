@@ -26,7 +26,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let pv = r#"{"pv_name":"/dev/sdb","vg_name":"datavg","pv_size":"53684994048","pv_missing":""}"#;
     let lv = |name: &str, attr: &str, origin: &str, segtype: &str| {
         format!(
-            r#"{{"vg_name":"datavg","lv_name":"{name}","lv_attr":"{attr}","lv_size":"4194304",
+            r#"{{"vg_name":"datavg","lv_name":"{name}","lv_uuid":"qPkRg1","lv_attr":"{attr}","lv_size":"4194304",
             "origin":"{origin}","segtype":"{segtype}","seg_count":"1"}}"#
         )
     };

@@ -16,6 +16,7 @@ use vgship_base::ids::{Generation, GroupId, PeerId, Seq, Start, VolumeId};
 use vgship_base::layout::{Layout, VolumeLayout};
 use vgship_base::record::{Chain, ResyncReason};
 use vgship_base::sim::{Power, Rng, SimDisk, SimFolder};
+use vgship_base::units::SECTOR;
 use vgship_snapshot::seal::{DataKey, KeyEncryptionKey, Purpose, SealedReader, SealedWriter, Step};
 
 use super::Input;
@@ -78,21 +79,28 @@ pub fn checkpoint_seeds() -> Vec<Vec<u8>> {
     points.iter().map(|point| summed(&format::encode(point))).collect()
 }
 
-/// Sizes of volumes that a ledger's first byte chooses. Unit: extents.
-fn extents(choice: u8) -> [u64; 2] {
-    [u64::from(choice) % 9 * 25, u64::from(choice) / 9]
+/// Volumes that a ledger's first byte chooses, with extents of 4 KiB; the last extent may be short.
+fn volumes(choice: u8) -> Layout {
+    let sizes = [1 + u64::from(choice) % 9 * 25 * 8, 1 + u64::from(choice) / 9 * 8];
+    let volume = |(number, sectors): (usize, u64)| VolumeLayout {
+        name: format!("lv{number}").parse().expect("a name"),
+        bytes: sectors * SECTOR,
+        masked: 0,
+    };
+    let extent = ExtentSize::from_log2(12).expect("4 KiB");
+    Layout { extent, volumes: sizes.into_iter().enumerate().map(volume).collect() }
 }
 
 /// A ledger's snapshot, and a sector of marks.
 pub fn ledger(data: &[u8]) {
     let Some((&choice, rest)) = data.split_first() else { return };
-    let (extents, bytes) = (extents(choice), perhaps_summed(rest));
+    let (volumes, bytes) = (volumes(choice), perhaps_summed(rest));
     if let Ok(len) = LedgerState::claimed_len(&bytes)
-        && let Ok(state) = LedgerState::decode(&bytes[..len], &extents)
+        && let Ok(state) = LedgerState::decode(&bytes[..len], &volumes)
     {
         let again = state.encode();
         assert_eq!(LedgerState::claimed_len(&again), Ok(again.len()));
-        assert_eq!(LedgerState::decode(&again, &extents), Ok(state));
+        assert_eq!(LedgerState::decode(&again, &volumes), Ok(state));
     }
     let mut mark = rest.to_vec();
     mark.resize(508, 0);
@@ -105,9 +113,12 @@ pub fn ledger(data: &[u8]) {
     }
 }
 
-fn a_state(start: u16, extents: [u64; 2]) -> LedgerState {
-    let mut dirty = extents.map(BitSet::new).to_vec();
-    dirty[0].insert_range(0, extents[0].min(70));
+fn a_state(start: u16, layout: &Layout) -> LedgerState {
+    let sizes = layout.volumes.iter().map(|volume| volume.bytes);
+    let set = |bytes| BitSet::new(layout.extent.count(bytes));
+    let mut dirty: Vec<BitSet> = sizes.clone().map(set).collect();
+    let count = dirty[0].bits();
+    dirty[0].insert_range(0, count.min(70));
     let (peer, met) = (PeerId([4; 32]), Start(1));
     let replica = ReplicaState { peer, met, acked: Seq(5), whole: start.is_multiple_of(2), dirty };
     LedgerState {
@@ -116,6 +127,7 @@ fn a_state(start: u16, extents: [u64; 2]) -> LedgerState {
         lineage: vec![(Generation([3; 16]), Seq(77))],
         start: Start(start),
         clean: false,
+        volumes: sizes.collect(),
         replicas: vec![replica],
         marked: vec![Region { volume: VolumeId(0), index: 1 }],
     }
@@ -123,9 +135,13 @@ fn a_state(start: u16, extents: [u64; 2]) -> LedgerState {
 
 /// A snapshot and marks.
 pub fn ledger_seeds() -> Vec<Vec<u8>> {
-    let state = a_state(9, extents(31));
-    let empty =
-        LedgerState { replicas: vec![], marked: vec![], lineage: vec![], ..a_state(1, [0, 0]) };
+    let state = a_state(9, &volumes(31));
+    let empty = LedgerState {
+        replicas: vec![],
+        marked: vec![],
+        lineage: vec![],
+        ..a_state(1, &volumes(0))
+    };
     let mark = encode_mark(&[Region { volume: VolumeId(7), index: 3 }]);
     let with = |choice: u8, bytes: &[u8]| [&[choice], &summed(bytes)[..]].concat();
     vec![
@@ -138,7 +154,7 @@ pub fn ledger_seeds() -> Vec<Vec<u8>> {
 
 /// The life of a ledger: checkpoints and marks, then damage or a power cut, then a start.
 pub fn ledger_file(data: &[u8]) {
-    let (mut input, sizes) = (Input::new(data), extents(31));
+    let (mut input, sizes) = (Input::new(data), volumes(31));
     let power = Power::default();
     let folder = SimFolder::new(&power);
     let shared = || Arc::new(folder.clone());
@@ -161,7 +177,7 @@ pub fn ledger_file(data: &[u8]) {
             match input.below(4) {
                 0 | 1 => {
                     start += 1;
-                    let state = a_state(start, sizes);
+                    let state = a_state(start, &sizes);
                     if let Err(error) = ledger.checkpoint(&state) {
                         return assert!(edited, "the power is on: {error}");
                     }

@@ -114,6 +114,7 @@ pub fn frame_seeds() -> Vec<Vec<u8>> {
         Frame::Ping(1),
         Frame::Pong(1),
         Frame::Bye { code: Bye::Paused, text: "back soon".into() },
+        Frame::Layout(small_layout()),
     ];
     let small = frames.iter().map(|frame| frame.encode().to_vec());
     let batch = |compression| BatchEncoder::new(compression).encode(&some_records()).concat();
