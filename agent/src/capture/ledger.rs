@@ -405,4 +405,18 @@ mod tests {
         assert!(ledger.checkpoint(&state(2, vec![])).is_err());
         assert_eq!(folder.list().unwrap(), [name_of(u64::MAX)]);
     }
+
+    #[test]
+    fn a_doubt_that_was_taken_back_stays_away() {
+        for seed in 0..20 {
+            let folder = SimFolder::new(&Power::default());
+            let (mut ledger, _) = Ledger::load(Arc::new(folder.clone()), &[]).unwrap();
+            ledger.checkpoint(&state(1, vec![])).unwrap();
+            ledger.doubt().unwrap();
+            ledger.checkpoint(&state(2, vec![])).unwrap();
+            folder.power_cut(&mut Rng::new(seed));
+            let names = folder.list().unwrap();
+            assert!(!names.iter().any(|name| name == DOUBT), "seed {seed}: {names:?}");
+        }
+    }
 }
