@@ -1,6 +1,8 @@
 //! One entry for every habit of development: `cargo xtask <task>`, each with `--help`.
 
+mod programs;
 mod task_bench;
+mod task_campaign;
 mod task_fuzz;
 mod task_images;
 mod task_mutants;
@@ -27,6 +29,7 @@ enum Task {
     Test(task_test::Args),
     Bench(task_bench::Args),
     Sim(task_sim::Args),
+    Campaign(task_campaign::Args),
     Fuzz(task_fuzz::Args),
     Tidy(task_tidy::Args),
     Images(task_images::Args),
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Task::Test(args) => task_test::run(&args),
         Task::Bench(args) => task_bench::run(&args),
         Task::Sim(args) => task_sim::run(&args),
+        Task::Campaign(args) => task_campaign::run(&args),
         Task::Fuzz(args) => task_fuzz::run(&args),
         Task::Tidy(args) => task_tidy::run(&args),
         Task::Images(args) => task_images::run(&args),

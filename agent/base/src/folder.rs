@@ -48,14 +48,19 @@ pub fn number_of(digits: &str) -> Option<u64> {
     (digits_of(number) == digits).then_some(number)
 }
 
+/// Numbers that files get by being counted lie below: no program counts so far.
+const NUMBERS_END: u64 = 1 << 63;
+
 /// The number behind the highest of a folder, 1 when there is none.
 ///
 /// # Errors
-/// There is none behind it: that file was put there by somebody.
+/// That file was put there by somebody: files behind it would soon run out of numbers.
 pub fn number_after(highest: Option<u64>) -> io::Result<u64> {
-    let text = "no number is left behind it: it is no file of this program, remove it";
-    let none_left = || io::Error::new(io::ErrorKind::InvalidData, text);
-    highest.unwrap_or(0).checked_add(1).ok_or_else(none_left)
+    let text = "nobody counts so far: it is no file of this program, remove it";
+    match highest.unwrap_or(0) {
+        NUMBERS_END.. => Err(io::Error::new(io::ErrorKind::InvalidData, text)),
+        highest => Ok(highest + 1),
+    }
 }
 
 /// Replaces a small file as a whole: after a power cut it is the old one or the new one.
@@ -104,6 +109,6 @@ mod tests {
         }
         assert_eq!(number_after(None).ok(), Some(1));
         assert_eq!(number_after(Some(7)).ok(), Some(8));
-        assert!(number_after(Some(u64::MAX)).is_err());
+        assert!(number_after(Some(NUMBERS_END)).is_err() && number_after(Some(u64::MAX)).is_err());
     }
 }

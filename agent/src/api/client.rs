@@ -14,7 +14,8 @@ use vgship_base::ids::Name;
 
 use super::control::{
     ControlError, Done, GroupSettings, GroupSummary, Groups, Invitation, InviteRequest,
-    JoinRequest, Joined, Pairings, RevokeRequest, Revoked, SetRequest, WaitRequest,
+    JoinRequest, Joined, Pairings, RemoveRequest, Removed, RevokeRequest, Revoked, SetRequest,
+    WaitRequest,
 };
 use super::status::Status;
 use crate::home::{GroupSpec, Home};
@@ -65,6 +66,11 @@ impl Client {
         request: &SetRequest,
     ) -> Result<GroupSettings, ControlError> {
         self.post(&format!("/v1/groups/{group}/set"), request).await
+    }
+
+    /// Takes a group out.
+    pub async fn group_remove(&self, group: &Name, force: bool) -> Result<Removed, ControlError> {
+        self.post(&format!("/v1/groups/{group}/remove"), &RemoveRequest { force }).await
     }
 
     /// Stops shipping or applying a group.

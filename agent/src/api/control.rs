@@ -29,6 +29,10 @@ pub trait Control: Send + Sync + 'static {
     /// Changes how a group is replicated.
     fn group_set(&self, group: Name, request: SetRequest) -> Answer<'_, GroupSettings>;
 
+    /// Stops a group and takes it out of the home; its volumes stay as they are. Refused while NBD
+    /// clients are connected to it, unless forced: then they are cut off.
+    fn group_remove(&self, group: Name, force: bool) -> Answer<'_, Removed>;
+
     /// Stops shipping or applying a group; applications go on.
     fn pause(&self, group: Name) -> Answer<'_, Done>;
 
@@ -131,6 +135,15 @@ pub struct GroupSettings {
     pub policy: Settings,
 }
 
+/// Body of a removal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveRequest {
+    /// Cut off those who are connected.
+    #[serde(default)]
+    pub force: bool,
+}
+
 /// Body of an invitation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -201,6 +214,21 @@ impl From<&GroupConfig> for GroupSummary {
 pub struct Groups {
     /// By name.
     pub groups: Vec<GroupSummary>,
+}
+
+/// A group that is no more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// What this agent called it.
+    pub group: String,
+    /// Which side this agent was.
+    pub role: Role,
+    /// Its volumes, which were left as they are.
+    pub volumes: String,
+    /// Where its configuration and state are kept.
+    pub kept: String,
+    /// The peers whose pairing for it was revoked.
+    pub revoked: Vec<String>,
 }
 
 /// A command was carried out.

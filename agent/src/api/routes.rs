@@ -16,7 +16,8 @@ use vgship_base::ids::Name;
 
 use super::control::{
     ControlError, Done, ErrorKind, GroupSettings, GroupSummary, Groups, Invitation, InviteRequest,
-    JoinRequest, Joined, Pairings, RevokeRequest, Revoked, SetRequest, SharedControl, WaitRequest,
+    JoinRequest, Joined, Pairings, RemoveRequest, Removed, RevokeRequest, Revoked, SetRequest,
+    SharedControl, WaitRequest,
 };
 use super::status::{GroupStatus, Status};
 use crate::home::GroupSpec;
@@ -37,6 +38,7 @@ pub fn router(control: SharedControl, stopping: watch::Receiver<bool>) -> Router
         .route("/v1/status", get(status))
         .route("/v1/groups", get(group_list).post(group_add))
         .route("/v1/groups/{group}/set", post(group_set))
+        .route("/v1/groups/{group}/remove", post(group_remove))
         .route("/v1/groups/{group}/pause", post(pause))
         .route("/v1/groups/{group}/resume", post(resume))
         .route("/v1/groups/{group}/wait", post(wait))
@@ -122,6 +124,14 @@ async fn group_set(
     Body(request): Body<SetRequest>,
 ) -> Reply<GroupSettings> {
     served.control.group_set(name(&group)?, request?).await.map(Json)
+}
+
+async fn group_remove(
+    Shared(served): Shared<Served>,
+    Path(group): Path<String>,
+    Body(request): Body<RemoveRequest>,
+) -> Reply<Removed> {
+    served.control.group_remove(name(&group)?, request?.force).await.map(Json)
 }
 
 async fn pause(Shared(served): Shared<Served>, Path(group): Path<String>) -> Reply<Done> {

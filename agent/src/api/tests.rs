@@ -10,8 +10,8 @@ use vgship_base::ids::Name;
 
 use super::control::{
     Answer, Control, ControlError, Done, ErrorKind, GroupSettings, GroupSummary, Groups,
-    Invitation, InviteRequest, JoinRequest, Joined, Pairings, RevokeRequest, Revoked, SetRequest,
-    WaitFor, WaitRequest,
+    Invitation, InviteRequest, JoinRequest, Joined, Pairings, Removed, RevokeRequest, Revoked,
+    SetRequest, WaitFor, WaitRequest,
 };
 use super::io::Server;
 use super::status::tests::{agent, in_sync};
@@ -59,6 +59,11 @@ impl Control for Fake {
         ready(Ok(GroupSettings { group: group.to_string(), policy }))
     }
 
+    fn group_remove(&self, group: Name, force: bool) -> Answer<'_, Removed> {
+        let refused = ControlError::refused(format!("2 NBD clients are connected to {group}"));
+        ready(if force { Ok(removed(&group)) } else { Err(refused) })
+    }
+
     fn pause(&self, group: Name) -> Answer<'_, Done> {
         let error = ControlError::refused(format!("group {group} is paused already"));
         ready(Err(error.hint("take it up again with: vgship resume payroll")))
@@ -97,6 +102,12 @@ impl Control for Fake {
     fn pair_revoke(&self, peer: String) -> Answer<'_, Revoked> {
         ready(Ok(Revoked { peer, peer_id: "a0".repeat(32), groups: vec!["payroll".into()] }))
     }
+}
+
+fn removed(group: &Name) -> Removed {
+    let (volumes, kept) = ("images:/srv/it".into(), "/h/removed/it-1".into());
+    let (group, revoked) = (group.to_string(), vec!["recovery".into()]);
+    Removed { group, role: Role::Source, volumes, kept, revoked }
 }
 
 struct World {
@@ -144,6 +155,9 @@ async fn every_command_arrives_and_its_answer_comes_back() {
     let change = SettingsChange { mode: Some(Mode::Sync), ..Default::default() };
     let set = SetRequest { replica: None, change };
     assert_eq!(client.group_set(&payroll(), &set).await.unwrap().policy.mode, Mode::Sync);
+    assert_eq!(client.group_remove(&payroll(), true).await.unwrap(), removed(&payroll()));
+    let refused = client.group_remove(&payroll(), false).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Refused);
     assert_eq!(client.resume(&payroll()).await.unwrap().done, "resumed");
     let expires: Period = "1 h".parse().unwrap();
     let invite = InviteRequest { group: payroll(), role: Role::Replica, expires };

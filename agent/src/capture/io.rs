@@ -145,8 +145,9 @@ impl Tap {
         }
         written?;
         match after {
-            After::Done if durable => self.flush(change.volume),
+            After::Done if durable => self.client_flush(change.volume),
             After::Done => Ok(()),
+            After::Lost => Err(lost()),
             After::Stabilize(barrier) => {
                 self.flush_until(change.volume, barrier)?;
                 self.replicated(seq)
@@ -227,6 +228,17 @@ impl Tap {
         tracing::error!(error = %report(error), noted = noted.is_ok(),
             "the ledger cannot be written: if the agent dies now every replica needs a full resync; \
              free room on the disk that holds the agent's home");
+    }
+
+    /// A client's flush. It fails also for a flush that the agent made on its own and that failed:
+    /// a client that was never told would believe its writes stored.
+    fn client_flush(&self, volume: VolumeId) -> io::Result<()> {
+        let owed = self.core().owes_error(volume);
+        let flushed = self.flush(volume);
+        if flushed.is_err() {
+            self.core().owes_error(volume); // this very error tells of it
+        }
+        if owed { Err(lost()) } else { flushed }
     }
 
     /// Flushes one volume: all its writes that completed before this call are durable after it.
@@ -378,7 +390,7 @@ impl Export for TappedVolume {
     }
 
     fn flush(&self) -> io::Result<()> {
-        self.tap.flush(self.volume)
+        self.tap.client_flush(self.volume)
     }
 
     fn allocation(&self, offset: u64, end: u64) -> io::Result<(Allocation, u64)> {

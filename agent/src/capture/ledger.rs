@@ -148,7 +148,9 @@ impl Ledger {
         }
         let has = |wanted: &str| names.iter().any(|name| name == wanted);
         if has(DOUBT) {
-            self.folder.rename(DOUBT, SPARE).map_err(failed("clear the doubt before"))?;
+            // Durably: else a power cut brings it back, and everything is compared for nothing.
+            let cleared = self.folder.rename(DOUBT, SPARE).and_then(|()| self.folder.sync());
+            cleared.map_err(failed("clear the doubt before"))?;
         } else if !has(SPARE) {
             self.folder.create(SPARE).map_err(failed("make a spare name for"))?;
         }
@@ -345,7 +347,7 @@ mod tests {
     fn a_doubt_that_could_not_be_noted_is_an_error() {
         let power = Power::default();
         let folder: SharedFolder = Arc::new(SimFolder::new(&power));
-        let (mut ledger, _) = Ledger::load(folder, &[]).unwrap();
+        let (mut ledger, _) = Ledger::load(folder, &volumes(&[])).unwrap();
         power.fail_after(0);
         assert!(matches!(ledger.doubt(), Err(LedgerError::Io { action: "create", .. })));
     }

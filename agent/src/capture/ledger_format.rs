@@ -370,9 +370,9 @@ mod tests {
             ..example()
         };
         let most = forks(LINEAGE_MAX).encode();
-        assert_eq!(LedgerState::decode(&most, &[200, 1]), Ok(forks(LINEAGE_MAX)));
+        assert_eq!(LedgerState::decode(&most, &layout(&SIZES)), Ok(forks(LINEAGE_MAX)));
         let more = forks(LINEAGE_MAX + 1).encode();
-        assert!(LedgerState::decode(&more, &[200, 1]).is_err());
+        assert!(LedgerState::decode(&more, &layout(&SIZES)).is_err());
     }
 
     #[test]

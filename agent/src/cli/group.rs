@@ -5,10 +5,10 @@ use vgship_base::ids::Name;
 use super::table::Table;
 use super::{Context, output};
 use crate::api::ControlError;
-use crate::api::control::{GroupSettings, GroupSummary, Groups, SetRequest};
+use crate::api::control::{GroupSettings, GroupSummary, Groups, Removed, SetRequest};
 use crate::home::{Amount, GroupSpec, HomeError, Period, SettingsChange, Size};
 
-/// Add, change and list replicated groups
+/// Add, change, list and remove replicated groups
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Add a group; this agent becomes its source
@@ -21,6 +21,12 @@ pub enum Command {
     Set(Set),
     /// List the groups as they are configured
     List,
+    /// Stop replicating a group; its volumes and what they hold stay as they are
+    ///
+    /// Its exports end, its peers' pairing for it is revoked, and its configuration and state are
+    /// moved to the folder "removed". To replicate the volumes again, add and pair them anew: all
+    /// is compared then. Works through the running agent or without one.
+    Remove(Remove),
 }
 
 /// Add a group; this agent becomes its source
@@ -66,6 +72,17 @@ pub struct Set {
     policy: SettingsChange,
 }
 
+/// Stop replicating a group
+#[derive(Debug, clap::Args)]
+pub struct Remove {
+    /// Which group
+    #[arg(value_name = "G")]
+    name: Name,
+    /// Also while NBD clients are connected: they are cut off
+    #[arg(long)]
+    force: bool,
+}
+
 impl Add {
     fn spec(self) -> GroupSpec {
         let default = GroupSpec::new(self.name, self.volumes);
@@ -87,6 +104,7 @@ pub(super) fn run(command: Command, context: &Context<'_>) -> Result<(), Control
     match command {
         Command::Add(add) => run_add(add.spec(), context),
         Command::Set(set) => run_set(set, context),
+        Command::Remove(remove) => run_remove(&remove, context),
         Command::List => {
             context.home.load_config()?;
             let groups = context.home.load_groups()?.iter().map(GroupSummary::from).collect();
@@ -151,6 +169,27 @@ fn settings(set: &GroupSettings) -> String {
         text.push_str(&format!("\nreplica {}: mode {}", &peer[..8], known.mode.as_str()));
     }
     text
+}
+
+fn run_remove(remove: &Remove, context: &Context<'_>) -> Result<(), ControlError> {
+    let by_agent =
+        async |client: crate::api::Client| client.group_remove(&remove.name, remove.force).await;
+    let alone = |home: &crate::home::LockedHome| context.parts.group_remove(home, &remove.name);
+    let removed = context.by_agent_or_alone(by_agent, alone)?;
+    context.output.result(&removed, gone)
+}
+
+fn gone(removed: &Removed) -> String {
+    let Removed { group, volumes, kept, .. } = removed;
+    let mut lines = vec![
+        format!("group {group} is removed; its volumes {volumes} are as they were"),
+        format!("Its configuration and state are in {kept}: delete them when nobody needs them"),
+    ];
+    if !removed.revoked.is_empty() {
+        let peers = removed.revoked.join(", ");
+        lines.push(format!("Revoked for it: {peers}. Remove the group there too, then pair anew"));
+    }
+    lines.join("\n")
 }
 
 /// A value that cannot be was an argument here, not a line of a file.

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, UdpSocket};
 use std::ops::Deref;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use vgship_base::ids::{GroupId, Name};
 use zeroize::Zeroizing;
@@ -181,6 +181,32 @@ impl LockedHome {
         Ok(group)
     }
 
+    /// Takes a group out: its folder is kept under another name, which is returned. Deletes nothing.
+    ///
+    /// Durable: once this has returned.
+    pub fn remove_group(&self, name: &Name) -> Result<PathBuf, HomeError> {
+        let group = self.group(name);
+        if !group.config().exists() {
+            return Err(HomeError::NoGroup { name: name.clone(), known: self.group_names()? });
+        }
+        let removed = self.removed();
+        make_folder(&removed)?;
+        let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+        // Two in one second are told apart.
+        let places = (1..).map(|number| match number {
+            1 => removed.join(format!("{name}-{time}")),
+            _ => removed.join(format!("{name}-{time}-{number}")),
+        });
+        let place = places.into_iter().find(|place| !place.exists()).expect("numbers do not end");
+        std::fs::rename(group.folder(), &place)
+            .map_err(HomeError::io("move away", group.folder()))?;
+        // Where it is now first: a power cut in between shows it twice, not nowhere.
+        sync_folder(&removed)?;
+        sync_folder(&self.groups())?;
+        sync_folder(removed.parent().unwrap_or(&removed))?;
+        Ok(place)
+    }
+
     /// Replaces a group's configuration, for instance once it is paired.
     ///
     /// Durable: once this has returned.
@@ -345,6 +371,29 @@ mod tests {
         assert_eq!(home.load_group(&beta.name).unwrap(), beta);
         let error = home.load_group(&"gamma".parse().unwrap()).unwrap_err().to_string();
         assert_eq!(error, "there is no group gamma here; there are: alpha, beta");
+    }
+
+    #[test]
+    fn a_removed_group_is_kept_and_its_name_and_volumes_are_free() {
+        let (_place, home) = fresh();
+        let locked = home.lock().unwrap();
+        let mut kept = Vec::new();
+        for text in ["one", "two", "three"] {
+            locked.add_group(spec("g")).unwrap();
+            locked.add_group(spec(text)).unwrap();
+            let name = "g".parse().unwrap();
+            std::fs::write(home.group(&name).layout(), text).unwrap();
+            kept.push(locked.remove_group(&name).unwrap());
+            assert!(!home.group(&name).folder().exists());
+        }
+        for (place, text) in kept.iter().zip(["one", "two", "three"]) {
+            assert!(place.starts_with(home.removed()), "{}", place.display());
+            assert_eq!(std::fs::read_to_string(place.join("layout")).unwrap(), text);
+            assert!(place.join("group.toml").exists());
+        }
+        assert_eq!(home.group_names().unwrap().len(), 3, "the others stay");
+        let error = locked.remove_group(&"g".parse().unwrap()).unwrap_err();
+        assert!(error.is_refusal() && error.to_string().contains("there is no group g here"));
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! groups/G/spill-N/     what waits on disk for replica N            sealed  the running agent
 //! groups/G/journal/     a replica's journal                         sealed  the running agent
 //! groups/G/replica/     the checkpoint that belongs to it           no      the running agent
+//! removed/G-TIME/       what groups/G was when it was removed       as it was group remove
 //! nbd.sock, api.sock    where applications and commands connect     0600    the running agent
 //! lock                  held by whoever changes or runs this home   no      everyone
 //! ```
@@ -136,6 +137,11 @@ impl Home {
     /// The folder of one group.
     pub fn group(&self, name: &Name) -> GroupHome {
         GroupHome { folder: self.groups().join(name.as_str()) }
+    }
+
+    /// Where the folders of removed groups are kept.
+    pub fn removed(&self) -> PathBuf {
+        self.state.join("removed")
     }
 
     /// Where applications connect.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
+use tokio::sync::Mutex as Gate;
 use vgship_base::ids::{GroupId, Name, PeerId};
 use vgship_base::io::Clock;
 
@@ -15,8 +16,8 @@ use super::source::SourceGroup;
 use super::turned_away::TurnedAway;
 use crate::api::ControlError;
 use crate::api::control::{Answer, SharedControl};
-use crate::capture::nbd::io::NbdServer;
 use crate::capture::nbd::io::socket::Listener;
+use crate::capture::nbd::io::{NbdClients, NbdServer};
 use crate::cli::parts::Running;
 use crate::home::{Config, GroupConfig, LockedHome};
 use crate::wire::batch::Compression;
@@ -65,6 +66,8 @@ pub(super) struct Inner {
     pub(super) clock: Clock,
     pub(super) served: Arc<Served>,
     pub(super) turned_away: TurnedAway,
+    pub(super) nbd: OnceLock<NbdClients>,
+    pub(super) removing: Gate<()>,
     endpoint: OnceLock<Endpoint>,
     groups: RwLock<BTreeMap<Name, Group>>,
     links: Mutex<BTreeMap<PeerId, Link>>,
@@ -110,6 +113,8 @@ impl Agent {
             clock: Clock::start(),
             served: Arc::clone(&served),
             turned_away: TurnedAway::new(),
+            nbd: OnceLock::new(),
+            removing: Gate::new(()),
             endpoint: OnceLock::new(),
             groups: RwLock::default(),
             links: Mutex::default(),
@@ -140,6 +145,7 @@ impl Agent {
             listeners.push(Listener::tcp(address).map_err(|it| failed(&it))?);
         }
         let nbd = NbdServer::start(listeners, served).map_err(|it| failed(&it))?;
+        inner.nbd.get_or_init(|| nbd.handle());
         tokio::spawn(links::arrivals(Arc::clone(&inner), from));
         tokio::spawn(links::remind(Arc::clone(&inner)));
         for group in inner.groups() {
@@ -212,7 +218,12 @@ impl Inner {
         self.read().values().find(|group| group.config().id == id).cloned()
     }
 
-    fn put(&self, group: Group) {
+    /// Nobody finds a group any more.
+    pub(super) fn take_out(&self, name: &Name) {
+        self.groups.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    pub(super) fn put(&self, group: Group) {
         let name = group.config().name.clone();
         self.groups.write().unwrap_or_else(PoisonError::into_inner).insert(name, group);
     }
@@ -315,8 +326,15 @@ impl Inner {
         if known && callers.insert(peer) {
             let agent = Arc::clone(self);
             tokio::spawn(async move {
-                links::call(Arc::clone(&agent), peer).await;
-                agent.callers.lock().unwrap_or_else(PoisonError::into_inner).remove(&peer);
+                loop {
+                    links::call(Arc::clone(&agent), peer).await;
+                    let mut callers = agent.callers.lock().unwrap_or_else(PoisonError::into_inner);
+                    // It may have been paired anew since.
+                    if agent.book.peer(peer).is_none_or(|known| known.address.is_none()) {
+                        callers.remove(&peer);
+                        return;
+                    }
+                }
             });
         }
     }

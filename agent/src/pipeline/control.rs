@@ -12,7 +12,7 @@ use super::agent::{Group, Inner};
 use super::status::group_status;
 use crate::api::control::{
     Answer, Control, Done, GroupSettings, GroupSummary, Groups, Invitation, InviteRequest,
-    JoinRequest, Joined, Pairings, Revoked, SetRequest, WaitFor,
+    JoinRequest, Joined, Pairings, Removed, Revoked, SetRequest, WaitFor,
 };
 use crate::api::status::{State, Status};
 use crate::api::{ControlError, ErrorKind, pairs};
@@ -67,6 +67,17 @@ impl Control for Controlled {
         })
     }
 
+    fn group_remove(&self, group: Name, force: bool) -> Answer<'_, Removed> {
+        let agent = Arc::clone(&self.0);
+        Box::pin(async move {
+            // Goes on to its end when the one who asked does not wait for it.
+            let removed = tokio::spawn(async move { agent.remove_group(&group, force).await });
+            removed
+                .await
+                .map_err(|error| ControlError::failed(format!("the agent failed: {error}")))?
+        })
+    }
+
     fn pause(&self, group: Name) -> Answer<'_, Done> {
         Box::pin(async move { self.set_paused(&group, true) })
     }
@@ -84,6 +95,7 @@ impl Control for Controlled {
             };
             while !holds(&found, what, target)? {
                 tokio::time::sleep(LOOK).await;
+                self.0.group(&group)?; // it may have been removed
             }
             Ok(Done { group: group.to_string(), done: what.as_str().to_owned() })
         })

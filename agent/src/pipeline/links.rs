@@ -49,21 +49,26 @@ pub(super) async fn call(agent: Arc<Inner>, peer: PeerId) {
     let mut retry = Backoff::new(u64::from_be_bytes([
         peer.0[0], peer.0[1], peer.0[2], peer.0[3], peer.0[4], peer.0[5], peer.0[6], peer.0[7],
     ]));
-    while let Some(address) = agent.book.peer(peer).and_then(|known| known.address) {
-        let ended = match agent.endpoint().connect(address, peer).await {
+    let mut changes = agent.book.changes();
+    loop {
+        let known = agent.book.peer(peer);
+        let Some(address) = known.as_ref().and_then(|known| known.address) else { return };
+        let wait = match agent.endpoint().connect(address, peer).await {
             Ok(link) => {
                 let since = Instant::now();
                 run(Arc::clone(&agent), link.clone()).await;
-                link.closed().await.ended(since.elapsed())
+                retry.after(link.closed().await.ended(since.elapsed()))
             }
             Err(error) => {
                 let wait = retry.after(error.ended());
                 agent.unreachable(peer, &report(&error), wait);
-                tokio::time::sleep(wait).await;
-                continue;
+                wait
             }
         };
-        tokio::time::sleep(retry.after(ended)).await;
+        // What an operator changes about the peer is tried at once.
+        let changed =
+            async { while agent.book.peer(peer) == known && changes.changed().await.is_ok() {} };
+        let _ = tokio::time::timeout(wait, changed).await;
     }
 }
 

@@ -16,6 +16,8 @@ mod links;
 
 mod opening;
 
+mod removal;
+
 mod replica;
 
 mod source;

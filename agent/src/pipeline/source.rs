@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex as Gate, Notify};
+use tokio::sync::{Mutex as Gate, Notify, watch};
 use vgship_base::extent::ExtentSize;
 use vgship_base::ids::{Generation, Name, PeerId, ReplicaId, Seq};
 use vgship_base::io::{Clock, RealFolder};
@@ -52,6 +52,8 @@ pub(super) struct SourceGroup {
     group_home: GroupHome,
     key: DataKey,
     stop: Arc<AtomicBool>,
+    /// No stream is served any more.
+    gone: watch::Sender<bool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     replicas: Mutex<BTreeMap<ReplicaId, Arc<ReplicaLink>>>,
 }
@@ -133,6 +135,7 @@ impl SourceGroup {
             group_home,
             key,
             stop: Arc::default(),
+            gone: watch::Sender::new(false),
             threads: Mutex::default(),
             replicas: Mutex::default(),
         };
@@ -282,6 +285,9 @@ impl SourceGroup {
         };
         place.newer.notify_waiters();
         let _gate = place.gate.lock().await;
+        if *self.gone.borrow() {
+            return; // without an answer; when it asks again, the group is unknown
+        }
         match self.carry(link, greeting, id, &place, name).await {
             Ok(()) => {}
             Err(End::Diverged(why)) => place.view.diverged(&why, None),
@@ -348,6 +354,7 @@ impl SourceGroup {
                 report(&end)
             }
             end = link.closed() => report(&end),
+            () = self.ended() => "the group is removed here".to_owned(),
             () = place.newer.notified() => "a newer link of the same peer took over".to_owned(),
         };
         self.tap.core().link_lost(id);
@@ -431,6 +438,19 @@ impl SourceGroup {
         };
         while behind() && since.elapsed() < longest {
             tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn ended(&self) {
+        // The sender lives as long as this group.
+        let _ = self.gone.subscribe().wait_for(|gone| *gone).await;
+    }
+
+    /// Ends the streams of its replicas for good. Returns when none runs.
+    pub(super) async fn end_streams(&self) {
+        self.gone.send_replace(true);
+        for (_, place) in self.links() {
+            drop(place.gate.lock().await);
         }
     }
 

@@ -157,7 +157,19 @@ impl SegmentWriter {
             assert!(record.seq > last, "{} cannot follow {last}", record.seq);
             last = record.seq;
         }
-        assert!(!records.is_empty(), "a frame has at least one record");
+        assert!(!records.is_empty(), "a frame without records is a promise");
+        self.frame(records, promised, last)
+    }
+
+    /// Appends a frame without records, which says that all records so far are promised.
+    ///
+    /// # Errors
+    /// After any error the segment takes no more.
+    pub fn promise(&mut self) -> Result<(), SegmentError> {
+        self.frame(&[], self.last, self.last)
+    }
+
+    fn frame(&mut self, records: &[Record], promised: Seq, last: Seq) -> Result<(), SegmentError> {
         let after = std::mem::replace(&mut self.last, last);
         self.file
             .append(batch::encoded_len(records), |out| {

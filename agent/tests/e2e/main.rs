@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "all of this program is a test")]
 
-mod common;
+use vgship_processes as common;
 
 mod cli;
 mod clients;
@@ -12,6 +12,7 @@ mod full_disks;
 mod kills;
 mod memory;
 mod overflow;
+mod remove;
 mod restart;
 mod retry;
 mod status;

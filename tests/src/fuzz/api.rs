@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 use vgship::api::control::{
     ControlError, Done, Groups, Invitation, InviteRequest, JoinRequest, Joined, Pairings,
-    RevokeRequest, Revoked, WaitFor, WaitRequest,
+    RemoveRequest, Removed, RevokeRequest, Revoked, WaitFor, WaitRequest,
 };
 use vgship::api::status::SyncState;
 use vgship::api::status::{
@@ -23,12 +23,14 @@ pub fn run(data: &[u8]) {
     body::<WaitRequest>(data);
     body::<InviteRequest>(data);
     body::<JoinRequest>(data);
+    body::<RemoveRequest>(data);
     body::<RevokeRequest>(data);
     body::<Done>(data);
     body::<Groups>(data);
     body::<Invitation>(data);
     body::<Joined>(data);
     body::<Pairings>(data);
+    body::<Removed>(data);
     body::<Revoked>(data);
     body::<ControlError>(data);
     body::<Status>(data);
@@ -121,6 +123,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         json(serde_json::to_vec(&wait)),
         json(serde_json::to_vec(&invite)),
         json(serde_json::to_vec(&join)),
+        json(serde_json::to_vec(&RemoveRequest { force: true })),
         json(serde_json::to_vec(&RevokeRequest { peer: "recovery".into() })),
         json(serde_json::to_vec(&ControlError::refused("no").hint("yes"))),
         json(serde_json::to_vec(&a_status())),

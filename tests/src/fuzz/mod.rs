@@ -49,7 +49,7 @@ const MIB: usize = 1 << 20;
 pub const TARGETS: [Target; 22] = [
     // What one NBD client may make the server hold: `capture::nbd::limits`.
     target("nbd_connection", nbd::connection, nbd::connection_seeds, 4 * KIB, 40 * MIB),
-    target("nbd_requests", nbd::requests, nbd::request_seeds, KIB, 4 * MIB),
+    target("nbd_requests", nbd::requests, nbd::request_seeds, KIB, 16 * MIB),
     target("source", source::run, source::seeds, KIB, 16 * MIB),
     target("outbox", outbox::run, outbox::seeds, KIB, 16 * MIB),
     target("hello", wire::hello, wire::hello_seeds, KIB, 64 * KIB),

@@ -11,7 +11,7 @@ use vgship_base::units::Tick;
 use super::*;
 use crate::capture::activity::RegionSize;
 use crate::capture::ledger::Ledger;
-use crate::capture::source::{Begin, Change, Overflow, Policy, Shipped, Ticket};
+use crate::capture::source::{After, Begin, Change, Overflow, Policy, Shipped, Ticket};
 use crate::outbox::queue::{Budget, Moved};
 use crate::ship::flight::Purpose;
 use crate::ship::replica::{Flow, Progress};
@@ -67,7 +67,7 @@ fn begin(source: &mut Source, offset: u64) -> Ticket {
 
 fn write(source: &mut Source, offset: u64) {
     let ticket = begin(source, offset);
-    source.end(ticket, true);
+    assert_eq!(source.end(ticket, true), After::Done);
 }
 
 /// The link comes back with what the replica holds, after what it lacks went to the map.

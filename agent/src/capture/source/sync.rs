@@ -18,6 +18,9 @@ pub enum After {
     /// Sync replicas count: flush the volume until the barrier is stable, then ask
     /// [`Source::completion`] until it says so (R10). What is lost is an error.
     Stabilize(Barrier),
+    /// A flush of the volume failed while the write was under way, and may have taken it along:
+    /// what is stored is not known (R8). The application gets an error.
+    Lost,
 }
 
 /// Whether the application may be told of a write.

@@ -172,6 +172,33 @@ fn promised_damage_is_reported_and_recovery_ends_before_it() {
     }
 }
 
+#[test]
+fn a_promise_behind_the_last_flush_tells_damage_from_a_torn_tail() {
+    for promises in [false, true] {
+        let folder = SimFolder::new(&Power::default());
+        let (mut journal, _) = recover(&folder, 0);
+        fill(&mut journal, 1..=2);
+        if promises {
+            journal.promise().unwrap();
+        }
+        drop(journal);
+        assert_eq!(recover(&folder, 0).1, Recovered { last: Seq(2), damage: None });
+        let name = segments(&folder).remove(0);
+        folder.file(&name).unwrap().decay(8192 + 40, 1); // record 2
+        let (mut journal, found) = recover(&folder, 0);
+        assert_eq!(found.last, Seq(1));
+        assert_eq!(found.damage.map(|damage| damage.promised), promises.then_some(true));
+        journal.append(&[write(2, 9, 70)], Seq(1)).unwrap();
+        journal.flush().unwrap();
+        journal.promise().unwrap();
+        let (journal, found) = recover(&folder, 0);
+        assert_eq!(found, Recovered { last: Seq(2), damage: None });
+        assert_eq!(seqs(&journal, 0), [1, 2]);
+        let held = recover(&folder, 2).1;
+        assert_eq!(held, Recovered { last: Seq(2), damage: None }, "a checkpoint at the promise");
+    }
+}
+
 /// Goal: recovery from damage can be cut short anywhere and comes to the same end.
 /// Method: several segments, a promised record in the midst damaged; power fails after each
 /// possible number of operations of the first recovery.

@@ -119,9 +119,12 @@ impl Replica {
         self.durable
     }
 
-    /// An answer that waits.
+    /// An answer that waits. Nothing is answered before all that it rests on is durable: what a
+    /// replica says of its content must outlive a crash.
     pub fn next_answer(&mut self) -> Option<(u64, Seq, bool)> {
-        self.answers.pop_front()
+        let durable = self.durable.seq;
+        let (_, offer, _) = self.answers.front()?;
+        if *offer <= durable { self.answers.pop_front() } else { None }
     }
 }
 

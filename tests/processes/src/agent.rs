@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -12,7 +13,17 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::{LONG, until};
+use crate::{LONG, until};
+
+/// The agent's program: the one beside the folder of this one, as cargo puts them.
+fn program() -> &'static Path {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let own = std::env::current_exe().unwrap();
+        let found = own.ancestors().map(|folder| folder.join("vgship")).find(|it| it.is_file());
+        found.expect("the program vgship is built first: cargo build -p vgship")
+    })
+}
 
 /// An agent's home and, while it runs, its process.
 pub struct Agent {
@@ -24,8 +35,11 @@ pub struct Agent {
 
 /// What a command came to.
 pub struct Ran {
+    /// How it ended; -1 after a signal.
     pub code: i32,
+    /// What it printed.
     pub out: String,
+    /// What it said on stderr.
     pub err: String,
 }
 
@@ -55,6 +69,7 @@ impl Agent {
         agent
     }
 
+    /// A file of its home.
     pub fn path(&self, name: &str) -> PathBuf {
         self.home.join(name)
     }
@@ -68,7 +83,7 @@ impl Agent {
 
     /// Runs a command on this home, whatever it ends with.
     pub fn run(&self, args: &[&str]) -> Ran {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vgship"));
+        let mut command = Command::new(program());
         command.arg("--home").arg(&self.home).args(args).stdin(Stdio::null());
         let Output { status, stdout, stderr } = command.output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -113,7 +128,14 @@ impl Agent {
     /// Waits as `vgship wait` does.
     #[track_caller]
     pub fn wait(&self, what: &str) {
-        let ran = self.run(&["wait", "g", "--for", what, "--timeout", "60s"]);
+        self.wait_for(what, LONG);
+    }
+
+    /// Waits as `vgship wait` does, at most so long.
+    #[track_caller]
+    pub fn wait_for(&self, what: &str, limit: Duration) {
+        let limit = format!("{}s", limit.as_secs());
+        let ran = self.run(&["wait", "g", "--for", what, "--timeout", &limit]);
         let status = || self.run(&["status", "g"]).out;
         assert_eq!(ran.code, 0, "{} waits for {what}: {}{}", self.name, ran.err, status());
     }
@@ -122,7 +144,7 @@ impl Agent {
     pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let log = File::options().create(true).append(true).open(self.path("log")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vgship"));
+        let mut command = Command::new(program());
         command.arg("--home").arg(&self.home).arg("agent");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().unwrap();
@@ -136,6 +158,7 @@ impl Agent {
         (self.child, self.ready) = (Some(child), Some(ready));
     }
 
+    /// Waits until a process that was spawned serves.
     #[track_caller]
     pub fn await_ready(&self) {
         let line = self.ready.as_ref().unwrap().recv_timeout(LONG);
@@ -143,6 +166,7 @@ impl Agent {
         assert!(line.starts_with("ready"), "{line}");
     }
 
+    /// Starts the process and waits until it serves.
     #[track_caller]
     pub fn start(&mut self) {
         self.spawn();
@@ -155,8 +179,19 @@ impl Agent {
         status["agent"]["listen"].as_str().unwrap().parse().unwrap()
     }
 
+    /// The process that runs.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("it runs").id()
+    }
+
+    /// Whether its process was started and not yet ended by this value.
+    pub fn runs(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// Sends its process a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.pid()).unwrap()), signal).unwrap();
     }
 
     /// Ends it with SIGKILL.
@@ -170,9 +205,8 @@ impl Agent {
     /// Ends it with SIGTERM and waits for its end.
     #[track_caller]
     pub fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
         let child = self.child.as_mut().expect("it runs");
-        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
-        kill(pid, Signal::SIGTERM).unwrap();
         let mut ended = None;
         until(&format!("{} has stopped", self.name), || {
             ended = child.try_wait().unwrap();
@@ -182,6 +216,7 @@ impl Agent {
         ended.unwrap()
     }
 
+    /// All that its process has said on stderr.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap_or_default()
     }
@@ -191,6 +226,7 @@ impl Agent {
         self.log().matches(words).count()
     }
 
+    /// Where NBD clients connect.
     pub fn nbd_socket(&self) -> PathBuf {
         self.path("nbd.sock")
     }
@@ -220,6 +256,3 @@ impl Drop for Agent {
         }
     }
 }
-
-/// How long conditions are waited for between two looks.
-pub const LOOK: Duration = Duration::from_millis(20);

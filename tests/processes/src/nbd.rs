@@ -13,6 +13,7 @@ const REPLY_MAGIC: u32 = 0x6744_6698;
 /// Longer than any reply may take here, a stalled write's too.
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// A connection to one export.
 pub struct Nbd {
     stream: UnixStream,
     cookie: u64,
@@ -61,6 +62,7 @@ impl Nbd {
         }
     }
 
+    /// Size of the export. Unit: bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -92,19 +94,23 @@ impl Nbd {
         }
     }
 
+    /// Reads.
     pub fn read(&mut self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         self.ask(0, offset, len, &[])?;
         self.take(len)
     }
 
+    /// Writes, and waits until that is answered.
     pub fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.ask(1, offset, data.len(), data)
     }
 
+    /// Writes zeroes, and waits until that is answered.
     pub fn zero(&mut self, offset: u64, len: usize) -> io::Result<()> {
         self.ask(6, offset, len, &[])
     }
 
+    /// Flushes, and waits until that is answered.
     pub fn flush(&mut self) -> io::Result<()> {
         self.ask(3, 0, 0, &[])
     }

@@ -1,30 +1,42 @@
-//! Two agents with a relay between them, and what tests do with them.
+//! Agents as processes: a source and a replica with a relay between them, loads, and a campaign
+//! of faults against them. For tests alone: what does not come about ends them by a panic.
+
+#![expect(clippy::unwrap_used, reason = "all of this crate is a test")]
 
 mod agent;
-mod load;
-mod mount;
+pub mod campaign;
+pub mod mounts;
 mod nbd;
+mod prefix;
 pub mod programs;
 mod relay;
+mod small_disk;
+mod stamps;
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use vgship_base::sim::Rng;
 
-pub use agent::Agent;
-pub use load::Load;
-pub use mount::Mount;
+pub use agent::{Agent, Ran};
 pub use nbd::Nbd;
+pub use prefix::{Operation, Order};
 pub use relay::{Faults, Relay};
+pub use small_disk::SmallDisk;
+pub use stamps::Stamps;
 
+/// Unit: bytes.
 pub const MIB: u64 = 1 << 20;
 
 /// Longer than anything takes that is waited for, on a busy machine too.
 pub const LONG: Duration = Duration::from_mins(1);
+
+/// How long conditions are waited for between two looks.
+pub const LOOK: Duration = Duration::from_millis(20);
 
 /// Waits until something holds.
 #[track_caller]
@@ -32,7 +44,7 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + LONG;
     while !holds() {
         assert!(Instant::now() < deadline, "it does not come about that {what}");
-        std::thread::sleep(agent::LOOK);
+        std::thread::sleep(LOOK);
     }
 }
 
@@ -49,34 +61,49 @@ pub fn noise(seed: u64, len: u64) -> Vec<u8> {
 
 /// A source and a replica of one group `g` of image files, paired through a relay.
 pub struct Pair {
+    /// What applications write to.
     pub source: Agent,
+    /// What follows.
     pub replica: Agent,
+    /// The network between them.
     pub relay: Relay,
-    pub place: TempDir,
+    /// The folder of all files.
+    pub place: Arc<TempDir>,
     volumes: Vec<String>,
 }
 
 impl Pair {
-    /// Makes both agents and the group; `group` are further words for `group add`.
+    /// Makes both agents and the group, and starts them; `group` are further words for `group add`.
     pub fn unpaired(volumes: &[(&str, u64)], group: &[&str]) -> Pair {
-        let place = tempfile::tempdir().unwrap();
-        let mut source = Agent::init(place.path(), "source");
-        let mut replica = Agent::init(place.path(), "replica");
+        let mut pair = Pair::at_rest(Arc::new(tempfile::tempdir().unwrap()), volumes, group);
+        pair.start();
+        pair
+    }
+
+    /// Makes both agents and the group in a folder, which may already have the volumes' images.
+    pub fn at_rest(place: Arc<TempDir>, volumes: &[(&str, u64)], group: &[&str]) -> Pair {
+        let source = Agent::init(place.path(), "source");
+        let replica = Agent::init(place.path(), "replica");
         let relay = Relay::start(1);
         source.configure(&format!("advertise = \"{}\"", relay.address()));
         let images = place.path().join("source-images");
-        fs::create_dir(&images).unwrap();
+        fs::create_dir_all(&images).unwrap();
         for (name, bytes) in volumes {
-            File::create(images.join(name)).unwrap().set_len(*bytes).unwrap();
+            let mut options = File::options();
+            let image = options.create(true).write(true).truncate(false).open(images.join(name));
+            image.unwrap().set_len(*bytes).unwrap();
         }
         let spec = format!("images:{}", images.display());
         let add = ["group", "add", "g", "--volumes", &spec];
         source.ok(&add.iter().chain(group).copied().collect::<Vec<_>>());
-        source.start();
-        replica.start();
-        relay.lead_to(source.listens());
         let volumes = volumes.iter().map(|(name, _)| (*name).to_owned()).collect();
         Pair { source, replica, relay, place, volumes }
+    }
+
+    /// Starts both agents for the first time.
+    pub fn start(&mut self) {
+        self.restart_source();
+        self.replica.start();
     }
 
     /// Makes both agents, pairs them and waits until they are in sync.
@@ -87,6 +114,7 @@ impl Pair {
         pair
     }
 
+    /// A token for a replica.
     pub fn invite(&self) -> String {
         let made = self.source.json(&["pair", "invite", "--group", "g", "--role", "replica"]);
         made["token"].as_str().unwrap().to_owned()
@@ -97,8 +125,11 @@ impl Pair {
         format!("images:{}", self.place.path().join("replica-images").display())
     }
 
+    /// Pairs both sides.
     pub fn join(&self) {
         self.replica.ok(&["pair", "join", &self.invite(), "--volumes", &self.replica_spec()]);
+        // The source's group learns of it a moment after the replica was told.
+        self.source.until("paired", |group| group["peers"][0].is_object());
     }
 
     /// Starts the source again, at another port, and leads the relay there.
@@ -107,14 +138,17 @@ impl Pair {
         self.relay.lead_to(self.source.listens());
     }
 
+    /// The image of a volume on the source.
     pub fn source_image(&self, volume: &str) -> PathBuf {
         self.place.path().join("source-images").join(volume)
     }
 
+    /// The image of a volume on the replica.
     pub fn replica_image(&self, volume: &str) -> PathBuf {
         self.place.path().join("replica-images").join(volume)
     }
 
+    /// Opens a volume on the source.
     pub fn open(&self, volume: &str) -> Nbd {
         Nbd::open(&self.source.nbd_socket(), volume).unwrap()
     }

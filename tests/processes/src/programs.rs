@@ -25,21 +25,3 @@ pub fn run(package: &str, program: &str, args: &[&str]) -> String {
     assert!(output.status.success(), "{program} {args:?}: {}\n{said}{errors}", output.status);
     said
 }
-
-/// Gives back what the kernel holds for a test, in reverse order, however the test ends.
-#[derive(Default)]
-pub struct Undo(Vec<(&'static str, Vec<String>)>);
-
-impl Undo {
-    pub fn later(&mut self, program: &'static str, args: &[&str]) {
-        self.0.push((program, args.iter().map(|&arg| arg.to_owned()).collect()));
-    }
-}
-
-impl Drop for Undo {
-    fn drop(&mut self) {
-        for (program, args) in self.0.drain(..).rev() {
-            let _ = Command::new(program).args(args).output();
-        }
-    }
-}

@@ -45,6 +45,7 @@ struct Shared {
 type Delayed = (Arc<UdpSocket>, SocketAddr, Vec<u8>);
 
 impl Relay {
+    /// Opens a port of the system's choice; equal seeds roll equal dice.
     pub fn start(seed: u64) -> Relay {
         let front = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = front.local_addr().unwrap();
@@ -77,10 +78,12 @@ impl Relay {
         *self.shared.target.lock().unwrap() = Some(target);
     }
 
+    /// From now on does this to datagrams.
     pub fn set(&self, faults: Faults) {
         *self.shared.faults.lock().unwrap() = faults;
     }
 
+    /// From now on nothing passes.
     pub fn cut(&self) {
         self.set(Faults { cut: true, ..Faults::default() });
     }
@@ -91,6 +94,7 @@ impl Relay {
         self.shared.limit.store(limit, Ordering::SeqCst);
     }
 
+    /// From now on all pass as they are.
     pub fn restore(&self) {
         self.shared.limit.store(u64::MAX, Ordering::SeqCst);
         self.set(Faults::default());
