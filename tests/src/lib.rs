@@ -1,4 +1,6 @@
 //! The simulation world: sources and replicas made of the agent's own cores on simulated disks,
-//! with faults, equal for equal seeds. See `docs/simulation.md`.
+//! with faults, equal for equal seeds, see `docs/simulation.md`; and what is fuzzed.
 
 pub mod world;
+
+pub mod fuzz;

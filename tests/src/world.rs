@@ -2,64 +2,78 @@
 //! agent's own cores; a model that says what must be where.
 
 mod calm;
+mod check_steps;
+mod disorder;
 pub mod faults;
+mod link_steps;
 mod mishaps;
 pub mod model;
+pub mod net;
+pub mod paths;
+pub mod promises;
 pub mod replica;
 mod replica_steps;
+mod resync_steps;
 mod settle;
 pub mod source;
+mod source_start;
 mod source_steps;
+mod spill_steps;
+mod sync_steps;
+mod watch;
+mod write_steps;
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use vgship::apply::applier::Answer;
 use vgship::capture::activity::RegionSize;
 use vgship::capture::source::Policy;
 use vgship::outbox::queue::Budget;
-use vgship::ship::standing::SyncPolicy;
+use vgship::ship::dirty::DirtyMap;
+use vgship::ship::standing::Standing;
+use vgship::wire::batch::{BatchEncoder, Compression};
 use vgship_base::extent::ExtentSize;
-use vgship_base::ids::{Generation, ReplicaId, Seq};
+use vgship_base::ids::{Generation, ReplicaId, Seq, VolumeId};
 use vgship_base::layout::{Layout, VolumeLayout};
-use vgship_base::record::Record;
 use vgship_base::sim::Rng;
 use vgship_base::units::Tick;
 
 use faults::{Coverage, Settings};
-use model::Model;
+use model::{Images, Model};
+use net::Pipe;
+use promises::Promises;
 use replica::ReplicaHost;
 use source::SourceHost;
 
-/// A link that stands: what is under way in both directions, in order.
-#[derive(Default)]
+/// A link that stands: what is under way in both directions.
 pub struct Link {
-    /// Records to the replica.
-    pub up: VecDeque<Vec<Record>>,
-    /// Words to the source.
-    pub down: VecDeque<Down>,
+    /// To the replica.
+    pub up: Pipe,
+    /// To the source.
+    pub down: Pipe,
+    /// Of the records that go up.
+    pub encoder: BatchEncoder,
 }
 
-/// What a replica says.
-pub enum Down {
-    /// Up to where it holds the stream.
-    Ack {
-        /// In its journal.
-        durable: Seq,
-        /// On its volumes.
-        applied: Seq,
-    },
-    /// About offers.
-    Answers {
-        /// Of this resync.
-        session: u64,
-        /// In their order.
-        answers: Vec<Answer>,
-    },
+impl Default for Link {
+    fn default() -> Link {
+        let encoder = BatchEncoder::new(Compression::Adaptive);
+        Link { up: Pipe::default(), down: Pipe::default(), encoder }
+    }
+}
+
+/// What a replica that was down when the source started must be held against when it is up again:
+/// the source's content then, and the map for this replica.
+pub struct Owed {
+    /// What the source's volumes held.
+    pub images: Images,
+    /// Where the replica may differ.
+    pub dirty: DirtyMap,
 }
 
 /// The world of one seed.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each asked by itself")]
 pub struct World {
     /// The dice.
     pub rng: Rng,
@@ -69,6 +83,12 @@ pub struct World {
     pub now: Tick,
     /// What must be where.
     pub model: Model,
+    /// What applications were told.
+    pub promises: Promises,
+    /// One for each replica that was down when the source started.
+    pub owed: Vec<Option<Owed>>,
+    /// How far the wall clock is off. Unit: microseconds.
+    pub skew: i64,
     /// The source's machine.
     pub source: SourceHost,
     /// The replicas' machines.
@@ -81,58 +101,25 @@ pub struct World {
     pub writing: bool,
     /// Offers that were made, per replica.
     pub offers: Vec<u64>,
+    /// Whether a resync of this replica began and did not end, in this life of the source.
+    pub windows: Vec<bool>,
+    /// Extents of each replica that something wrote into, or read, past all order: they may differ
+    /// until the self-check has been through.
+    pub strays: Vec<BTreeSet<(VolumeId, u64)>>,
+    /// The highest seq of which an application was told, in this life of the source.
+    pub told: Seq,
+    /// How each replica stood when that was last looked at.
+    standings: Vec<Standing>,
+    /// Generations that were seen, in their order.
+    pub lineage: Vec<Generation>,
+    /// Whether the source has been given the age that the settings say.
+    aged: bool,
     layout: Arc<Layout>,
     generations: u64,
     tags: u64,
     paused: bool,
     verbose: bool,
 }
-
-/// What can happen in one step.
-#[derive(Clone, Copy, Debug)]
-enum Action {
-    Begin,
-    Retry,
-    Write,
-    End,
-    Flush,
-    Tick,
-    Checkpoint,
-    Start,
-    Connect,
-    Send,
-    Deliver,
-    Persist,
-    Apply,
-    ReplicaCheckpoint,
-    Return,
-    NextJob,
-    Read,
-    Spill,
-    Refill,
-}
-
-const ACTIONS: [Action; 19] = [
-    Action::Begin,
-    Action::Retry,
-    Action::Write,
-    Action::End,
-    Action::Flush,
-    Action::Tick,
-    Action::Checkpoint,
-    Action::Start,
-    Action::Connect,
-    Action::Send,
-    Action::Deliver,
-    Action::Persist,
-    Action::Apply,
-    Action::ReplicaCheckpoint,
-    Action::Return,
-    Action::NextJob,
-    Action::Read,
-    Action::Spill,
-    Action::Refill,
-];
 
 /// A replica's id from its place.
 pub fn id_of(index: usize) -> ReplicaId {
@@ -159,15 +146,24 @@ impl World {
             budget: Budget { ram: settings.ram, spill: settings.spill },
             epoch: settings.epoch,
             region: RegionSize::from_log2(settings.region_log2),
-            sync: SyncPolicy::default(),
-            lag: None,
+            sync: settings.sync,
+            lag: settings.lag,
         };
         World {
             model: Model::new(Arc::clone(&layout), count),
-            source: SourceHost::new(&layout, policy, count),
+            promises: Promises::new(&layout),
+            owed: (0..count).map(|_| None).collect(),
+            skew: 0,
+            source: SourceHost::new(&layout, policy, &settings),
             replicas: (0..count).map(|_| ReplicaHost::new(&layout, settings.segment)).collect(),
             links: (0..count).map(|_| None).collect(),
             offers: vec![0; count],
+            windows: vec![false; count],
+            strays: vec![BTreeSet::new(); count],
+            told: Seq::ZERO,
+            standings: vec![Standing::Off; count],
+            lineage: Vec::new(),
+            aged: false,
             rng,
             settings,
             now: Tick(0),
@@ -184,7 +180,7 @@ impl World {
     /// The world of a seed.
     pub fn of_seed(seed: u64, verbose: bool) -> World {
         let mut rng = Rng::new(seed);
-        let settings = Settings::throw(&mut rng, ACTIONS.len());
+        let settings = Settings::throw(&mut rng, disorder::ACTIONS.len());
         World::new(settings, rng, verbose)
     }
 
@@ -205,89 +201,17 @@ impl World {
         bytes[8..].copy_from_slice(&self.generations.to_be_bytes());
         Generation(bytes)
     }
-
-    /// Disorder and settling in turn, as the settings have it.
-    pub fn run(&mut self) {
-        if self.verbose {
-            println!("{:#?}", self.settings);
-        }
-        for _ in 0..self.settings.rounds {
-            self.writing = true;
-            for _ in 0..self.settings.steps {
-                if !self.settings.faults.is_empty() && self.rng.one_in(self.settings.fault_every) {
-                    self.mishap();
-                } else {
-                    let action = self.choose();
-                    self.act(action);
-                }
-            }
-            self.settle();
-        }
-    }
-
-    fn choose(&mut self) -> Action {
-        let total: u64 = self.settings.weights.iter().sum();
-        let mut left = self.rng.below(total);
-        for (action, weight) in ACTIONS.iter().zip(&self.settings.weights) {
-            if left < *weight {
-                return *action;
-            }
-            left -= weight;
-        }
-        unreachable!("the dice are below the sum of all weights")
-    }
-
-    fn act(&mut self, action: Action) {
-        let replica = self.rng.index(self.replicas.len());
-        match action {
-            Action::Begin => self.write_begins(),
-            Action::Retry => self.write_retries(),
-            Action::Write => self.write_reaches_volume(),
-            Action::End => self.write_ends(),
-            Action::Flush => self.flush_step(),
-            Action::Tick => {
-                let step = 1 + self.rng.below(20);
-                self.tick(step);
-            }
-            Action::Checkpoint => self.checkpoint(),
-            Action::Start => self.start_all(),
-            Action::Connect => self.connect(replica),
-            Action::Send => self.send(replica),
-            Action::Deliver => self.deliver(replica),
-            Action::Persist => self.persist(replica),
-            Action::Apply => self.apply(replica),
-            Action::ReplicaCheckpoint => self.replica_checkpoint(replica),
-            Action::Return => self.deliver_back(replica),
-            Action::NextJob => self.next_job(replica),
-            Action::Read => self.read_step(replica),
-            Action::Spill => self.spill_step(replica),
-            Action::Refill => self.refill_step(replica),
-        }
-        self.notice_power();
-    }
-
-    /// Machines whose power has failed by itself are down and up again.
-    pub fn notice_power(&mut self) {
-        if self.source.power.is_off() {
-            self.coverage.hit("power failed inside a step of the source");
-            self.source_crashes(true);
-        }
-        for index in 0..self.replicas.len() {
-            if self.replicas[index].power.is_off() {
-                self.coverage.hit("power failed inside a step of a replica");
-                self.replica_crashes(index, true);
-            }
-        }
-    }
 }
 
 /// Runs one seed; the text of a failure says how to repeat it.
 pub fn run_seed(seed: u64, verbose: bool) -> Result<Coverage, String> {
     let mut world = World::of_seed(seed, verbose);
     let done = catch_unwind(AssertUnwindSafe(|| world.run()));
-    done.map(|()| world.coverage).map_err(|_| {
+    done.map(|()| world.coverage).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
         format!(
-            "seed {seed} failed; repeat it with: \
+            "seed {seed} failed: {text}; repeat it with: \
              cargo run --release -p vgship-tests --bin sim -- --seed {seed} --verbose"
         )
     })

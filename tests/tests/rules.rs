@@ -1,9 +1,11 @@
 //! One scenario per rule of the design; each fails when its guard is taken out (see
 //! `docs/simulation.md`).
 
+use vgship::ship::replica::Flow;
 use vgship::ship::verdict::Verdict;
 use vgship_base::disk::Disk;
 use vgship_base::folder::Folder;
+use vgship_base::ids::VolumeId;
 use vgship_base::record::ResyncReason;
 use vgship_tests::world::World;
 use vgship_tests::world::faults::{Fault, Settings};
@@ -205,7 +207,7 @@ fn r8_after_a_failed_flush_everything_since_the_last_good_one_is_resynced() {
     let mut world = world();
     world.write(0, 4096, 8192, 5);
     world.source.disks[0].fail_flushes(1);
-    world.flush_now(vgship_base::ids::VolumeId(0));
+    world.flush_now(VolumeId(0));
     assert!(world.known(0).dirty.sets()[0].contains(2));
     world.settle();
 }
@@ -444,7 +446,7 @@ fn a_checkpoint_leaves_a_fresh_mark_to_its_write() {
     world.checkpoint();
     let source = &mut world.life().source;
     let data = Some(bytes::Bytes::from(vec![1; 512]));
-    let volume = vgship_base::ids::VolumeId(0);
+    let volume = VolumeId(0);
     let span = vgship_base::units::Span::new(0, 512);
     let change = vgship::capture::source::Change { volume, span, data };
     let hashes = change.hashes();
@@ -481,4 +483,65 @@ fn damage_in_promised_records_is_reported_and_healed() {
         world.settle();
     }
     assert!(reported > 10, "{reported} of 60");
+}
+
+/// Resync records of one replica are void for the other, but they take room in its outbox.
+#[test]
+fn the_resync_of_one_replica_does_not_empty_the_outbox_of_another_that_is_there() {
+    let mut world =
+        World::in_sync_with(Settings { replicas: 2, ram: 6 << 10, ..Settings::plain() });
+    for index in 0..2 {
+        world.replace_replica(index);
+        world.start_all();
+        world.connect(index);
+    }
+    world.begin_resync(0);
+    for _ in 0..20 {
+        world.next_job(0);
+        world.read_step(0);
+    }
+    assert_eq!(world.known(1).flow, Flow::Stream, "it would only begin its resync again");
+    world.settle();
+}
+
+/// The self-check asks outside of resyncs, and a broken link takes its questions back.
+#[test]
+fn a_check_that_a_broken_link_made_void_does_not_end_the_next_link() {
+    let mut world = world();
+    world.next_check(0);
+    world.check_step(0);
+    world.check_step(0);
+    world.send(0);
+    world.cut(0);
+    world.connect(0);
+    world.settle();
+    assert_eq!(world.coverage.count("verdict Continue"), 1);
+}
+
+/// A write that reached the cache before a flush that failed, and was reported after it, is not
+/// brought back by the next flush.
+#[test]
+fn r8_a_flush_that_fails_takes_along_a_write_that_is_under_way() {
+    let mut world = world();
+    world.begin_write(0, 0, 4096, 7);
+    world.write_reaches_volume();
+    world.source.disks[0].fail_flushes(1);
+    world.flush_now(VolumeId(0));
+    world.write_ends();
+    assert_eq!(world.coverage.count("a flush took a write along that was under way"), 1);
+    world.flush_client(VolumeId(0));
+    world.restart_source(true); // asserts what applications were told
+    world.settle();
+}
+
+/// A flush of the agent's own that failed is told to the next client who asks for one.
+#[test]
+fn r8_a_failed_flush_that_no_client_asked_for_is_told_to_the_next_one() {
+    let mut world = world();
+    world.write(0, 0, 4096, 7);
+    world.source.disks[0].fail_flushes(1);
+    world.flush_now(VolumeId(0));
+    world.flush_client(VolumeId(0));
+    world.restart_source(true); // asserts what applications were told
+    world.settle();
 }

@@ -31,14 +31,3 @@ fn seeds_hold_2() {
 fn seeds_hold_3() {
     run(1_000_000, 500);
 }
-
-/// Each of these failed once: two replicas emptied each other's outboxes for ever; a resync ended
-/// between the failure of a flush and the core's knowing of it.
-#[test]
-fn seeds_that_failed_hold() {
-    for seed in [500_024, 501_845, 501_918, 501_993, 502_233, 502_249, 908_951, 909_928] {
-        if let Err(why) = run_seed(seed, false) {
-            panic!("{why}");
-        }
-    }
-}

@@ -1,7 +1,11 @@
 //! One entry for every habit of development: `cargo xtask <task>`, each with `--help`.
 
+mod programs;
 mod task_bench;
+mod task_campaign;
+mod task_fuzz;
 mod task_images;
+mod task_mutants;
 mod task_sim;
 mod task_test;
 mod task_tidy;
@@ -25,8 +29,11 @@ enum Task {
     Test(task_test::Args),
     Bench(task_bench::Args),
     Sim(task_sim::Args),
+    Campaign(task_campaign::Args),
+    Fuzz(task_fuzz::Args),
     Tidy(task_tidy::Args),
     Images(task_images::Args),
+    Mutants(task_mutants::Args),
     Vm(task_vm::Args),
 }
 
@@ -35,8 +42,11 @@ fn main() -> ExitCode {
         Task::Test(args) => task_test::run(&args),
         Task::Bench(args) => task_bench::run(&args),
         Task::Sim(args) => task_sim::run(&args),
+        Task::Campaign(args) => task_campaign::run(&args),
+        Task::Fuzz(args) => task_fuzz::run(&args),
         Task::Tidy(args) => task_tidy::run(&args),
         Task::Images(args) => task_images::run(&args),
+        Task::Mutants(args) => task_mutants::run(&args),
         Task::Vm(args) => task_vm::run(&args),
     };
     match done {

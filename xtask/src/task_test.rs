@@ -1,4 +1,5 @@
-//! `cargo xtask test`: every test of the workspace, then the simulation, then one line of sums.
+//! `cargo xtask test`: every test of the workspace, the simulation, short campaigns of faults, then
+//! one line of sums.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
@@ -7,9 +8,9 @@ use std::thread;
 
 use anyhow::{Context, Result};
 
-use crate::{task_sim, tree};
+use crate::{programs, task_campaign, task_sim, tree};
 
-/// Run all tests and the simulation; the last line says `N passed, N failed`
+/// Run all tests, the simulation and short campaigns; the last line says `N passed, N failed`
 ///
 /// Programs that the tests use are installed first from Debian packages, when this runs as root
 /// and some are missing; otherwise one line says what is missing, and the rest runs.
@@ -23,22 +24,8 @@ pub struct Args {
     no_install: bool,
 }
 
-/// A program that tests call, and the Debian package that has it.
-const NEEDED: [(&str, &str); 13] = [
-    ("qemu-img", "qemu-utils"),
-    ("qemu-io", "qemu-utils"),
-    ("qemu-nbd", "qemu-utils"),
-    ("fio", "fio"),
-    ("nbdkit", "nbdkit"),
-    ("nbdcopy", "libnbd-bin"),
-    ("nbdinfo", "libnbd-bin"),
-    ("nbdfuse", "libnbd-bin"),
-    ("fusermount3", "fuse3"),
-    ("rsync", "rsync"),
-    ("mkfs.ext4", "e2fsprogs"),
-    ("losetup", "mount"),
-    ("ip", "iproute2"),
-];
+/// Short campaigns: loads, and the minutes after which no further round begins.
+const CAMPAIGNS: [(&str, &str); 2] = [("stamps,fio", "0.6"), ("postgres", "0.5")];
 
 /// What a test run came to. A part that did not even run counts as one failure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,7 +55,7 @@ impl std::fmt::Display for Sums {
 
 /// Gives whether everything passed.
 pub fn run(args: &Args) -> Result<bool> {
-    provide_programs(args.no_install);
+    programs::provide(args.no_install);
     let mut sums = Sums::default();
     let mut nextest = tree::cargo();
     nextest.args(["nextest", "--version"]).stdout(Stdio::null()).stderr(Stdio::null());
@@ -88,41 +75,14 @@ pub fn run(args: &Args) -> Result<bool> {
     let held = task_sim::run(&task_sim::Args { seeds: args.seeds, seed: None, from: 0 })?;
     println!("simulation, {} seeds: {}", args.seeds, if held { "held" } else { "FAILED" });
     sums.add(Sums { passed: u64::from(held), failed: u64::from(!held), skipped: 0 });
+    for (loads, minutes) in CAMPAIGNS {
+        let words = ["--rounds", "3", "--minutes", minutes, "--load", loads, "--seed", "3"];
+        let held = task_campaign::play(true, &words)?;
+        println!("campaign, {loads}: {}", if held { "held" } else { "FAILED" });
+        sums.add(Sums { passed: u64::from(held), failed: u64::from(!held), skipped: 0 });
+    }
     println!("{sums}");
     Ok(sums.failed == 0)
-}
-
-fn provide_programs(no_install: bool) {
-    let missing = missing();
-    if missing.is_empty() {
-        return;
-    }
-    let mut packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
-    packages.dedup();
-    let is_root = tree::output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
-    if !no_install && is_root && tree::has_program("apt-get") {
-        println!("installing {}", packages.join(" "));
-        let refreshed = apt(&["update"]);
-        let mut install = vec!["install", "-y", "--no-install-recommends"];
-        install.extend(&packages);
-        if let Err(error) = refreshed.and_then(|()| apt(&install)) {
-            println!("could not install: {error:#}");
-        }
-    }
-    let missing: Vec<_> = self::missing().iter().map(|(name, _)| *name).collect();
-    if !missing.is_empty() {
-        println!("missing, so the tests that use them cannot run: {}", missing.join(" "));
-    }
-}
-
-fn missing() -> Vec<(&'static str, &'static str)> {
-    NEEDED.into_iter().filter(|(program, _)| !tree::has_program(program)).collect()
-}
-
-fn apt(args: &[&str]) -> Result<()> {
-    let mut command = Command::new("apt-get");
-    command.arg("-qq").args(args).env("DEBIAN_FRONTEND", "noninteractive");
-    tree::output(&mut command).map(|_| ())
 }
 
 /// Runs a command, passes on all it prints, and adds up what `read` finds in its lines.

@@ -95,6 +95,16 @@ impl BitSet {
         self.words[word] & mask != 0
     }
 
+    /// Makes room for `bits` slots; those that are new are not in the set.
+    ///
+    /// # Panics
+    /// When that is fewer than there are.
+    pub fn grow(&mut self, bits: u64) {
+        assert!(bits >= self.bits, "{} slots become {bits}", self.bits);
+        self.words.resize(usize::try_from(bits.div_ceil(64)).expect("as in new"), 0);
+        self.bits = bits;
+    }
+
     /// Puts `bit` in; returns whether it was not there.
     pub fn insert(&mut self, bit: u64) -> bool {
         let (word, mask) = self.place(bit);
@@ -208,12 +218,14 @@ mod tests {
     proptest! {
         /// A bit set does what a set of numbers does.
         #[test]
-        fn equals_a_set_of_numbers(bits in 1u64..300, steps in prop::collection::vec((0u8..3, 0u64..300, 0u64..200), 0..60)) {
+        fn equals_a_set_of_numbers(bits in 1u64..300, steps in prop::collection::vec((0u8..4, 0u64..300, 0u64..200), 0..60)) {
             let (mut set, mut model) = (BitSet::new(bits), BTreeSet::new());
+            let mut bits = bits;
             for (kind, at, len) in steps {
                 let at = at % bits;
                 let end = (at + len).min(bits);
                 match kind {
+                    3 => { bits += len; set.grow(bits); }
                     0 => prop_assert_eq!(set.insert(at), model.insert(at)),
                     1 => prop_assert_eq!(set.remove(at), model.remove(&at)),
                     _ => { set.insert_range(at, end); model.extend(at..end); }

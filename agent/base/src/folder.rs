@@ -36,6 +36,33 @@ pub trait Folder: Send + Sync {
 /// A folder that several owners share.
 pub type SharedFolder = Arc<dyn Folder>;
 
+/// A number in a file's name: 16 hexadecimal digits, so that names sort as numbers do.
+pub fn digits_of(number: u64) -> String {
+    format!("{number:016x}")
+}
+
+/// The number of such digits; `None` when they are written in another way, so that no two names
+/// have one number.
+pub fn number_of(digits: &str) -> Option<u64> {
+    let number = u64::from_str_radix(digits, 16).ok()?;
+    (digits_of(number) == digits).then_some(number)
+}
+
+/// Numbers that files get by being counted lie below: no program counts so far.
+const NUMBERS_END: u64 = 1 << 63;
+
+/// The number behind the highest of a folder, 1 when there is none.
+///
+/// # Errors
+/// That file was put there by somebody: files behind it would soon run out of numbers.
+pub fn number_after(highest: Option<u64>) -> io::Result<u64> {
+    let text = "nobody counts so far: it is no file of this program, remove it";
+    match highest.unwrap_or(0) {
+        NUMBERS_END.. => Err(io::Error::new(io::ErrorKind::InvalidData, text)),
+        highest => Ok(highest + 1),
+    }
+}
+
 /// Replaces a small file as a whole: after a power cut it is the old one or the new one.
 ///
 /// Durable: the new content, once this has returned.
@@ -67,4 +94,21 @@ pub fn read_small(folder: &dyn Folder, name: &str, max: u64) -> io::Result<Optio
     let mut content = vec![0; usize::try_from(len).map_err(io::Error::other)?];
     file.read_at(0, &mut content)?;
     Ok(Some(content))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_has_one_name_and_a_successor_or_an_error() {
+        assert_eq!(number_of(&digits_of(0x2a)), Some(0x2a));
+        assert_eq!(number_of("000000000000002a"), Some(0x2a));
+        for other in ["000000000000002A", "+00000000000002a", "2a", "0000000000000002a", ""] {
+            assert_eq!(number_of(other), None, "{other}");
+        }
+        assert_eq!(number_after(None).ok(), Some(1));
+        assert_eq!(number_after(Some(7)).ok(), Some(8));
+        assert!(number_after(Some(NUMBERS_END)).is_err() && number_after(Some(u64::MAX)).is_err());
+    }
 }

@@ -35,6 +35,12 @@ impl Seq {
         self.0 & ((1 << COUNT_BITS) - 1)
     }
 
+    /// Whether this is the number right after `last` in the same start. Never panics, whatever a
+    /// peer says.
+    pub const fn follows(self, last: Seq) -> bool {
+        self.start().0 == last.start().0 && self.count() == last.count() + 1
+    }
+
     /// The number after this one in the same start.
     ///
     /// # Panics
@@ -178,6 +184,15 @@ mod tests {
         assert!(old < new);
         assert_eq!((new.start(), new.count()), (Start(2), 1));
         assert_eq!(new.to_string(), "2.1");
+    }
+
+    #[test]
+    fn nothing_follows_the_last_number_of_a_start() {
+        let last = Seq(Seq::before(Start(2)).0 - 1);
+        assert_eq!((last.start(), last.count()), (Start(1), (1 << 48) - 1));
+        assert!(!Seq::before(Start(2)).follows(last) && !last.follows(last));
+        assert!(last.follows(Seq(last.0 - 1)));
+        assert!(!Seq(u64::MAX).follows(Seq(u64::MAX)) && !Seq(0).follows(Seq(u64::MAX)));
     }
 
     #[test]

@@ -81,6 +81,21 @@ impl Layout {
         span.len > 0 && self.volume(volume).is_some_and(|known| span.within(known.bytes))
     }
 
+    /// Whether `other` is this layout with nothing but volumes that are as large or larger.
+    pub fn grows_to(&self, other: &Layout) -> bool {
+        let grows = |(old, new): (&VolumeLayout, &VolumeLayout)| {
+            old.name == new.name && old.masked == new.masked && old.bytes <= new.bytes
+        };
+        self.extent == other.extent
+            && self.volumes.len() == other.volumes.len()
+            && self.volumes.iter().zip(&other.volumes).all(grows)
+    }
+
+    /// BLAKE3 of the layout's bytes, by which two sides know that they mean the same.
+    pub fn hash(&self) -> [u8; 32] {
+        *blake3::hash(&self.encode()).as_bytes()
+    }
+
     /// The layout as its format has it.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer::default();
@@ -170,6 +185,26 @@ mod tests {
         }
         for len in 0..GOLDEN.len() {
             assert!(Layout::decode(&GOLDEN[..len]).is_err(), "cut to {len}");
+        }
+    }
+
+    #[test]
+    fn only_larger_volumes_are_growth() {
+        let old = example();
+        let changed = |change: fn(&mut Layout)| {
+            let mut new = example();
+            change(&mut new);
+            old.grows_to(&new)
+        };
+        assert!(changed(|_| ()) && changed(|new| new.volumes[1].bytes += 512));
+        for change in [
+            (|new| new.volumes[1].bytes -= 512) as fn(&mut Layout),
+            |new| new.volumes[0].masked = 0,
+            |new| new.volumes.swap(0, 1),
+            |new| new.volumes.truncate(1),
+            |new| new.extent = ExtentSize::from_log2(17).unwrap(),
+        ] {
+            assert!(!changed(change));
         }
     }
 

@@ -153,10 +153,14 @@ pub enum ResyncReason {
     Fault,
     /// A check found a difference where there should be none.
     Mismatch,
+    /// A volume of the source became larger.
+    Grown,
+    /// A volume of the source was away, or was another for a while.
+    Drifted,
 }
 
 impl ResyncReason {
-    const ALL: [ResyncReason; 7] = [
+    const ALL: [ResyncReason; 9] = [
         ResyncReason::Initial,
         ResyncReason::Overflow,
         ResyncReason::UncleanStart,
@@ -164,6 +168,8 @@ impl ResyncReason {
         ResyncReason::Lost,
         ResyncReason::Fault,
         ResyncReason::Mismatch,
+        ResyncReason::Grown,
+        ResyncReason::Drifted,
     ];
 
     /// Its number in formats.
@@ -187,6 +193,8 @@ impl ResyncReason {
             ResyncReason::Lost => "the replica lost part of its history",
             ResyncReason::Fault => "an I/O error on the source",
             ResyncReason::Mismatch => "the self-check found a difference",
+            ResyncReason::Grown => "the volumes have grown",
+            ResyncReason::Drifted => "a volume was changed behind the source's back",
         }
     }
 }

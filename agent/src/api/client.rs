@@ -13,8 +13,9 @@ use tokio::net::UnixStream;
 use vgship_base::ids::Name;
 
 use super::control::{
-    ControlError, Done, GroupSummary, Groups, Invitation, InviteRequest, JoinRequest, Joined,
-    Pairings, RevokeRequest, Revoked, WaitRequest,
+    ControlError, Done, GroupSettings, GroupSummary, Groups, Invitation, InviteRequest,
+    JoinRequest, Joined, Pairings, RemoveRequest, Removed, RevokeRequest, Revoked, SetRequest,
+    WaitRequest,
 };
 use super::status::Status;
 use crate::home::{GroupSpec, Home};
@@ -56,6 +57,20 @@ impl Client {
     /// Adds a group.
     pub async fn group_add(&self, spec: &GroupSpec) -> Result<GroupSummary, ControlError> {
         self.post("/v1/groups", spec).await
+    }
+
+    /// Changes how a group is replicated.
+    pub async fn group_set(
+        &self,
+        group: &Name,
+        request: &SetRequest,
+    ) -> Result<GroupSettings, ControlError> {
+        self.post(&format!("/v1/groups/{group}/set"), request).await
+    }
+
+    /// Takes a group out.
+    pub async fn group_remove(&self, group: &Name, force: bool) -> Result<Removed, ControlError> {
+        self.post(&format!("/v1/groups/{group}/remove"), &RemoveRequest { force }).await
     }
 
     /// Stops shipping or applying a group.

@@ -5,10 +5,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use vgship_base::ids::Name;
+use vgship_base::ids::{Name, PeerId};
 
 use super::status::Status;
-use crate::home::{GroupConfig, GroupSpec, HomeError, Mode, Period, Role, text};
+use crate::home::{
+    GroupConfig, GroupSpec, HomeError, Mode, Period, Role, Settings, SettingsChange, text,
+};
 
 /// What a method of [`Control`] returns: it runs when awaited and may be dropped at any time.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, ControlError>> + Send + 'a>>;
@@ -23,6 +25,13 @@ pub trait Control: Send + Sync + 'static {
 
     /// Begins to serve a new group as its source.
     fn group_add(&self, spec: GroupSpec) -> Answer<'_, GroupSummary>;
+
+    /// Changes how a group is replicated.
+    fn group_set(&self, group: Name, request: SetRequest) -> Answer<'_, GroupSettings>;
+
+    /// Stops a group and takes it out of the home; its volumes stay as they are. Refused while NBD
+    /// clients are connected to it, unless forced: then they are cut off.
+    fn group_remove(&self, group: Name, force: bool) -> Answer<'_, Removed>;
 
     /// Stops shipping or applying a group; applications go on.
     fn pause(&self, group: Name) -> Answer<'_, Done>;
@@ -88,6 +97,53 @@ pub struct WaitRequest {
     pub timeout: Option<Period>,
 }
 
+/// Body of a change of settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetRequest {
+    /// The replica whose mode is set, by name or id; without it the group's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica: Option<String>,
+    /// What is to be otherwise.
+    pub change: SettingsChange,
+}
+
+impl SetRequest {
+    /// Makes the change to a group of which this agent is the source.
+    pub fn apply(&self, to: &mut GroupConfig, pairs: &Pairings) -> Result<(), ControlError> {
+        if to.role != Role::Source {
+            return Err(ControlError::refused(format!("group {} is a replica here", to.name))
+                .hint("change it where its source is"));
+        }
+        let peer = self.replica.as_ref().map(|who| pairs.replica(to, who)).transpose()?;
+        self.change.apply(&mut to.policy, peer);
+        match to.policy.wrong() {
+            None => Ok(()),
+            Some((key, why)) => {
+                Err(ControlError::usage(format!("--{}: {why}", key.replace('_', "-"))))
+            }
+        }
+    }
+}
+
+/// How a group is replicated from now on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupSettings {
+    /// Which.
+    pub group: String,
+    /// How.
+    pub policy: Settings,
+}
+
+/// Body of a removal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveRequest {
+    /// Cut off those who are connected.
+    #[serde(default)]
+    pub force: bool,
+}
+
 /// Body of an invitation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -146,7 +202,7 @@ impl From<&GroupConfig> for GroupSummary {
             name: group.name.to_string(),
             id: group.id.to_string(),
             role: group.role,
-            mode: group.mode,
+            mode: group.policy.mode,
             volumes: group.volumes.clone(),
             peer: group.peer.map(|peer| peer.to_string()),
         }
@@ -158,6 +214,21 @@ impl From<&GroupConfig> for GroupSummary {
 pub struct Groups {
     /// By name.
     pub groups: Vec<GroupSummary>,
+}
+
+/// A group that is no more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// What this agent called it.
+    pub group: String,
+    /// Which side this agent was.
+    pub role: Role,
+    /// Its volumes, which were left as they are.
+    pub volumes: String,
+    /// Where its configuration and state are kept.
+    pub kept: String,
+    /// The peers whose pairing for it was revoked.
+    pub revoked: Vec<String>,
 }
 
 /// A command was carried out.
@@ -217,6 +288,21 @@ pub struct Pairing {
 pub struct Pairings {
     /// By peer and group.
     pub pairs: Vec<Pairing>,
+}
+
+impl Pairings {
+    /// The replica of a group that a person names by name or id.
+    fn replica(&self, group: &GroupConfig, who: &str) -> Result<PeerId, ControlError> {
+        let is = |pair: &&Pairing| {
+            let known = pair.peer == who || pair.peer_id.starts_with(who) && who.len() >= 8;
+            known && pair.role == Role::Replica
+        };
+        let id = self.pairs.iter().find(is).and_then(|pair| text::hex(&pair.peer_id));
+        id.map(PeerId).ok_or_else(|| {
+            ControlError::refused(format!("group {} has no replica {who}", group.name))
+                .hint("see them with: vgship pair list")
+        })
+    }
 }
 
 /// A peer that may do nothing any more.

@@ -6,9 +6,11 @@ use std::net::SocketAddr;
 use jiff::Timestamp;
 use vgship_base::ids::PeerId;
 
-use super::control::{ControlError, Invitation, InviteRequest, Pairing, Pairings, Revoked};
+use super::control::{
+    ControlError, Invitation, InviteRequest, Pairing, Pairings, Removed, Revoked,
+};
 use crate::home::io::own_address;
-use crate::home::{GroupConfig, Home, Role};
+use crate::home::{GroupConfig, Home, LockedHome, Role};
 use crate::wire::io::PeerBook;
 use crate::wire::peers::{Grant, Peer};
 
@@ -76,6 +78,26 @@ pub fn revoke(book: &PeerBook, peer: &str) -> Result<Revoked, ControlError> {
         peer: gone.name.to_string(),
         peer_id: gone.id.to_string(),
         groups: gone.grants.iter().map(|grant| grant.name.to_string()).collect(),
+    })
+}
+
+/// Takes a group that nobody serves out of book and home; its volumes are not touched.
+///
+/// Durable: once this has returned. Stopped in the middle, the group is there without its peers,
+/// and can be removed again.
+pub fn remove_group(
+    home: &LockedHome,
+    book: &PeerBook,
+    group: &GroupConfig,
+) -> Result<Removed, ControlError> {
+    let lost = book.forget_group(group.id).map_err(|error| ControlError::from_error(&error))?;
+    let kept = home.remove_group(&group.name)?;
+    Ok(Removed {
+        group: group.name.to_string(),
+        role: group.role,
+        volumes: group.volumes.clone(),
+        kept: kept.display().to_string(),
+        revoked: lost.iter().map(|peer| peer.name.to_string()).collect(),
     })
 }
 

@@ -15,8 +15,9 @@ use tokio::sync::watch;
 use vgship_base::ids::Name;
 
 use super::control::{
-    ControlError, Done, ErrorKind, GroupSummary, Groups, Invitation, InviteRequest, JoinRequest,
-    Joined, Pairings, RevokeRequest, Revoked, SharedControl, WaitRequest,
+    ControlError, Done, ErrorKind, GroupSettings, GroupSummary, Groups, Invitation, InviteRequest,
+    JoinRequest, Joined, Pairings, RemoveRequest, Removed, RevokeRequest, Revoked, SetRequest,
+    SharedControl, WaitRequest,
 };
 use super::status::{GroupStatus, Status};
 use crate::home::GroupSpec;
@@ -36,6 +37,8 @@ pub fn router(control: SharedControl, stopping: watch::Receiver<bool>) -> Router
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/groups", get(group_list).post(group_add))
+        .route("/v1/groups/{group}/set", post(group_set))
+        .route("/v1/groups/{group}/remove", post(group_remove))
         .route("/v1/groups/{group}/pause", post(pause))
         .route("/v1/groups/{group}/resume", post(resume))
         .route("/v1/groups/{group}/wait", post(wait))
@@ -113,6 +116,22 @@ async fn group_add(
     Body(spec): Body<GroupSpec>,
 ) -> Reply<GroupSummary> {
     served.control.group_add(spec?).await.map(Json)
+}
+
+async fn group_set(
+    Shared(served): Shared<Served>,
+    Path(group): Path<String>,
+    Body(request): Body<SetRequest>,
+) -> Reply<GroupSettings> {
+    served.control.group_set(name(&group)?, request?).await.map(Json)
+}
+
+async fn group_remove(
+    Shared(served): Shared<Served>,
+    Path(group): Path<String>,
+    Body(request): Body<RemoveRequest>,
+) -> Reply<Removed> {
+    served.control.group_remove(name(&group)?, request?.force).await.map(Json)
 }
 
 async fn pause(Shared(served): Shared<Served>, Path(group): Path<String>) -> Reply<Done> {

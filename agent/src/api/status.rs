@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::home::{Mode, Overflow, Role};
+use crate::home::{Mode, OnTimeout, Overflow, Role};
 
 /// One agent and its groups at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -104,6 +104,84 @@ pub struct GroupStatus {
     /// What the outbox holds.
     #[serde(default)]
     pub outbox: OutboxStatus,
+    /// Whether writes wait for sync replicas; `null` when all are async.
+    #[serde(default)]
+    pub sync: Option<SyncStatus>,
+    /// What the self-check has come to; `null` on a replica.
+    #[serde(default)]
+    pub self_check: Option<CheckStatus>,
+}
+
+/// How a sync group, or one sync replica, stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SyncState {
+    /// It is async.
+    Off,
+    /// Every acknowledged write is durable on the replica: nothing would be lost.
+    InForce,
+    /// Writes wait for it; earlier ones are still on their way.
+    CatchingUp,
+    /// Writes go on without it.
+    Degraded,
+    /// Writes wait until it is in force.
+    Stalled,
+}
+
+impl SyncState {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            SyncState::Off => "off",
+            SyncState::InForce => "in-force",
+            SyncState::CatchingUp => "catching-up",
+            SyncState::Degraded => "degraded",
+            SyncState::Stalled => "stalled",
+        }
+    }
+}
+
+/// Whether writes wait for sync replicas. Of several, the worst.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SyncStatus {
+    /// How it stands.
+    pub state: SyncState,
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// Why it is not in force.
+    pub reason: Option<String>,
+    /// How long a write waits. Unit: seconds.
+    pub timeout_seconds: f64,
+    /// What then.
+    pub on_timeout: OnTimeout,
+    /// How long the oldest write has been waiting. Unit: seconds.
+    pub waiting_seconds: f64,
+}
+
+/// What the self-check has come to since the agent started. With several replicas, of all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckStatus {
+    /// Compared. Unit: bytes.
+    pub checked_bytes: u64,
+    /// Passed over: written whenever it was read, or not readable. Unit: bytes.
+    pub passed_over_bytes: u64,
+    /// How often all volumes were gone through.
+    pub rounds: u64,
+    /// Extents that differed where they should have been equal.
+    pub mismatches: u64,
+    /// The last of them.
+    pub last: Option<MismatchStatus>,
+}
+
+/// Where source and replica differed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MismatchStatus {
+    /// The LV.
+    pub volume: String,
+    /// Where in it. Unit: bytes.
+    pub offset: u64,
+    /// The record at which both were compared.
+    pub seq: u64,
 }
 
 /// One volume.
@@ -135,6 +213,12 @@ pub struct Lag {
     pub bytes: u64,
     /// Age of the newest epoch end that is durable there, less one epoch. Unit: seconds.
     pub seconds: f64,
+    /// Whether it is beyond `max_lag`.
+    #[serde(default)]
+    pub exceeded: bool,
+    /// Whether writers are slowed for it.
+    #[serde(default)]
+    pub slowed: bool,
 }
 
 /// A resync.
@@ -185,6 +269,12 @@ pub struct PeerStatus {
     /// compression.
     #[serde(default)]
     pub sent_bytes: u64,
+    /// Source: how this replica stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sync: Option<SyncState>,
+    /// Tries that failed since it last stood soundly; 0 while it is connected.
+    #[serde(default)]
+    pub tries: u64,
 }
 
 /// What the outbox holds.
@@ -230,7 +320,7 @@ pub(crate) mod tests {
                 durable: 0x0001_0000_0000_07d0,
                 applied: 0x0001_0000_0000_07cf,
             },
-            lag: Lag { bytes: 0, seconds: 0.0 },
+            lag: Lag::default(),
             dirty_bytes: 0,
             resync: None,
             rpo: Rpo { seconds: 0.25, objective_seconds: Some(15.0) },
@@ -241,10 +331,14 @@ pub(crate) mod tests {
                 since: Some("2026-02-03T04:05:06Z".into()),
                 last_error: None,
                 sent_bytes: 0,
+                sync: None,
+                tries: 0,
             }],
             consistent: true,
             policy: Overflow::Map,
             outbox: OutboxStatus::default(),
+            sync: None,
+            self_check: None,
         }
     }
 

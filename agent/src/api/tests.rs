@@ -9,13 +9,14 @@ use std::time::Duration;
 use vgship_base::ids::Name;
 
 use super::control::{
-    Answer, Control, ControlError, Done, ErrorKind, GroupSummary, Groups, Invitation,
-    InviteRequest, JoinRequest, Joined, Pairings, RevokeRequest, Revoked, WaitFor, WaitRequest,
+    Answer, Control, ControlError, Done, ErrorKind, GroupSettings, GroupSummary, Groups,
+    Invitation, InviteRequest, JoinRequest, Joined, Pairings, Removed, RevokeRequest, Revoked,
+    SetRequest, WaitFor, WaitRequest,
 };
 use super::io::Server;
 use super::status::tests::{agent, in_sync};
 use super::{Client, Status};
-use crate::home::{GroupSpec, Home, Mode, Period, Role};
+use crate::home::{GroupSpec, Home, Mode, Period, Role, Settings, SettingsChange};
 
 /// Knows the group payroll, which is paused already and never in sync.
 #[derive(Default)]
@@ -50,6 +51,17 @@ impl Control for Fake {
         let (name, volumes) = (spec.name.to_string(), spec.volumes);
         let (id, role, mode) = ("1f".repeat(16), Role::Source, Mode::Async);
         ready(Ok(GroupSummary { name, id, role, mode, volumes, peer: None }))
+    }
+
+    fn group_set(&self, group: Name, request: SetRequest) -> Answer<'_, GroupSettings> {
+        let mut policy = Settings::default();
+        request.change.apply(&mut policy, None);
+        ready(Ok(GroupSettings { group: group.to_string(), policy }))
+    }
+
+    fn group_remove(&self, group: Name, force: bool) -> Answer<'_, Removed> {
+        let refused = ControlError::refused(format!("2 NBD clients are connected to {group}"));
+        ready(if force { Ok(removed(&group)) } else { Err(refused) })
     }
 
     fn pause(&self, group: Name) -> Answer<'_, Done> {
@@ -90,6 +102,12 @@ impl Control for Fake {
     fn pair_revoke(&self, peer: String) -> Answer<'_, Revoked> {
         ready(Ok(Revoked { peer, peer_id: "a0".repeat(32), groups: vec!["payroll".into()] }))
     }
+}
+
+fn removed(group: &Name) -> Removed {
+    let (volumes, kept) = ("images:/srv/it".into(), "/h/removed/it-1".into());
+    let (group, revoked) = (group.to_string(), vec!["recovery".into()]);
+    Removed { group, role: Role::Source, volumes, kept, revoked }
 }
 
 struct World {
@@ -134,6 +152,12 @@ async fn every_command_arrives_and_its_answer_comes_back() {
     let spec = GroupSpec::new("new".parse().unwrap(), "images:/srv/new");
     assert_eq!(client.group_add(&spec).await.unwrap().volumes, "images:/srv/new");
     assert_eq!(client.group_list().await.unwrap().groups, []);
+    let change = SettingsChange { mode: Some(Mode::Sync), ..Default::default() };
+    let set = SetRequest { replica: None, change };
+    assert_eq!(client.group_set(&payroll(), &set).await.unwrap().policy.mode, Mode::Sync);
+    assert_eq!(client.group_remove(&payroll(), true).await.unwrap(), removed(&payroll()));
+    let refused = client.group_remove(&payroll(), false).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Refused);
     assert_eq!(client.resume(&payroll()).await.unwrap().done, "resumed");
     let expires: Period = "1 h".parse().unwrap();
     let invite = InviteRequest { group: payroll(), role: Role::Replica, expires };

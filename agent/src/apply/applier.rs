@@ -223,9 +223,57 @@ mod tests {
     use vgship_base::extent::ExtentSize;
     use vgship_base::layout::VolumeLayout;
     use vgship_base::record::Target;
-    use vgship_base::sim::{Power, SimDisk};
+    use vgship_base::sim::{Power, Rng, SimDisk, SimFolder};
 
     use super::*;
+
+    fn applier(disk: &SimDisk) -> Applier {
+        let name = "lv".parse().unwrap();
+        let extent = ExtentSize::from_log2(12).unwrap();
+        let volumes = vec![VolumeLayout { name, bytes: 8192, masked: 0 }];
+        Applier::new(Arc::new(Layout { extent, volumes }), vec![Arc::new(disk.clone())], 1)
+    }
+
+    fn write() -> Record {
+        let data = Bytes::from(vec![7; 4096]);
+        let body = Body::Write { volume: VolumeId(0), offset: 0, data };
+        Record { seq: Seq(1), target: Target::All, body }
+    }
+
+    #[test]
+    fn a_checkpoint_makes_stable_what_was_counted_as_unflushed() {
+        let power = Power::default();
+        let (disk, folder) = (SimDisk::volume(&power, 8192), SimFolder::new(&power));
+        let mut applier = applier(&disk);
+        applier.apply(&[write()], false).unwrap();
+        assert_eq!(applier.unflushed(), 4096);
+        disk.fail_flushes(1);
+        assert!(matches!(
+            applier.checkpoint(&folder, &Point::FRESH),
+            Err(ApplyError::Flush { .. })
+        ));
+        assert_eq!(checkpoint::load(&folder).unwrap(), None, "no point without its content");
+        applier.apply(&[write()], false).unwrap();
+        assert_eq!(applier.unflushed(), 8192);
+        applier.checkpoint(&folder, &Point::FRESH).unwrap();
+        assert_eq!(applier.unflushed(), 0);
+        disk.power_cut(&mut Rng::new(1));
+        assert_eq!(disk.live()[..4096], [7; 4096]);
+        disk.fail_flushes(1);
+        applier.checkpoint(&folder, &Point::FRESH).expect("nothing was written, nothing flushed");
+    }
+
+    #[test]
+    fn what_an_earlier_life_wrote_is_flushed_or_that_is_said() {
+        let disk = SimDisk::volume(&Power::default(), 8192);
+        applier(&disk).apply(&[write()], false).unwrap();
+        let next = applier(&disk);
+        next.flush_all().unwrap();
+        disk.power_cut(&mut Rng::new(1));
+        assert_eq!(disk.live()[..4096], [7; 4096]);
+        disk.fail_flushes(1);
+        assert!(matches!(next.flush_all(), Err(ApplyError::Flush { .. })));
+    }
 
     /// Goal: after a failed flush nothing is judged by what the cache alone holds.
     #[test]

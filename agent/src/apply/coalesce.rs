@@ -95,11 +95,6 @@ impl Pending {
     pub fn runs(&self) -> impl Iterator<Item = (Span, &Content)> {
         self.runs.iter().map(|(&at, (len, content))| (Span::new(at, *len), content))
     }
-
-    /// Whether nothing is pending.
-    pub fn is_empty(&self) -> bool {
-        self.runs.is_empty()
-    }
 }
 
 /// What a batch writes, per volume.

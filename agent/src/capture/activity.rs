@@ -89,6 +89,8 @@ struct Stability {
     completed: Completion,
     flushed: Completion,
     failures: u64,
+    /// How many of them a client was told of.
+    told: u64,
 }
 
 /// What is known of all marked regions.
@@ -184,6 +186,14 @@ impl Activity {
     /// A flush failed: no later one brings back what it lost.
     pub fn flush_failed(&mut self, volume: VolumeId) {
         self.volumes.entry(volume).or_default().failures += 1;
+    }
+
+    /// Whether a flush failed of which no client was told. One is now.
+    pub fn owes_error(&mut self, volume: VolumeId) -> bool {
+        let known = self.volumes.entry(volume).or_default();
+        let owed = known.told < known.failures;
+        known.told = known.failures;
+        owed
     }
 
     /// What a flush must cover for all that is written by now.

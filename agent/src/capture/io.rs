@@ -5,7 +5,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use vgship_base::disk::{Allocation, SharedDisk};
 use vgship_base::ids::{Seq, VolumeId};
 use vgship_base::io::Clock;
+use vgship_base::layout::Layout;
 use vgship_base::units::Span;
 
 use super::activity::{Barrier, Stable};
@@ -39,7 +40,8 @@ pub struct Tap {
     waiting: AtomicU32,
     hashing: AtomicBool,
     ledger: Mutex<Ledger>,
-    volumes: Vec<SharedDisk>,
+    /// Exchanged when volumes grow.
+    volumes: RwLock<Arc<[SharedDisk]>>,
     /// One flush of a volume at a time: the system tells a failure to only one of several (R8).
     flushes: Vec<Mutex<()>>,
     clock: Clock,
@@ -60,7 +62,7 @@ impl Tap {
             hashing: AtomicBool::new(false),
             ledger: Mutex::new(ledger),
             flushes: volumes.iter().map(|_| Mutex::default()).collect(),
-            volumes,
+            volumes: RwLock::new(volumes.into()),
             clock,
             doubtful: AtomicBool::new(false),
             records: Notify::new(),
@@ -76,9 +78,29 @@ impl Tap {
         self.core.lock().expect("the source's core does not panic")
     }
 
-    /// The volumes, in the order of the layout.
-    pub fn volumes(&self) -> &[SharedDisk] {
-        &self.volumes
+    /// The volumes, in the order of the layout; at least as large as it says at any time before.
+    pub fn volumes(&self) -> Arc<[SharedDisk]> {
+        Arc::clone(&self.volumes.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn volume(&self, id: VolumeId) -> SharedDisk {
+        let volumes = self.volumes.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&volumes[id.index()])
+    }
+
+    /// The volumes have grown to `layout`, whose file has been written; `volumes` are open anew.
+    /// Those that are as large as before stay as they are open.
+    pub fn grow(&self, layout: Arc<Layout>, mut volumes: Vec<SharedDisk>) {
+        let old = Arc::clone(self.core().layout());
+        for (id, volume) in old.ids().zip(&mut volumes) {
+            if old.volume(id) == layout.volume(id) {
+                *volume = self.volume(id);
+            }
+        }
+        // Before the core lets anybody write there.
+        *self.volumes.write().unwrap_or_else(PoisonError::into_inner) = volumes.into();
+        self.core().grow(layout);
+        self.wake();
     }
 
     /// The clocks.
@@ -110,7 +132,7 @@ impl Tap {
         let ticket = self.begin(change);
         let seq = ticket.seq;
         self.records.notify_one();
-        let disk = &self.volumes[change.volume.index()];
+        let disk = self.volume(change.volume);
         let written = match &change.data {
             Some(data) => disk.write_at(change.span.offset, data),
             None => disk.zero_at(change.span.offset, change.span.len),
@@ -123,8 +145,9 @@ impl Tap {
         }
         written?;
         match after {
-            After::Done if durable => self.flush(change.volume),
+            After::Done if durable => self.client_flush(change.volume),
             After::Done => Ok(()),
+            After::Lost => Err(lost()),
             After::Stabilize(barrier) => {
                 self.flush_until(change.volume, barrier)?;
                 self.replicated(seq)
@@ -207,12 +230,25 @@ impl Tap {
              free room on the disk that holds the agent's home");
     }
 
+    /// A client's flush. It fails also for a flush that the agent made on its own and that failed:
+    /// a client that was never told would believe its writes stored.
+    fn client_flush(&self, volume: VolumeId) -> io::Result<()> {
+        let owed = self.core().owes_error(volume);
+        let flushed = self.flush(volume);
+        if flushed.is_err() {
+            self.core().owes_error(volume); // this very error tells of it
+        }
+        if owed { Err(lost()) } else { flushed }
+    }
+
     /// Flushes one volume: all its writes that completed before this call are durable after it.
     pub fn flush(&self, volume: VolumeId) -> io::Result<()> {
         let barrier = self.core().barrier(volume);
         let done_before = self.core().stable(volume, barrier) == Stable::Yes;
         let _alone = self.one_flush(volume);
-        match self.core().stable(volume, barrier) {
+        // Taken out first: the guard would live through the match, and flushing locks again.
+        let stable = self.core().stable(volume, barrier);
+        match stable {
             Stable::Lost => Err(lost()),
             Stable::Yes if !done_before => Ok(()), // another's flush covered it meanwhile
             Stable::Yes | Stable::No => self.flush_now(volume),
@@ -223,7 +259,8 @@ impl Tap {
     /// stability together share one.
     fn flush_until(&self, volume: VolumeId, barrier: Barrier) -> io::Result<()> {
         let _alone = self.one_flush(volume);
-        match self.core().stable(volume, barrier) {
+        let stable = self.core().stable(volume, barrier);
+        match stable {
             Stable::Yes => Ok(()),
             Stable::No => self.flush_now(volume),
             Stable::Lost => Err(lost()),
@@ -236,7 +273,7 @@ impl Tap {
 
     fn flush_now(&self, volume: VolumeId) -> io::Result<()> {
         let covers = self.core().flush_begins(volume);
-        let disk = &self.volumes[volume.index()];
+        let disk = self.volume(volume);
         let flushed = disk.flush();
         self.core().flush_ended(volume, covers, flushed.is_ok());
         if flushed.is_err() {
@@ -339,7 +376,7 @@ impl Export for TappedVolume {
     }
 
     fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        self.tap.volumes[self.volume.index()].read_at(offset, into)
+        self.tap.volume(self.volume).read_at(offset, into)
     }
 
     fn write(&self, offset: u64, data: Bytes, durable: bool) -> io::Result<()> {
@@ -353,10 +390,10 @@ impl Export for TappedVolume {
     }
 
     fn flush(&self) -> io::Result<()> {
-        self.tap.flush(self.volume)
+        self.tap.client_flush(self.volume)
     }
 
     fn allocation(&self, offset: u64, end: u64) -> io::Result<(Allocation, u64)> {
-        self.tap.volumes[self.volume.index()].allocation(offset, end)
+        self.tap.volume(self.volume).allocation(offset, end)
     }
 }

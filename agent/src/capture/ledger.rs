@@ -5,7 +5,8 @@ use std::io;
 
 use vgship_base::bytes::FormatError;
 use vgship_base::disk::Disk;
-use vgship_base::folder::SharedFolder;
+use vgship_base::folder::{self, SharedFolder};
+use vgship_base::layout::Layout;
 use vgship_base::units::SECTOR;
 
 use super::activity::Region;
@@ -60,14 +61,14 @@ struct Open {
 }
 
 impl Ledger {
-    /// Reads the newest ledger in `folder`: its state with all later marks in it. `extents`
-    /// are the volumes' sizes. `None` when there has never been one. When marks could not be
-    /// written in the life before, everything is dirty.
+    /// Reads the newest ledger in `folder`: its state with all later marks in it. Volumes may have
+    /// grown since; what they gained is dirty. `None` when there has never been one. When marks
+    /// could not be written in the life before, everything is dirty.
     ///
     /// Order: marks are taken only after the first [`Ledger::checkpoint`] of this life.
     pub fn load(
         folder: SharedFolder,
-        extents: &[u64],
+        layout: &Layout,
     ) -> Result<(Ledger, Option<LedgerState>), LedgerError> {
         let io = |name: &str, source| LedgerError::Io { action: "read", name: name.into(), source };
         let names = folder.list().map_err(|source| io("folder", source))?;
@@ -75,7 +76,7 @@ impl Ledger {
         let newest = numbers.max();
         let ledger = Ledger { folder, number: newest.unwrap_or(0), open: None };
         let Some(name) = newest.map(name_of) else { return Ok((ledger, None)) };
-        match ledger.read(&name, extents).map_err(|source| io(&name, source))? {
+        match ledger.read(&name, layout).map_err(|source| io(&name, source))? {
             Ok(mut state) => {
                 if names.iter().any(|name| name == DOUBT) {
                     state.clean = false;
@@ -88,7 +89,7 @@ impl Ledger {
         }
     }
 
-    fn read(&self, name: &str, extents: &[u64]) -> io::Result<Result<LedgerState, FormatError>> {
+    fn read(&self, name: &str, layout: &Layout) -> io::Result<Result<LedgerState, FormatError>> {
         let file = self.folder.open(name)?;
         if file.len() > LEDGER_BYTES_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "longer than 1 GiB"));
@@ -96,7 +97,7 @@ impl Ledger {
         let mut bytes = vec![0; usize::try_from(file.len()).map_err(io::Error::other)?];
         file.read_at(0, &mut bytes)?;
         let head = LedgerState::claimed_len(&bytes)
-            .and_then(|len| Ok((len, LedgerState::decode(&bytes[..len], extents)?)));
+            .and_then(|len| Ok((len, LedgerState::decode(&bytes[..len], layout)?)));
         let (len, mut state) = match head {
             Ok(found) => found,
             Err(error) => return Ok(Err(error)),
@@ -117,7 +118,9 @@ impl Ledger {
     /// a checkpoint succeeds; which state a crash finds is the old or the new one.
     pub fn checkpoint(&mut self, state: &LedgerState) -> Result<(), LedgerError> {
         self.open = None;
-        self.number += 1;
+        let last = name_of(self.number);
+        let none_left = |source| LedgerError::Io { action: "continue", name: last, source };
+        self.number = folder::number_after(Some(self.number)).map_err(none_left)?;
         let name = name_of(self.number);
         let failed = |action| {
             let name = name.clone();
@@ -145,7 +148,9 @@ impl Ledger {
         }
         let has = |wanted: &str| names.iter().any(|name| name == wanted);
         if has(DOUBT) {
-            self.folder.rename(DOUBT, SPARE).map_err(failed("clear the doubt before"))?;
+            // Durably: else a power cut brings it back, and everything is compared for nothing.
+            let cleared = self.folder.rename(DOUBT, SPARE).and_then(|()| self.folder.sync());
+            cleared.map_err(failed("clear the doubt before"))?;
         } else if !has(SPARE) {
             self.folder.create(SPARE).map_err(failed("make a spare name for"))?;
         }
@@ -195,21 +200,21 @@ impl Ledger {
 }
 
 fn name_of(number: u64) -> String {
-    format!("{PREFIX}{number:016x}")
+    format!("{PREFIX}{}", folder::digits_of(number))
 }
 
 fn number_of(name: &str) -> Option<u64> {
-    let digits = name.strip_prefix(PREFIX)?;
-    if digits.len() == 16 { u64::from_str_radix(digits, 16).ok() } else { None }
+    folder::number_of(name.strip_prefix(PREFIX)?)
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use vgship_base::extent::BitSet;
+    use vgship_base::extent::{BitSet, ExtentSize};
     use vgship_base::folder::Folder;
     use vgship_base::ids::{Generation, GroupId, PeerId, Seq, Start, VolumeId};
+    use vgship_base::layout::VolumeLayout;
     use vgship_base::sim::{Power, Rng, SimFolder};
 
     use super::super::ledger_format::ReplicaState;
@@ -222,9 +227,16 @@ mod tests {
             lineage: vec![],
             start: Start(start),
             clean: false,
+            volumes: vec![],
             replicas: vec![],
             marked,
         }
+    }
+
+    fn volumes(sizes: &[u64]) -> Layout {
+        let volume = |&bytes: &u64| VolumeLayout { name: "lv".parse().unwrap(), bytes, masked: 0 };
+        let extent = ExtentSize::from_log2(12).unwrap();
+        Layout { extent, volumes: sizes.iter().map(volume).collect() }
     }
 
     fn region(index: u64) -> Region {
@@ -240,7 +252,7 @@ mod tests {
         for (seed, steps) in (0..40).flat_map(|seed| (1..40).map(move |steps| (seed, steps))) {
             let (power, mut rng) = (Power::default(), Rng::new(seed * 1000 + u64::from(steps)));
             let folder = SimFolder::new(&power);
-            let (mut ledger, none) = Ledger::load(Arc::new(folder.clone()), &[]).unwrap();
+            let (mut ledger, none) = Ledger::load(Arc::new(folder.clone()), &volumes(&[])).unwrap();
             assert_eq!(none, None);
             ledger.checkpoint(&state(1, vec![])).unwrap();
             power.fail_after(steps);
@@ -256,7 +268,7 @@ mod tests {
             }
             power.restore();
             folder.power_cut(&mut rng);
-            let (_, found) = Ledger::load(Arc::new(folder.clone()), &[]).unwrap();
+            let (_, found) = Ledger::load(Arc::new(folder.clone()), &volumes(&[])).unwrap();
             let found = found.expect("the first checkpoint was promised");
             assert!(found.start.0 >= start && found.start.0 <= start + 1, "seed {seed} {steps}");
             for index in 1..=promised {
@@ -270,7 +282,7 @@ mod tests {
     fn what_could_not_be_marked_makes_everything_dirty_until_a_checkpoint() {
         let power = Power::default();
         let folder: SharedFolder = Arc::new(SimFolder::new(&power));
-        let (mut ledger, _) = Ledger::load(Arc::clone(&folder), &[4]).unwrap();
+        let (mut ledger, _) = Ledger::load(Arc::clone(&folder), &volumes(&[4 << 12])).unwrap();
         let dirty = vec![BitSet::new(4)];
         let replica = ReplicaState {
             peer: PeerId([1; 32]),
@@ -279,14 +291,18 @@ mod tests {
             whole: true,
             dirty,
         };
-        let state = LedgerState { replicas: vec![replica], clean: true, ..state(1, vec![]) };
+        let (replicas, sizes) = (vec![replica], vec![4 << 12]);
+        let state = LedgerState { replicas, volumes: sizes, clean: true, ..state(1, vec![]) };
         ledger.checkpoint(&state).unwrap();
         ledger.doubt().unwrap();
-        let (mut ledger, found) = Ledger::load(Arc::clone(&folder), &[4]).unwrap();
+        let refused = ledger.mark(&[region(1)]);
+        assert!(matches!(refused, Err(LedgerError::Poisoned)), "doubt covers what is not marked");
+        ledger.doubt().expect("once is enough");
+        let (mut ledger, found) = Ledger::load(Arc::clone(&folder), &volumes(&[4 << 12])).unwrap();
         let found = found.unwrap();
         assert_eq!((found.clean, found.replicas[0].dirty[0].count()), (false, 4));
         ledger.checkpoint(&state).unwrap();
-        let (_, found) = Ledger::load(folder, &[4]).unwrap();
+        let (_, found) = Ledger::load(folder, &volumes(&[4 << 12])).unwrap();
         assert_eq!(found.unwrap().replicas[0].dirty[0].count(), 0);
     }
 
@@ -297,11 +313,11 @@ mod tests {
         for spare in (0..1200).step_by(50) {
             let disk = SimFolder::new(&Power::default());
             let folder: SharedFolder = Arc::new(disk.clone());
-            let (mut ledger, _) = Ledger::load(Arc::clone(&folder), &[4]).unwrap();
+            let (mut ledger, _) = Ledger::load(Arc::clone(&folder), &volumes(&[4 << 12])).unwrap();
             let dirty = vec![BitSet::new(4)];
-            let replica =
-                ReplicaState { peer: PeerId([1; 32]), met: Start(1), acked: Seq(1), dirty };
-            let state = LedgerState { replicas: vec![replica], ..state(1, vec![]) };
+            let (peer, met, acked) = (PeerId([1; 32]), Start(1), Seq(1));
+            let replicas = vec![ReplicaState { peer, met, acked, whole: true, dirty }];
+            let state = LedgerState { replicas, volumes: vec![4 << 12], ..state(1, vec![]) };
             ledger.checkpoint(&state).unwrap();
             for _ in 0..2 {
                 disk.set_capacity(Some(disk.used() + spare));
@@ -315,7 +331,8 @@ mod tests {
                 let fits = [spare >= 1024, spare >= 512];
                 assert!(fits.contains(&marked.is_ok()), "{spare} bytes free");
                 disk.power_cut(&mut Rng::new(spare));
-                let (found, stored) = Ledger::load(Arc::clone(&folder), &[4]).unwrap();
+                let (found, stored) =
+                    Ledger::load(Arc::clone(&folder), &volumes(&[4 << 12])).unwrap();
                 let stored = stored.unwrap();
                 let known = stored.replicas[0].dirty[0].count() == 4;
                 assert!(known || stored.marked == [region(1)], "{spare} bytes free");
@@ -327,16 +344,25 @@ mod tests {
     }
 
     #[test]
+    fn a_doubt_that_could_not_be_noted_is_an_error() {
+        let power = Power::default();
+        let folder: SharedFolder = Arc::new(SimFolder::new(&power));
+        let (mut ledger, _) = Ledger::load(folder, &volumes(&[])).unwrap();
+        power.fail_after(0);
+        assert!(matches!(ledger.doubt(), Err(LedgerError::Io { action: "create", .. })));
+    }
+
+    #[test]
     fn the_very_first_ledger_is_there_or_not_but_never_torn() {
         for (seed, steps) in (0..20).flat_map(|seed| (1..8).map(move |steps| (seed, steps))) {
             let (power, mut rng) = (Power::default(), Rng::new(seed * 100 + u64::from(steps)));
             let folder = SimFolder::new(&power);
-            let (mut ledger, _) = Ledger::load(Arc::new(folder.clone()), &[]).unwrap();
+            let (mut ledger, _) = Ledger::load(Arc::new(folder.clone()), &volumes(&[])).unwrap();
             power.fail_after(steps);
             let done = ledger.checkpoint(&state(1, vec![])).is_ok();
             power.restore();
             folder.power_cut(&mut rng);
-            let (_, found) = Ledger::load(Arc::new(folder.clone()), &[]).unwrap();
+            let (_, found) = Ledger::load(Arc::new(folder.clone()), &volumes(&[])).unwrap();
             assert!(found.is_some() || !done, "seed {seed} {steps}");
         }
     }
@@ -344,13 +370,13 @@ mod tests {
     #[test]
     fn a_damaged_ledger_is_reported_and_no_older_one_is_believed() {
         let folder = SimFolder::new(&Power::default());
-        let (mut ledger, _) = Ledger::load(Arc::new(folder.clone()), &[]).unwrap();
+        let (mut ledger, _) = Ledger::load(Arc::new(folder.clone()), &volumes(&[])).unwrap();
         ledger.checkpoint(&state(1, vec![])).unwrap();
         let old = folder.file(&name_of(1)).unwrap().live();
         ledger.checkpoint(&state(2, vec![])).unwrap();
         folder.create(&name_of(1)).unwrap().write_at(0, &old).unwrap();
         folder.file(&name_of(2)).unwrap().decay(20, 1);
-        let found = Ledger::load(Arc::new(folder), &[]);
+        let found = Ledger::load(Arc::new(folder), &volumes(&[]));
         assert!(matches!(found, Err(LedgerError::Damaged { .. })));
     }
 
@@ -358,7 +384,7 @@ mod tests {
     fn after_a_failed_checkpoint_no_mark_is_promised() {
         let power = Power::default();
         let folder = SimFolder::new(&power);
-        let (mut ledger, _) = Ledger::load(Arc::new(folder.clone()), &[]).unwrap();
+        let (mut ledger, _) = Ledger::load(Arc::new(folder.clone()), &volumes(&[])).unwrap();
         ledger.checkpoint(&state(1, vec![])).unwrap();
         power.fail_after(2);
         assert!(ledger.checkpoint(&state(2, vec![])).is_err());
@@ -366,5 +392,31 @@ mod tests {
         assert!(matches!(ledger.mark(&[region(1)]), Err(LedgerError::Poisoned)));
         ledger.checkpoint(&state(2, vec![])).unwrap();
         ledger.mark(&[region(1)]).unwrap();
+    }
+
+    #[test]
+    fn a_ledger_of_the_last_number_is_not_continued() {
+        let folder = SimFolder::new(&Power::default());
+        let (mut ledger, _) = Ledger::load(Arc::new(folder.clone()), &volumes(&[])).unwrap();
+        ledger.checkpoint(&state(1, vec![])).unwrap();
+        folder.rename(&name_of(1), &name_of(u64::MAX)).unwrap();
+        let (mut ledger, found) = Ledger::load(Arc::new(folder.clone()), &volumes(&[])).unwrap();
+        assert_eq!(found, Some(state(1, vec![])));
+        assert!(ledger.checkpoint(&state(2, vec![])).is_err());
+        assert_eq!(folder.list().unwrap(), [name_of(u64::MAX)]);
+    }
+
+    #[test]
+    fn a_doubt_that_was_taken_back_stays_away() {
+        for seed in 0..20 {
+            let folder = SimFolder::new(&Power::default());
+            let (mut ledger, _) = Ledger::load(Arc::new(folder.clone()), &[]).unwrap();
+            ledger.checkpoint(&state(1, vec![])).unwrap();
+            ledger.doubt().unwrap();
+            ledger.checkpoint(&state(2, vec![])).unwrap();
+            folder.power_cut(&mut Rng::new(seed));
+            let names = folder.list().unwrap();
+            assert!(!names.iter().any(|name| name == DOUBT), "seed {seed}: {names:?}");
+        }
     }
 }

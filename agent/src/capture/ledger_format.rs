@@ -15,9 +15,10 @@
 //! 51     1  replicas   -      0 ..= 8
 //! 52     4  regions    -      marked regions
 //! 56     2  lineage    -      earlier generations, 0 ..= 64; then each 16 id, 8 fork seq
+//!        2  volumes    -      as many as the layout has; then each 8 its size (bytes)
 //!           replica    -      32 peer, 2 last start that it met, 8 acked seq, 1 whole: 1 when a
 //!                             resync of it has ever ended, else 0; then per volume
-//!             8 extents, 4 runs; then each run 4 first word, 4 words, then the words
+//!             4 runs; then each run 4 first word, 4 words, then the words: a bit per extent
 //!           region     -      2 volume, 8 index
 //!           crc        -      CRC-32C of all before
 //!
@@ -27,11 +28,13 @@
 //!  508   4  crc        -      CRC-32C of all before; bytes between are 0
 //! ```
 //!
-//! Integers are big-endian.
+//! A volume may be larger by the time a ledger is read: what it has gained, with the extent that was
+//! its last, counts as dirty. Integers are big-endian.
 
 use vgship_base::bytes::{FormatError, Reader, Writer, checked, require, with_checksum};
 use vgship_base::extent::BitSet;
 use vgship_base::ids::{Generation, GroupId, PeerId, Seq, Start, VolumeId};
+use vgship_base::layout::{Layout, VolumeLayout};
 use vgship_base::limits::{REPLICAS_MAX, VOLUMES_MAX};
 use vgship_base::units::SECTOR;
 
@@ -63,6 +66,8 @@ pub struct LedgerState {
     pub start: Start,
     /// Whether the source stopped with nothing in doubt.
     pub clean: bool,
+    /// The size of each volume. Unit: bytes.
+    pub volumes: Vec<u64>,
     /// What is known of each replica; the index is its id.
     pub replicas: Vec<ReplicaState>,
     /// Regions marked.
@@ -89,7 +94,8 @@ impl LedgerState {
     /// The snapshot's bytes.
     pub fn encode(&self) -> Vec<u8> {
         let count = |len: usize| u32::try_from(len).expect("bounded by the volumes' limits");
-        let short = |len: usize| u16::try_from(len).expect("bounded by LINEAGE_MAX");
+        let short =
+            |len: usize| u16::try_from(len).expect("bounded by LINEAGE_MAX and VOLUMES_MAX");
         let words: usize = self.replicas.iter().flat_map(|known| &known.dirty).map(set_bytes).sum();
         let mut body = Writer::with_capacity(words + 4096 + 10 * self.marked.len());
         body.put(&MAGIC).u16(VERSION).u16(0).u64(0);
@@ -100,6 +106,10 @@ impl LedgerState {
         for (generation, fork) in &self.lineage {
             body.put(&generation.0).u64(fork.0);
         }
+        body.u16(short(self.volumes.len()));
+        self.volumes.iter().for_each(|bytes| {
+            body.u64(*bytes);
+        });
         for replica in &self.replicas {
             body.put(&replica.peer.0).u16(replica.met.0).u64(replica.acked.0);
             body.u8(u8::from(replica.whole));
@@ -130,8 +140,8 @@ impl LedgerState {
         Ok(usize::try_from(len).expect("not longer than the bytes at hand"))
     }
 
-    /// Reads a snapshot of volumes of these sizes. Unit: extents.
-    pub fn decode(bytes: &[u8], extents: &[u64]) -> Result<LedgerState, FormatError> {
+    /// Reads a snapshot of these volumes, which may have grown since.
+    pub fn decode(bytes: &[u8], layout: &Layout) -> Result<LedgerState, FormatError> {
         let mut from = checked(bytes)?;
         from.take("head", 16)?;
         let group = GroupId(from.array("group")?);
@@ -147,6 +157,7 @@ impl LedgerState {
             lineage: Vec::new(),
             start,
             clean,
+            volumes: layout.volumes.iter().map(|volume| volume.bytes).collect(),
             replicas: Vec::new(),
             marked: Vec::new(),
         };
@@ -154,10 +165,18 @@ impl LedgerState {
             let generation = Generation(from.array("lineage")?);
             state.lineage.push((generation, Seq(from.u64("fork")?)));
         }
+        let sizes = decode_sizes(&mut from, &layout.volumes)?;
         for _ in 0..replicas {
             let (peer, met) = (PeerId(from.array("peer")?), Start(from.u16("met")?));
             let (acked, whole) = (Seq(from.u64("acked")?), flag(&mut from, "whole")?);
-            let sets = extents.iter().map(|&bits| decode_set(&mut from, bits));
+            let sets = sizes.iter().zip(&layout.volumes).map(|(&stored, volume)| {
+                let mut set = decode_set(&mut from, layout.extent.count(stored))?;
+                set.grow(layout.extent.count(volume.bytes));
+                if volume.bytes > stored {
+                    set.insert_range(stored >> layout.extent.log2(), set.bits());
+                }
+                Ok(set)
+            });
             let dirty = sets.collect::<Result<Vec<_>, _>>()?;
             state.replicas.push(ReplicaState { peer, met, acked, whole, dirty });
         }
@@ -178,7 +197,7 @@ fn flag(from: &mut Reader<'_>, field: &'static str) -> Result<bool, FormatError>
 /// At most how much a set takes. Unit: bytes. Every second word may begin a run.
 fn set_bytes(set: &BitSet) -> usize {
     let words = set.words().iter().filter(|word| **word != 0).count();
-    12 + words * 16
+    4 + words * 16
 }
 
 fn encode_set(set: &BitSet, out: &mut Writer) {
@@ -191,7 +210,7 @@ fn encode_set(set: &BitSet, out: &mut Writer) {
             _ => runs.push((place, 1)),
         }
     }
-    out.u64(set.bits()).u32(small(runs.len()));
+    out.u32(small(runs.len()));
     for (first, len) in runs {
         out.u32(small(first)).u32(small(len));
         words[first..first + len].iter().for_each(|word| {
@@ -200,9 +219,21 @@ fn encode_set(set: &BitSet, out: &mut Writer) {
     }
 }
 
+/// The sizes that volumes had: of a volume that has become smaller nothing is believed.
+fn decode_sizes(from: &mut Reader<'_>, volumes: &[VolumeLayout]) -> Result<Vec<u64>, FormatError> {
+    let count = from.u16("volumes")?;
+    require("volumes", count, "as many as the layout has", usize::from(count) == volumes.len())?;
+    let size = |volume: &VolumeLayout| {
+        let stored = from.u64("size")?;
+        let fits = (1..=volume.bytes).contains(&stored);
+        require("size", stored, "at most what the volume has now", fits)?;
+        Ok(stored)
+    };
+    volumes.iter().map(size).collect()
+}
+
+/// A set over `bits` slots, which is a bound for what is read.
 fn decode_set(from: &mut Reader<'_>, bits: u64) -> Result<BitSet, FormatError> {
-    let stored = from.u64("extents")?;
-    require("extents", stored, "as many as the volume has", stored == bits)?;
     let mut words = vec![0; usize::try_from(bits.div_ceil(64)).unwrap_or(usize::MAX)];
     for _ in 0..from.u32("runs")? {
         let (first, len) = (from.u32("first")? as usize, from.u32("words")? as usize);
@@ -213,11 +244,7 @@ fn decode_set(from: &mut Reader<'_>, bits: u64) -> Result<BitSet, FormatError> {
             *word = from.u64("word")?;
         }
     }
-    BitSet::from_words(bits, words).ok_or(FormatError::Field {
-        field: "extents",
-        found: bits,
-        rule: "as many as the volume has",
-    })
+    Ok(BitSet::from_words(bits, words).expect("as many words as the bits need"))
 }
 
 fn decode_region(from: &mut Reader<'_>) -> Result<Region, FormatError> {
@@ -253,7 +280,22 @@ pub fn decode_mark(sector: &[u8]) -> Result<Vec<Region>, FormatError> {
 
 #[cfg(test)]
 mod tests {
+    use vgship_base::extent::ExtentSize;
+
     use super::*;
+
+    /// Volumes of these sizes with extents of 4 KiB. Unit: bytes.
+    fn layout(sizes: &[u64]) -> Layout {
+        let volume = |(number, &bytes): (usize, &u64)| VolumeLayout {
+            name: format!("lv{number}").parse().unwrap(),
+            bytes,
+            masked: 0,
+        };
+        let extent = ExtentSize::from_log2(12).unwrap();
+        Layout { extent, volumes: sizes.iter().enumerate().map(volume).collect() }
+    }
+
+    const SIZES: [u64; 2] = [199 * 4096 + 512, 4096];
 
     fn example() -> LedgerState {
         let mut dirty = vec![BitSet::new(200), BitSet::new(1)];
@@ -266,6 +308,7 @@ mod tests {
             lineage: vec![(Generation([3; 16]), Seq(77))],
             start: Start(9),
             clean: false,
+            volumes: SIZES.to_vec(),
             replicas: vec![ReplicaState {
                 peer: PeerId([4; 32]),
                 met: Start(9),
@@ -281,20 +324,55 @@ mod tests {
     fn what_was_written_is_read() {
         let bytes = example().encode();
         assert_eq!(LedgerState::claimed_len(&bytes), Ok(bytes.len()));
-        assert_eq!(LedgerState::decode(&bytes, &[200, 1]), Ok(example()));
-        assert!(LedgerState::decode(&bytes, &[201, 1]).is_err(), "another volume's size");
+        assert_eq!(LedgerState::decode(&bytes, &layout(&SIZES)), Ok(example()));
+        for other in [&[SIZES[0] - 512, SIZES[1]][..], &SIZES[..1], &[SIZES[0], SIZES[1], 512]] {
+            assert!(LedgerState::decode(&bytes, &layout(other)).is_err(), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_volume_has_gained_since_is_dirty() {
+        let mut state = example();
+        state.replicas[0].dirty = vec![BitSet::new(200), BitSet::new(1)];
+        state.replicas[0].dirty[0].insert(3);
+        let bytes = state.encode();
+        let dirty = |sizes: [u64; 2]| {
+            let state = LedgerState::decode(&bytes, &layout(&sizes)).unwrap();
+            assert_eq!(state.volumes, sizes);
+            let sets = state.replicas[0].dirty.iter();
+            sets.map(|set| (set.bits(), set.iter().collect())).collect::<Vec<(u64, Vec<u64>)>>()
+        };
+        assert_eq!(dirty(SIZES), [(200, vec![3]), (1, vec![])]);
+        // No extent more, but the last one is longer.
+        assert_eq!(dirty([SIZES[0] + 512, SIZES[1]]), [(200, vec![3, 199]), (1, vec![])]);
+        let both = [201 * 4096, 3 * 4096];
+        assert_eq!(dirty(both), [(201, vec![3, 199, 200]), (3, vec![1, 2])]);
     }
 
     /// The head by hand from the table; the checksum by an independent program.
     #[test]
     fn golden_bytes_of_the_smallest_snapshot() {
-        let state = LedgerState { replicas: vec![], marked: vec![], lineage: vec![], ..example() };
+        let volumes = vec![SIZES[1]];
+        let (replicas, marked, lineage) = (vec![], vec![], vec![]);
+        let state = LedgerState { lineage, volumes, replicas, marked, ..example() };
         let golden = hex_literal::hex!(
-            "56474c44" "0001" "0000" "000000000000003e"
+            "56474c44" "0001" "0000" "0000000000000048"
             "01010101010101010101010101010101" "02020202020202020202020202020202"
-            "0009" "00" "00" "00000000" "0000" "84b4d32b"
+            "0009" "00" "00" "00000000" "0000" "0001" "0000000000001000" "1465d5e3"
         );
         assert_eq!(state.encode(), golden);
+    }
+
+    #[test]
+    fn longer_histories_than_are_kept_are_refused() {
+        let forks = |count| LedgerState {
+            lineage: vec![(Generation([3; 16]), Seq(1)); count],
+            ..example()
+        };
+        let most = forks(LINEAGE_MAX).encode();
+        assert_eq!(LedgerState::decode(&most, &layout(&SIZES)), Ok(forks(LINEAGE_MAX)));
+        let more = forks(LINEAGE_MAX + 1).encode();
+        assert!(LedgerState::decode(&more, &layout(&SIZES)).is_err());
     }
 
     #[test]
@@ -304,11 +382,11 @@ mod tests {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             let len = LedgerState::claimed_len(&flipped);
-            let read = len.and_then(|len| LedgerState::decode(&flipped[..len], &[200, 1]));
+            let read = len.and_then(|len| LedgerState::decode(&flipped[..len], &layout(&SIZES)));
             assert!(read.is_err(), "bit {bit}");
         }
         for len in 0..bytes.len() {
-            assert!(LedgerState::decode(&bytes[..len], &[200, 1]).is_err(), "cut to {len}");
+            assert!(LedgerState::decode(&bytes[..len], &layout(&SIZES)).is_err(), "cut to {len}");
         }
     }
 

@@ -72,6 +72,7 @@ mod tests {
     fn only_overlaps_in_the_same_volume_wait() {
         let (mut locks, lv) = (RangeLocks::default(), VolumeId(1));
         locks.lock(lv, Span::new(4096, 4096), Seq(7));
+        assert!(!locks.is_empty());
         assert!(locks.busy(lv, Span::new(8191, 1)));
         assert!(!locks.busy(lv, Span::new(8192, 1)));
         assert!(!locks.busy(VolumeId(2), Span::new(4096, 4096)));

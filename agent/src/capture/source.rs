@@ -6,6 +6,7 @@
 
 mod check;
 mod checkpoint;
+mod grow;
 mod links;
 mod resync;
 mod sync;
@@ -15,9 +16,10 @@ mod writes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use vgship_base::ids::{Generation, GroupId, PeerId, ReplicaId, Seq, Start, VolumeId};
 use vgship_base::layout::Layout;
-use vgship_base::record::ResyncReason;
+use vgship_base::record::{Hash, ResyncReason};
 use vgship_base::units::{Span, Tick};
 
 pub use check::{CheckReport, Checks};
@@ -36,12 +38,24 @@ use crate::ship::replica::Replica;
 use crate::ship::standing::SyncPolicy;
 
 /// What to do with writes when an outbox is full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum Overflow {
-    /// Let them go on and note dirty extents only.
+    /// Let them go on and note dirty extents only: the order is lost and a resync follows.
+    #[default]
     Map,
-    /// Let them wait.
+    /// Let them wait until the replica has taken some.
     Stall,
+}
+
+impl Overflow {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Overflow::Map => "map",
+            Overflow::Stall => "stall",
+        }
+    }
 }
 
 /// How a group is replicated.
@@ -65,6 +79,7 @@ pub struct Policy {
 #[derive(Debug)]
 pub struct Source {
     layout: Arc<Layout>,
+    layout_hash: Hash,
     policy: Policy,
     group: GroupId,
     generation: Generation,
@@ -94,6 +109,7 @@ impl Source {
         policy: Policy,
     ) -> Source {
         Source {
+            layout_hash: layout.hash(),
             layout,
             policy,
             group,
@@ -200,6 +216,11 @@ impl Source {
         &self.layout
     }
 
+    /// By which a replica shows that it knows this layout. One that does not must get no record.
+    pub fn layout_hash(&self) -> Hash {
+        self.layout_hash
+    }
+
     /// The history that is written.
     pub fn generation(&self) -> Generation {
         self.generation
@@ -226,3 +247,6 @@ impl Source {
         self.layout.ids().filter(unflushed).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

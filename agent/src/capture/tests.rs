@@ -180,3 +180,20 @@ fn a_resync_is_not_begun_into_a_link_that_has_stopped_moving() {
     source.replica_mut(ME).acked(&progress);
     assert!(source.replica(ME).must_resync().is_some());
 }
+
+#[test]
+fn a_replica_that_holds_nothing_is_not_believed_a_number() {
+    let mut source = Source::create(GroupId([2; 16]), GEN, layout(), policy());
+    source.add_replica(PeerId([3; 32]));
+    source.link_up(ME, &point(true, Seq(u64::MAX)), GEN);
+    let durable = Seq(u64::MAX);
+    source.replica_mut(ME).acked(&Progress { durable, applied: durable, durable_clock: 0 });
+    assert_eq!(source.replica(ME).durable, Seq::ZERO);
+    source.tick(Tick(1), 1);
+    let records = source.replica_mut(ME).batch();
+    let begins = |record: &Record| match &record.body {
+        Body::ResyncBegin(begin) => begin.after == Seq::ZERO,
+        _ => false,
+    };
+    assert!(records.first().is_some_and(begins), "{records:?}");
+}

@@ -1,22 +1,33 @@
 //! `vgship group`: what is replicated.
 
+use std::fmt::Write as _;
 use vgship_base::ids::Name;
 
 use super::table::Table;
 use super::{Context, output};
 use crate::api::ControlError;
-use crate::api::control::{GroupSummary, Groups};
-use crate::home::{GroupSpec, History, HomeError, Mode, Overflow, Period, Size};
+use crate::api::control::{GroupSettings, GroupSummary, Groups, Removed, SetRequest};
+use crate::home::{Amount, GroupSpec, HomeError, Period, SettingsChange, Size};
 
-/// Add and list replicated groups
+/// Add, change, list and remove replicated groups
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Add a group; this agent becomes its source
     ///
     /// Works through the running agent, which serves the group at once, or without one.
     Add(Add),
+    /// Change how a group is replicated, while it runs
+    ///
+    /// What is not named stays. With --replica the mode is that of this replica alone.
+    Set(Set),
     /// List the groups as they are configured
     List,
+    /// Stop replicating a group; its volumes and what they hold stay as they are
+    ///
+    /// Its exports end, its peers' pairing for it is revoked, and its configuration and state are
+    /// moved to the folder "removed". To replicate the volumes again, add and pair them anew: all
+    /// is compared then. Works through the running agent or without one.
+    Remove(Remove),
 }
 
 /// Add a group; this agent becomes its source
@@ -31,12 +42,6 @@ pub struct Add {
     /// Unit of dirty tracking: a power of two from 4 KiB to 1 MiB [default: 64 KiB]
     #[arg(long, value_name = "SIZE")]
     extent: Option<Size>,
-    /// When a write is complete: on the source, or on its sync replicas too
-    #[arg(long, default_value = "async")]
-    mode: Mode,
-    /// When the outbox is full: go on and resync later, or let writes wait
-    #[arg(long, value_name = "POLICY", default_value = "map")]
-    on_overflow: Overflow,
     /// Memory of the outbox [default: 64 MiB]
     #[arg(long, value_name = "SIZE")]
     outbox_ram: Option<Size>,
@@ -48,20 +53,49 @@ pub struct Add {
     epoch: Option<Period>,
     /// How far back points shall reach; kept until there is a history
     #[arg(long, value_name = "SIZE|DURATION")]
-    history: Option<History>,
+    history: Option<Amount>,
+    #[command(flatten)]
+    policy: SettingsChange,
+}
+
+/// Change how a group is replicated, while it runs
+///
+/// What is not named stays. With --replica the mode is that of this replica alone.
+#[derive(Debug, clap::Args)]
+pub struct Set {
+    /// Which group
+    #[arg(value_name = "G")]
+    name: Name,
+    /// The replica whose --mode is set: its name or id as in pair list
+    #[arg(long, value_name = "PEER", requires = "mode")]
+    replica: Option<String>,
+    #[command(flatten)]
+    policy: SettingsChange,
+}
+
+/// Stop replicating a group
+#[derive(Debug, clap::Args)]
+pub struct Remove {
+    /// Which group
+    #[arg(value_name = "G")]
+    name: Name,
+    /// Also while NBD clients are connected: they are cut off
+    #[arg(long)]
+    force: bool,
 }
 
 impl Add {
     fn spec(self) -> GroupSpec {
         let default = GroupSpec::new(self.name, self.volumes);
+        let mut policy = default.policy.clone();
+        self.policy.apply(&mut policy, None);
         GroupSpec {
             extent: self.extent.unwrap_or(default.extent),
-            mode: self.mode,
-            on_overflow: self.on_overflow,
             outbox_ram: self.outbox_ram.unwrap_or(default.outbox_ram),
             spill: self.spill.unwrap_or(default.spill),
             epoch: self.epoch.unwrap_or(default.epoch),
             history: self.history,
+            policy,
             ..default
         }
     }
@@ -70,6 +104,8 @@ impl Add {
 pub(super) fn run(command: Command, context: &Context<'_>) -> Result<(), ControlError> {
     match command {
         Command::Add(add) => run_add(add.spec(), context),
+        Command::Set(set) => run_set(set, context),
+        Command::Remove(remove) => run_remove(&remove, context),
         Command::List => {
             context.home.load_config()?;
             let groups = context.home.load_groups()?.iter().map(GroupSummary::from).collect();
@@ -96,6 +132,65 @@ fn run_add(mut spec: GroupSpec, context: &Context<'_>) -> Result<(), ControlErro
     context.output.result(&group, |group| {
         format!("group {} is added: {when}\nInvite a replica with: {invite}", group.name)
     })
+}
+
+fn run_set(set: Set, context: &Context<'_>) -> Result<(), ControlError> {
+    let Set { name, replica, policy: change } = set;
+    if change.is_empty() {
+        return Err(ControlError::usage("nothing is to be changed")
+            .hint("see what can be with: vgship group set --help"));
+    }
+    let request = SetRequest { replica, change };
+    let by_agent = async |client: crate::api::Client| client.group_set(&name, &request).await;
+    let alone = |home: &crate::home::LockedHome| {
+        let mut config = home.load_group(&name)?;
+        request.apply(&mut config, &context.parts.pair_list(home)?)?;
+        home.save_group(&config)?;
+        Ok(GroupSettings { group: name.to_string(), policy: config.policy })
+    };
+    let set = context.by_agent_or_alone(by_agent, alone)?;
+    context.output.result(&set, settings)
+}
+
+fn settings(set: &GroupSettings) -> String {
+    let GroupSettings { group, policy } = set;
+    let mut text = format!(
+        "group {group}: mode {}, sync timeout {} then {}, when the outbox is full {}, max lag {} then \
+         {}, self-check {} a second",
+        policy.mode.as_str(),
+        policy.sync_timeout,
+        policy.on_sync_timeout.as_str(),
+        policy.on_overflow.as_str(),
+        policy.max_lag,
+        policy.on_lag.as_str(),
+        policy.self_check
+    );
+    for known in &policy.replica {
+        let peer = known.peer.to_string();
+        let _ = write!(text, "\nreplica {}: mode {}", &peer[..8], known.mode.as_str());
+    }
+    text
+}
+
+fn run_remove(remove: &Remove, context: &Context<'_>) -> Result<(), ControlError> {
+    let by_agent =
+        async |client: crate::api::Client| client.group_remove(&remove.name, remove.force).await;
+    let alone = |home: &crate::home::LockedHome| context.parts.group_remove(home, &remove.name);
+    let removed = context.by_agent_or_alone(by_agent, alone)?;
+    context.output.result(&removed, gone)
+}
+
+fn gone(removed: &Removed) -> String {
+    let Removed { group, volumes, kept, .. } = removed;
+    let mut lines = vec![
+        format!("group {group} is removed; its volumes {volumes} are as they were"),
+        format!("Its configuration and state are in {kept}: delete them when nobody needs them"),
+    ];
+    if !removed.revoked.is_empty() {
+        let peers = removed.revoked.join(", ");
+        lines.push(format!("Revoked for it: {peers}. Remove the group there too, then pair anew"));
+    }
+    lines.join("\n")
 }
 
 /// A value that cannot be was an argument here, not a line of a file.

@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use vgship_base::extent::ExtentSize;
-use vgship_base::ids::PeerId;
+use vgship_base::ids::{Name, PeerId};
 use vgship_base::layout::Layout;
 
 use crate::api::ControlError;
-use crate::api::control::{Answer, Invitation, InviteRequest, Pairings, Revoked, SharedControl};
+use crate::api::control::{
+    Answer, Invitation, InviteRequest, Pairings, Removed, Revoked, SharedControl,
+};
 use crate::home::{Config, Home, LockedHome};
 
 /// The parts of the program behind the commands.
@@ -42,6 +44,10 @@ pub trait Parts: Sync {
         home: &LockedHome,
         invite: InviteRequest,
     ) -> Result<Invitation, ControlError>;
+
+    /// Takes a group out of the home while no agent runs. The running agent's `Control` does the
+    /// same.
+    fn group_remove(&self, home: &LockedHome, group: &Name) -> Result<Removed, ControlError>;
 
     /// Who may do what, from the home.
     fn pair_list(&self, home: &Home) -> Result<Pairings, ControlError>;

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use vgship_base::extent::ExtentSize;
-use vgship_base::ids::PeerId;
+use vgship_base::ids::{Name, PeerId};
 use vgship_base::layout::Layout;
 
 use super::parts::{Listing, Parts, Running};
-use crate::api::control::{Answer, Invitation, InviteRequest, Pairings, Revoked};
+use crate::api::control::{Answer, Invitation, InviteRequest, Pairings, Removed, Revoked};
 use crate::api::{ControlError, pairs};
 use crate::group::{self, GroupError, VolumesSpec};
 use crate::home::{Config, Home, LockedHome};
@@ -91,6 +91,10 @@ impl Parts for Program {
     ) -> Result<Invitation, ControlError> {
         let inviter = self.check_identity(&home.identity())?;
         pairs::invite(home, &book(home)?, inviter, None, &invite)
+    }
+
+    fn group_remove(&self, home: &LockedHome, group: &Name) -> Result<Removed, ControlError> {
+        pairs::remove_group(home, &book(home)?, &home.load_group(group)?)
     }
 
     fn pair_list(&self, home: &Home) -> Result<Pairings, ControlError> {
@@ -180,6 +184,10 @@ mod tests {
         run("agent --check").unwrap();
         let book = PeerBook::open(home.peers()).unwrap();
         assert_eq!(book.invites().len(), 1);
+        run("group remove g --json").unwrap();
+        assert_eq!(PeerBook::open(home.peers()).unwrap().invites(), [], "nobody can join it now");
+        assert!(folder.join("data").exists() && folder.join("log").exists());
+        run(&format!("group add g --volumes images:{}", folder.display())).unwrap();
         std::fs::remove_dir_all(folder).unwrap();
         assert_eq!(run("agent --check").unwrap_err().0, 1);
         assert_eq!(run("vg list /nowhere/at/all").unwrap_err().0, 1);

@@ -7,7 +7,7 @@ use vgship_base::units::ByteLen;
 use super::table::Table;
 use crate::api::Status;
 use crate::api::progress::whole;
-use crate::api::status::{GroupStatus, PeerStatus, ResyncStatus, State};
+use crate::api::status::{CheckStatus, GroupStatus, PeerStatus, ResyncStatus, State, SyncStatus};
 use crate::home::Role;
 
 /// Width of a progress bar. Unit: characters.
@@ -82,6 +82,12 @@ fn details(group: &GroupStatus, now: Timestamp) -> String {
     let objective = group.rpo.objective_seconds;
     let wished = objective.map_or_else(String::new, |wish| format!(" of {wish:.1} s allowed"));
     lines.push(format!("  rpo: {:.1} s{wished}", group.rpo.seconds));
+    if group.lag.exceeded {
+        let slowed = if group.lag.slowed { ": writers are slowed" } else { "" };
+        lines.push(format!("  lag: beyond max_lag{slowed}"));
+    }
+    lines.extend(group.sync.as_ref().map(|known| format!("  sync: {}", sync(known))));
+    lines.extend(group.self_check.as_ref().map(|known| format!("  self-check: {}", check(known))));
     if group.role == Role::Source {
         lines.push(format!(
             "  outbox: {} in memory, {} on disk; when full: {}",
@@ -102,6 +108,28 @@ fn sentence(group: &GroupStatus) -> String {
         Some(reason) => format!("{}, because {reason}", group.state.as_str()),
         None => group.state.as_str().to_owned(),
     }
+}
+
+fn sync(sync: &SyncStatus) -> String {
+    let why = sync.reason.as_deref().map_or_else(String::new, |why| format!(", because {why}"));
+    let waits = match sync.waiting_seconds {
+        0.0 => String::new(),
+        seconds => format!("; a write has been waiting for {seconds:.1} s"),
+    };
+    let then = sync.on_timeout.as_str();
+    let policy = format!("timeout {:.1} s, then {then}", sync.timeout_seconds);
+    format!("{} since {}{why}{waits} ({policy})", sync.state.as_str(), sync.since)
+}
+
+fn check(check: &CheckStatus) -> String {
+    let found = match (&check.last, check.mismatches) {
+        (Some(last), count) => format!(
+            "{count} DIFFERENCES, the last in {} at byte {}; they were resynced",
+            last.volume, last.offset
+        ),
+        (None, _) => "no difference".to_owned(),
+    };
+    format!("{} compared, {} rounds, {found}", ByteLen(check.checked_bytes), check.rounds)
 }
 
 /// What must not be overlooked.
@@ -161,7 +189,12 @@ fn peer(peer: &PeerStatus, now: Timestamp) -> String {
         true => format!("; before: {why}"),
         false => format!("; {why}"),
     });
-    format!("peer {}: {state}{address}{since}{error}", peer.name)
+    let tries = match peer.tries {
+        0 => String::new(),
+        1 => ", 1 try".to_owned(),
+        tries => format!(", {tries} tries"),
+    };
+    format!("peer {}: {state}{address}{since}{tries}{error}", peer.name)
 }
 
 fn elapsed(since: Timestamp, now: Timestamp) -> f64 {
@@ -224,7 +257,7 @@ mod tests {
             state: State::Resyncing,
             reason: Some("this replica has nothing yet".into()),
             dirty_bytes: 432 * MIB,
-            lag: Lag { bytes: 3 * MIB / 2, seconds: 12.34 },
+            lag: Lag { bytes: 3 * MIB / 2, seconds: 12.34, ..Lag::default() },
             resync: Some(resync),
             consistent: false,
             ..in_sync()
@@ -249,6 +282,7 @@ mod tests {
         group.rpo.objective_seconds = None;
         group.peers[0].connected = false;
         group.peers[0].last_error = Some("no answer within 10 s".into());
+        group.peers[0].tries = 37;
         group
     }
 

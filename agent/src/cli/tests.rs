@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use clap::{CommandFactory, Parser};
 use vgship_base::extent::ExtentSize;
-use vgship_base::ids::PeerId;
+use vgship_base::ids::{Name, PeerId};
 use vgship_base::layout::{Layout, VolumeLayout};
 
 use super::parts::{Listing, Running};
 use super::{Cli, Context, Output, Parts, block_on, run};
-use crate::api::control::{Answer, Invitation, InviteRequest, Pairings, Revoked, SharedControl};
+use crate::api::control::{
+    Answer, Invitation, InviteRequest, Pairings, Removed, Revoked, SharedControl,
+};
 use crate::api::tests::Fake;
 use crate::api::{Client, ControlError, ErrorKind};
 use crate::home::{Config, Home, LockedHome};
@@ -92,6 +94,17 @@ impl Parts for FakeParts {
     ) -> Result<Invitation, ControlError> {
         let (group, role) = (invite.group.to_string(), invite.role);
         Ok(Invitation { token: "token".into(), group, role, expires: invite.expires.to_string() })
+    }
+
+    fn group_remove(&self, home: &LockedHome, group: &Name) -> Result<Removed, ControlError> {
+        let (config, kept) = (home.load_group(group)?, home.remove_group(group)?);
+        Ok(Removed {
+            group: group.to_string(),
+            role: config.role,
+            volumes: config.volumes,
+            kept: kept.display().to_string(),
+            revoked: Vec::new(),
+        })
     }
 
     fn pair_list(&self, _: &Home) -> Result<Pairings, ControlError> {
@@ -194,12 +207,17 @@ fn without_an_agent_the_home_itself_is_changed() {
         ("wait g --for in-sync --timeout 1s", 1, "no agent answers at"),
         ("wait g --for ever", 2, "invalid value 'ever'"),
         ("pause g", 1, "no agent answers at"),
+        ("group remove other", 3, "there is no group other here; there are: g"),
+        ("group remove", 2, "required arguments were not provided"),
         ("fly", 2, "unrecognized subcommand"),
     ] {
         let (found, message) = vgship(&home, args).expect_err(args);
         assert!(found == code && message.contains(said), "{args}: {found} {message}");
     }
     assert_eq!(home.group_names().unwrap().len(), 1);
+    vgship(&home, "group remove g").unwrap();
+    assert_eq!(home.group_names().unwrap(), []);
+    vgship(&home, "group add g --volumes images:/srv/g").unwrap();
 }
 
 #[test]
@@ -236,9 +254,11 @@ fn an_agent_serves_until_it_is_told_to_stop() {
     vgship(&home, "pair revoke recovery").unwrap();
     vgship(&home, "resume payroll").unwrap();
     vgship(&home, "wait payroll --for durable").unwrap();
+    vgship(&home, "group remove payroll --force").unwrap();
     for (args, code, said) in [
         ("agent", 1, "another vgship process is at work"),
         ("pause payroll", 3, "is paused already"),
+        ("group remove payroll", 3, "2 NBD clients are connected to payroll"),
         ("wait payroll --for in-sync --timeout 1ms", 4, "was not in-sync within 1 ms"),
         ("status other", 3, "there is no group other here; there are: payroll"),
         ("pair join token", 1, "token is no token"),

@@ -6,6 +6,7 @@ use vgship_base::limits::VOLUME_BYTES_MAX;
 use vgship_base::units::SECTOR;
 
 use super::error::VolumeProblem;
+use super::identity::Identity;
 
 /// Something in a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub struct Entry {
     pub name: String,
     /// What it is.
     pub kind: EntryKind,
+    /// Which file it is, whatever it is called.
+    pub identity: Option<Identity>,
 }
 
 /// What something in a folder is.
@@ -63,7 +66,8 @@ fn volume(entry: &Entry) -> Result<Image, String> {
 }
 
 /// What a replica's folder lacks of the layout, or which of its files do not fit. Files that the
-/// layout does not name are left alone.
+/// layout does not name are left alone. With `create` sizes must be equal; later a file may be
+/// larger, as one is that grew before a crash.
 pub fn missing(
     entries: &[Entry],
     layout: &Layout,
@@ -73,7 +77,9 @@ pub fn missing(
     for wanted in &layout.volumes {
         let name = wanted.name.as_str();
         match entries.iter().find(|entry| entry.name == name).map(volume) {
-            Some(Ok((_, bytes))) => problems.extend(size_problem(name, bytes, wanted.bytes)),
+            Some(Ok((_, bytes))) => {
+                problems.extend(size_problem(name, bytes, wanted.bytes, create));
+            }
             Some(Err(reason)) => problems.push(VolumeProblem::new(name, reason)),
             None if create => missing.push((wanted.name.clone(), wanted.bytes)),
             None => problems.push(VolumeProblem::new(name, "is missing")),
@@ -82,9 +88,32 @@ pub fn missing(
     if problems.is_empty() { Ok(missing) } else { Err(problems) }
 }
 
-/// Says so when a volume has not the size that its source has.
-pub(super) fn size_problem(name: &str, found: u64, wanted: u64) -> Option<VolumeProblem> {
-    (found != wanted).then(|| {
+/// What a replica's folder must make larger: files with their new sizes.
+pub fn to_grow(entries: &[Entry], layout: &Layout) -> Result<Vec<Image>, Vec<VolumeProblem>> {
+    let (mut grow, mut problems) = (Vec::new(), Vec::new());
+    for wanted in &layout.volumes {
+        let name = wanted.name.as_str();
+        match entries.iter().find(|entry| entry.name == name).map(volume) {
+            Some(Ok((_, bytes))) if bytes < wanted.bytes => {
+                grow.push((wanted.name.clone(), wanted.bytes));
+            }
+            Some(Ok(_)) => {}
+            Some(Err(reason)) => problems.push(VolumeProblem::new(name, reason)),
+            None => problems.push(VolumeProblem::new(name, "is missing")),
+        }
+    }
+    if problems.is_empty() { Ok(grow) } else { Err(problems) }
+}
+
+/// Says so when a volume has not the size that its source has; when `exact`, also when it has more.
+pub(super) fn size_problem(
+    name: &str,
+    found: u64,
+    wanted: u64,
+    exact: bool,
+) -> Option<VolumeProblem> {
+    let differs = if exact { found != wanted } else { found < wanted };
+    differs.then(|| {
         let text = format!("has {found} bytes, its source {wanted}: make it the same size");
         VolumeProblem::new(name, text)
     })
@@ -98,7 +127,7 @@ mod tests {
     use super::*;
 
     fn entry(name: &str, kind: EntryKind) -> Entry {
-        Entry { name: name.to_owned(), kind }
+        Entry { name: name.to_owned(), kind, identity: None }
     }
 
     #[test]
@@ -136,5 +165,13 @@ mod tests {
         let problems = missing(&entries, &layout, true).unwrap_err();
         assert!(problems[0].reason.contains("512 bytes, its source 4096"), "{problems:?}");
         assert!(problems[1].reason.contains("symbolic link"), "{problems:?}");
+        // One that grew before a crash is no obstacle; one that was never as large is.
+        let entries = [entry("one", EntryKind::File(8192)), entry("two", EntryKind::File(4096))];
+        assert_eq!(missing(&entries, &layout, false), Ok(vec![]));
+        assert!(missing(&entries, &layout, true).is_err());
+        let entries = [entry("one", EntryKind::File(512)), entry("two", EntryKind::File(4096))];
+        assert!(missing(&entries, &layout, false).is_err());
+        assert_eq!(to_grow(&entries, &layout).unwrap(), [("one".parse().unwrap(), 4096)]);
+        assert!(to_grow(&entries[..1], &layout).is_err());
     }
 }

@@ -1,19 +1,26 @@
 //! What the group stage does to the system: open, create, list, run. Decides nothing.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io;
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use vgship_base::disk::SharedDisk;
 use vgship_base::ids::Name;
 use vgship_base::io::FileDisk;
 
 use super::error::GroupError;
+use super::identity::Identity;
 use super::images::{Entry, EntryKind};
 use super::lvm2::{Command, REPORT_BYTES_MAX};
 use super::rootvg::RunningRoot;
+
+/// How often a command that runs is looked at.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// How a disk is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,10 +96,37 @@ pub(super) fn list_folder(dir: &Path, absent_is_empty: bool) -> Result<Vec<Entry
         } else {
             EntryKind::Other
         };
-        entries.push(Entry { name: entry.file_name().to_string_lossy().into_owned(), kind });
+        let name = entry.file_name().to_string_lossy().into_owned();
+        entries.push(Entry { name, kind, identity: identity_of(&found) });
     }
     entries.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(entries)
+}
+
+/// Which file it is: its inode, and when that was made, for numbers of inodes are used again and
+/// those of devices change from start to start.
+fn identity_of(found: &Metadata) -> Option<Identity> {
+    let made = found.created().ok().and_then(|made| made.duration_since(UNIX_EPOCH).ok());
+    Identity::new(match made {
+        Some(made) => format!("inode-{}-made-{}", found.ino(), made.as_nanos()),
+        None => format!("device-{}-inode-{}", found.dev(), found.ino()),
+    })
+}
+
+/// Makes images larger; what is new reads as zero.
+///
+/// Durable: the new sizes, once this has returned.
+pub(super) fn grow_images(dir: &Path, grow: &[(Name, u64)]) -> Result<(), GroupError> {
+    for (name, bytes) in grow {
+        let path = dir.join(name.as_str());
+        let larger = || {
+            let file = OpenOptions::new().write(true).open(&path)?;
+            file.set_len(*bytes)?;
+            file.sync_all()
+        };
+        larger().map_err(at("make larger", &path))?;
+    }
+    Ok(())
 }
 
 /// Makes sparse images of zeroes, and the folder where it is missing.
@@ -112,17 +146,62 @@ pub(super) fn create_images(dir: &Path, missing: &[(Name, u64)]) -> Result<(), G
     File::open(dir).and_then(|folder| folder.sync_all()).map_err(at("sync", dir))
 }
 
+fn prepared(command: &Command) -> (&str, std::process::Command) {
+    let (program, arguments) = command.split_first().expect("a command has a program");
+    let mut process = std::process::Command::new(program);
+    process.args(arguments).env("LC_ALL", "C").env("LVM_SUPPRESS_FD_WARNINGS", "1");
+    process.stdin(Stdio::null());
+    (program, process)
+}
+
 /// Runs a command and returns what it printed.
 pub(super) fn run(command: &Command) -> Result<Vec<u8>, GroupError> {
+    let (program, mut process) = prepared(command);
+    let output = process.output().map_err(at("run", Path::new(program)))?;
+    printed(command, output)
+}
+
+/// Runs a command that may hang, and returns what it printed. One that takes longer than `patience`
+/// is ended.
+pub(super) fn run_within(command: &Command, patience: Duration) -> Result<Vec<u8>, GroupError> {
+    let (program, mut process) = prepared(command);
+    let failed = || at("run", Path::new(program));
+    process.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = process.spawn().map_err(failed())?;
+    let (stdout, stderr) = (drain(child.stdout.take()), drain(child.stderr.take()));
+    let since = Instant::now();
+    let status = loop {
+        match child.try_wait().map_err(failed())? {
+            Some(status) => break status,
+            None if since.elapsed() < patience => std::thread::sleep(LOOK),
+            None => {
+                // It may wait for a disk, and then ends when that answers; not waited for here.
+                let _ = child.kill();
+                std::thread::spawn(move || child.wait());
+                let (command, stderr) = (command.join(" "), "LVM2 or a disk hangs".to_owned());
+                let status = format!("no end within {} s", patience.as_secs());
+                return Err(GroupError::Command { command, status, stderr });
+            }
+        }
+    };
+    let all = |reader: JoinHandle<Vec<u8>>| reader.join().unwrap_or_default();
+    printed(command, Output { status, stdout: all(stdout), stderr: all(stderr) })
+}
+
+/// Reads all that a command says, so that it never waits for us.
+fn drain(from: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut said = Vec::new();
+        if let Some(from) = from {
+            // What broke off is judged by what there is of it.
+            let _ = from.take(REPORT_BYTES_MAX + 1).read_to_end(&mut said);
+        }
+        said
+    })
+}
+
+fn printed(command: &Command, output: Output) -> Result<Vec<u8>, GroupError> {
     let shown = command.join(" ");
-    let (program, arguments) = command.split_first().expect("a command has a program");
-    let output = std::process::Command::new(program)
-        .args(arguments)
-        .env("LC_ALL", "C")
-        .env("LVM_SUPPRESS_FD_WARNINGS", "1")
-        .stdin(Stdio::null())
-        .output()
-        .map_err(at("run", Path::new(program)))?;
     let Output { status, stdout, stderr } = output;
     let failed = |why: String| {
         let command = shown.clone();
@@ -274,6 +353,20 @@ mod tests {
         assert!(error.ends_with(joined), "{error}");
         assert_eq!(run(&command("echo $LC_ALL")).unwrap(), b"C\n");
         let absent = run(&vec!["no-such-program-here".to_owned()]);
+        let long = Duration::from_mins(1);
+        assert_eq!(run_within(&command("echo $LC_ALL"), long).unwrap(), b"C\n");
+        let error = run_within(&command("echo no >&2; exit 5"), long).unwrap_err().to_string();
+        assert!(error.contains("exit status: 5") && error.ends_with("no"), "{error}");
+        // More than a pipe holds.
+        let much = run_within(&command("head -c 300000 /dev/zero"), long).unwrap();
+        assert_eq!(much.len(), 300_000);
         assert!(matches!(absent, Err(GroupError::Io { action: "run", .. })));
+    }
+
+    #[test]
+    fn a_command_that_hangs_is_not_waited_for() {
+        let command = ["sleep", "600"].map(str::to_owned).to_vec();
+        let error = run_within(&command, Duration::ZERO).unwrap_err().to_string();
+        assert!(error.contains("no end within 0 s"), "{error}");
     }
 }

@@ -13,7 +13,7 @@ pub const REPORT_BYTES_MAX: u64 = 64 << 20;
 
 const JSON: [&str; 5] = ["--reportformat", "json", "--units", "b", "--nosuffix"];
 const VG_FIELDS: &str = "vg_name,vg_uuid,vg_extent_size";
-const LV_FIELDS: &str = "vg_name,lv_name,lv_attr,lv_size,origin,segtype,seg_count";
+const LV_FIELDS: &str = "vg_name,lv_name,lv_uuid,lv_attr,lv_size,origin,segtype,seg_count";
 const PV_FIELDS: &str = "pv_name,vg_name,pv_size,pv_missing";
 
 /// Why a report cannot be read.
@@ -59,6 +59,14 @@ pub fn lvs_command(vg: Option<&str>) -> Command {
     command(&words)
 }
 
+/// Reports the LVs of one VG without a lock, so that no command of LVM2 waits for this one. It
+/// cannot tell whether they are active or open.
+pub fn lvs_peek_command(vg: &str) -> Command {
+    let mut words = lvs_command(Some(vg));
+    words.insert(1, "--readonly".to_owned());
+    words
+}
+
 /// Reports all PVs.
 pub fn pvs_command() -> Command {
     let mut words = vec!["pvs"];
@@ -71,6 +79,11 @@ pub fn pvs_command() -> Command {
 pub fn lvcreate_command(vg: &str, name: &Name, bytes: u64) -> Command {
     let size = format!("{bytes}b");
     command(&["lvcreate", "--yes", "-n", name.as_str(), "-L", &size, vg])
+}
+
+/// Makes an LV larger.
+pub fn lvextend_command(vg: &str, name: &Name, bytes: u64) -> Command {
+    command(&["lvextend", "-L", &format!("{bytes}b"), &format!("{vg}/{name}")])
 }
 
 /// A VG of LVM2.
@@ -91,6 +104,8 @@ pub struct Lvm2Lv {
     pub vg: String,
     /// Its name, in brackets when it is internal.
     pub name: String,
+    /// Its identity.
+    pub uuid: String,
     /// The ten letters of its attributes.
     pub attr: String,
     /// Unit: bytes.
@@ -162,6 +177,7 @@ pub fn parse_lvs(json: &[u8]) -> Result<Vec<Lvm2Lv>, ReportError> {
     struct Row {
         vg_name: String,
         lv_name: String,
+        lv_uuid: String,
         lv_attr: String,
         lv_size: String,
         origin: String,
@@ -174,6 +190,7 @@ pub fn parse_lvs(json: &[u8]) -> Result<Vec<Lvm2Lv>, ReportError> {
             segments: number("seg_count", &row.lv_name, row.seg_count)?,
             vg: row.vg_name,
             name: row.lv_name,
+            uuid: row.lv_uuid,
             attr: row.lv_attr,
             origin: row.origin,
             segtype: row.segtype,
@@ -254,7 +271,12 @@ mod tests {
         assert_eq!(
             lvs_command(Some("datavg")).join(" "),
             "lvs --all --reportformat json --units b --nosuffix -o \
-             vg_name,lv_name,lv_attr,lv_size,origin,segtype,seg_count datavg"
+             vg_name,lv_name,lv_uuid,lv_attr,lv_size,origin,segtype,seg_count datavg"
+        );
+        assert!(lvs_peek_command("datavg").join(" ").starts_with("lvs --readonly --all "));
+        assert_eq!(
+            lvextend_command("datavg", &name, 9 << 30).join(" "),
+            "lvextend -L 9663676416b datavg/dbdatalv"
         );
         assert!(vgs_command(None).last().unwrap().contains("vg_uuid"));
         assert_eq!(pvs_command()[0], "pvs");

@@ -5,7 +5,7 @@ use vgship_base::layout::Layout;
 
 use super::error::VolumeProblem;
 use super::images::size_problem;
-use super::lvm2::{Command, Lvm2Lv, lvcreate_command};
+use super::lvm2::{Command, Lvm2Lv, lvcreate_command, lvextend_command};
 
 /// What is done with an LV.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,15 +73,13 @@ pub fn missing(
         let mut problem = |why: String| problems.push(VolumeProblem::new(name, why));
         match lvs.iter().find(|lv| lv.name == name).map(|lv| (lv, lv.usage())) {
             Some((lv, Lvm2Use::Served(_))) => {
-                problems.extend(size_problem(name, lv.bytes, wanted.bytes));
+                problems.extend(size_problem(name, lv.bytes, wanted.bytes, create));
             }
             Some((_, Lvm2Use::NoVolume(why))) => problem(format!("cannot be written: {why}")),
             Some((_, Lvm2Use::Unfit(why))) => problem(why),
-            None if !wanted.bytes.is_multiple_of(extent_bytes.max(1)) => problem(format!(
-                "has {} bytes, which is no multiple of the {extent_bytes} that {vg} allocates by; \
-                 make a VG with a smaller extent (vgcreate -s)",
-                wanted.bytes
-            )),
+            None if !fits(wanted.bytes, extent_bytes) => {
+                problem(no_multiple(wanted.bytes, vg, extent_bytes));
+            }
             None if create => commands.push(lvcreate_command(vg, &wanted.name, wanted.bytes)),
             None => {
                 let command = lvcreate_command(vg, &wanted.name, wanted.bytes).join(" ");
@@ -90,6 +88,45 @@ pub fn missing(
         }
     }
     if problems.is_empty() { Ok(commands) } else { Err(problems) }
+}
+
+/// The commands that make a replica's LVs as large as the layout says, or why that cannot be.
+/// Sizes that LVM2 would round up are refused here as they are in [`missing`].
+///
+/// Unit: `extent_bytes`, bytes.
+pub fn to_grow(
+    lvs: &[Lvm2Lv],
+    vg: &str,
+    extent_bytes: u64,
+    layout: &Layout,
+) -> Result<Vec<Command>, Vec<VolumeProblem>> {
+    let (mut commands, mut problems) = (Vec::new(), Vec::new());
+    for wanted in &layout.volumes {
+        let (name, bytes) = (wanted.name.as_str(), wanted.bytes);
+        let mut problem = |why: String| problems.push(VolumeProblem::new(name, why));
+        match lvs.iter().find(|lv| lv.name == name).map(|lv| (lv.bytes, lv.usage())) {
+            Some((found, Lvm2Use::Served(_))) if found >= bytes => {}
+            Some((_, Lvm2Use::Served(_))) if !fits(bytes, extent_bytes) => {
+                problem(no_multiple(bytes, vg, extent_bytes));
+            }
+            Some((_, Lvm2Use::Served(name))) => commands.push(lvextend_command(vg, &name, bytes)),
+            Some((_, Lvm2Use::NoVolume(why))) => problem(format!("cannot be written: {why}")),
+            Some((_, Lvm2Use::Unfit(why))) => problem(why),
+            None => problem("is missing".to_owned()),
+        }
+    }
+    if problems.is_empty() { Ok(commands) } else { Err(problems) }
+}
+
+const fn fits(bytes: u64, extent_bytes: u64) -> bool {
+    extent_bytes == 0 || bytes.is_multiple_of(extent_bytes)
+}
+
+fn no_multiple(bytes: u64, vg: &str, extent_bytes: u64) -> String {
+    format!(
+        "has {bytes} bytes at its source, which is no multiple of the {extent_bytes} that {vg} \
+         allocates by; make a VG with a smaller extent (vgcreate -s)"
+    )
 }
 
 #[cfg(test)]
@@ -153,5 +190,32 @@ mod tests {
         for (problem, text) in problems.iter().zip(texts) {
             assert!(problem.reason.contains(text), "{problem:?}");
         }
+        // Larger is no obstacle to a replica that had been opened before.
+        let smaller = layout(&[("dbloglv", 1 << 30)]);
+        assert_eq!(missing(&lvs, "datavg", 4 << 20, &smaller, false), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_replica_grows_what_is_smaller_and_nothing_else() {
+        let lvs = parse_lvs(LVS).unwrap();
+        let extent = ExtentSize::from_log2(16).unwrap();
+        let grow = |volumes: &[(&str, u64)]| {
+            let volume = |&(name, bytes): &(&str, u64)| VolumeLayout {
+                name: name.parse().unwrap(),
+                bytes,
+                masked: 0,
+            };
+            let layout = Layout { extent, volumes: volumes.iter().map(volume).collect() };
+            to_grow(&lvs, "datavg", 4 << 20, &layout)
+        };
+        let commands = grow(&[("dbdatalv", 8 << 30), ("dbloglv", 3 << 30)]).unwrap();
+        let typed: Vec<_> = commands.iter().map(|command| command.join(" ")).collect();
+        assert_eq!(typed, ["lvextend -L 3221225472b datavg/dbloglv"]);
+        let wrong = [("dbloglv", (3 << 30) + 512), ("gone", 512), ("pool0", 8 << 30)];
+        let problems = grow(&wrong).unwrap_err();
+        for (problem, text) in problems.iter().zip(["vgcreate -s", "is missing", "pool"]) {
+            assert!(problem.reason.contains(text), "{problem:?}");
+        }
+        assert_eq!(problems.len(), 3);
     }
 }

@@ -15,9 +15,15 @@ pub mod rootvg;
 
 pub mod error;
 
+pub mod drift;
+
+pub mod identity;
+
 mod spec;
 
 mod open;
+
+mod inventory;
 
 mod list;
 
@@ -29,9 +35,10 @@ mod io;
 mod tests;
 
 pub use error::{GroupError, VolumeProblem};
+pub use inventory::inventory;
 pub use list::list;
 pub use listing::{LvListing, PvListing, VgKind, VgListing, render_table};
-pub use open::{open_replica, open_source};
+pub use open::{grow_replica, open_replica, open_source};
 pub use spec::{SpecError, VolumesSpec};
 
 use vgship_base::disk::SharedDisk;

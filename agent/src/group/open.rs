@@ -52,7 +52,8 @@ pub fn open_source(spec: &VolumesSpec, extent: ExtentSize) -> Result<OpenGroup, 
 /// agent for as long as they are open. With `create`, makes those that are missing.
 ///
 /// # Errors
-/// A rootvg, always; each volume that is missing or of another size; a device in use.
+/// A rootvg, always; each volume that is missing or smaller; with `create` one that is larger, too;
+/// a device in use.
 pub fn open_replica(
     spec: &VolumesSpec,
     layout: &Layout,
@@ -63,13 +64,60 @@ pub fn open_replica(
     }
     match spec {
         VolumesSpec::Images(dir) => replica_images(spec, dir, layout, create),
-        VolumesSpec::AixDisks(paths) => replica_aix(spec, paths, layout),
+        VolumesSpec::AixDisks(paths) => replica_aix(spec, paths, layout, create),
         VolumesSpec::Lvm2(vg) => replica_lvm2(spec, vg, layout, create),
         VolumesSpec::Aix(vg) => Err(needs_aix(vg)),
     }
 }
 
-fn needs_aix(vg: &str) -> GroupError {
+/// Makes the volumes of a replica as large as its source's. What is as large is left as it is.
+///
+/// Durable: the new sizes, once this has returned.
+///
+/// # Errors
+/// A rootvg, always; each volume that is missing or cannot be made larger from here, with the
+/// command that does it.
+pub fn grow_replica(spec: &VolumesSpec, layout: &Layout) -> Result<(), GroupError> {
+    let place = |problems| GroupError::Volumes { place: spec.to_string(), problems };
+    match spec {
+        VolumesSpec::Images(dir) => {
+            refuse_folder(spec, dir)?;
+            let grow = images::to_grow(&io::list_folder(dir, false)?, layout).map_err(place)?;
+            io::grow_images(dir, &grow)
+        }
+        VolumesSpec::AixDisks(paths) => {
+            let vg = aix_vg(spec, paths, Access::ReadOnly)?;
+            let problems: Vec<_> =
+                layout.volumes.iter().filter_map(|volume| aix_growth(&vg, volume)).collect();
+            if problems.is_empty() { Ok(()) } else { Err(place(problems)) }
+        }
+        VolumesSpec::Lvm2(vg) => {
+            let lvs = lvm2_lvs(spec, vg, &io::running_root())?;
+            let commands = lvm2_plan::to_grow(&lvs, vg, lvm2_extent(vg)?, layout).map_err(place)?;
+            commands.iter().try_for_each(|command| io::run(command).map(drop))
+        }
+        VolumesSpec::Aix(vg) => Err(needs_aix(vg)),
+    }
+}
+
+/// What must be done on AIX before an LV is as large as its source's.
+fn aix_growth(vg: &Vg, wanted: &VolumeLayout) -> Option<VolumeProblem> {
+    let name = wanted.name.as_str();
+    let why = match vg.lvs.iter().find(|lv| lv.name == name) {
+        None => "is missing".to_owned(),
+        Some(lv) => {
+            let lacks = wanted.bytes.checked_sub(lv.bytes).filter(|lacks| *lacks > 0)?;
+            let count = lacks.div_ceil(vg.pp_bytes());
+            format!(
+                "has {} bytes, its source {}; make it larger on AIX with: extendlv {name} {count}",
+                lv.bytes, wanted.bytes
+            )
+        }
+    };
+    Some(VolumeProblem::new(name, why))
+}
+
+pub(super) fn needs_aix(vg: &str) -> GroupError {
     match refuses_vg_name(vg) {
         Some(reason) => GroupError::Rootvg { what: format!("aix:{vg}"), reason },
         None => GroupError::NeedsAix { vg: vg.to_owned() },
@@ -161,7 +209,11 @@ fn aix_members(
     Ok(members)
 }
 
-fn aix_vg(spec: &VolumesSpec, paths: &[PathBuf], access: Access) -> Result<Vg, GroupError> {
+pub(super) fn aix_vg(
+    spec: &VolumesSpec,
+    paths: &[PathBuf],
+    access: Access,
+) -> Result<Vg, GroupError> {
     let vg = assemble(&aix_members(spec, paths, access)?)?;
     for lv in &vg.lvs {
         refuse(spec, refuses_lv_name(&lv.name))?;
@@ -193,12 +245,13 @@ fn replica_aix(
     spec: &VolumesSpec,
     paths: &[PathBuf],
     layout: &Layout,
+    exact: bool,
 ) -> Result<Vec<SharedDisk>, GroupError> {
     let vg = aix_vg(spec, paths, Access::Guarded)?;
     let (mut volumes, mut problems) = (Vec::new(), Vec::new());
     for wanted in &layout.volumes {
         let name = wanted.name.as_str();
-        match aix_replica_volume(&vg, wanted) {
+        match aix_replica_volume(&vg, wanted, exact) {
             Ok(volume) => volumes.push(Arc::new(volume) as SharedDisk),
             Err(reason) => problems.push(VolumeProblem::new(name, reason)),
         }
@@ -206,7 +259,7 @@ fn replica_aix(
     unless_problems(spec, volumes, problems)
 }
 
-fn aix_replica_volume(vg: &Vg, wanted: &VolumeLayout) -> Result<AixVolume, String> {
+fn aix_replica_volume(vg: &Vg, wanted: &VolumeLayout, exact: bool) -> Result<AixVolume, String> {
     let name = wanted.name.as_str();
     let Some(lv) = vg.lvs.iter().find(|lv| lv.name == name) else {
         let count = wanted.bytes.div_ceil(vg.pp_bytes());
@@ -219,7 +272,7 @@ fn aix_replica_volume(vg: &Vg, wanted: &VolumeLayout) -> Result<AixVolume, Strin
         return Err(format!("is not whole, and a replica must be: {why}"));
     }
     let volume = AixVolume::open(vg, lv).map_err(|why| format!("is not served: {why}"))?;
-    match images::size_problem(name, lv.bytes, wanted.bytes) {
+    match images::size_problem(name, lv.bytes, wanted.bytes, exact) {
         Some(problem) => Err(problem.reason),
         None => Ok(volume),
     }
@@ -247,6 +300,12 @@ fn lvm2_lvs(
         refuse(spec, refuses_lv_name(&lv.name))?;
     }
     Ok(lvs)
+}
+
+/// What a VG of LVM2 allocates by. Unit: bytes.
+fn lvm2_extent(vg: &str) -> Result<u64, GroupError> {
+    let found = report(&lvm2::vgs_command(Some(vg)), lvm2::parse_vgs)?;
+    Ok(found.first().map_or(1, |vg| vg.extent_bytes))
 }
 
 fn open_lv(vg: &str, name: &Name, access: Access) -> Result<SharedDisk, GroupError> {
@@ -277,9 +336,7 @@ fn replica_lvm2(
     create: bool,
 ) -> Result<Vec<SharedDisk>, GroupError> {
     let lvs = lvm2_lvs(spec, vg, &io::running_root())?;
-    let extents = report(&lvm2::vgs_command(Some(vg)), lvm2::parse_vgs)?;
-    let extent = extents.first().map_or(1, |vg| vg.extent_bytes);
-    match lvm2_plan::missing(&lvs, vg, extent, layout, create) {
+    match lvm2_plan::missing(&lvs, vg, lvm2_extent(vg)?, layout, create) {
         Ok(commands) => commands.iter().try_for_each(|command| io::run(command).map(drop))?,
         Err(problems) => {
             return Err(GroupError::Volumes { place: spec.to_string(), problems });

@@ -109,17 +109,6 @@ pub enum HomeError {
         /// Those that there are.
         known: Vec<Name>,
     },
-
-    /// A valid wish that this version does not fulfil.
-    #[error("{what} is not possible: {why}")]
-    Unsupported {
-        /// What was asked for.
-        what: &'static str,
-        /// Why not.
-        why: &'static str,
-        /// What to do instead.
-        instead: &'static str,
-    },
 }
 
 fn in_key(key: Option<&str>) -> String {
@@ -145,7 +134,6 @@ impl HomeError {
                 | Self::GroupExists { .. }
                 | Self::VolumesTaken { .. }
                 | Self::NoGroup { .. }
-                | Self::Unsupported { .. }
         )
     }
 
@@ -174,7 +162,6 @@ impl HomeError {
                 Some("a volume belongs to one group: name others, or use that group".into())
             }
             Self::NoGroup { .. } => Some("see them with: vgship group list".into()),
-            Self::Unsupported { instead, .. } => Some((*instead).to_owned()),
         }
     }
 

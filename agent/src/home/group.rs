@@ -11,7 +11,8 @@ use vgship_base::units::ByteLen;
 
 use super::config::parse;
 use super::error::HomeError;
-use super::quantity::{History, Period, Size};
+use super::quantity::{Amount, Period, Size};
+use super::settings::Settings;
 use super::text;
 
 /// Memory for records that no replica has yet, unless the group says otherwise.
@@ -32,48 +33,6 @@ pub const EPOCH_BOUNDS: [Period; 2] =
 
 pub use crate::wire::peers::Role;
 
-/// When an application's write is complete.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// When it is on the source.
-    #[default]
-    Async,
-    /// When it is durable on every sync replica too.
-    Sync,
-}
-
-impl Mode {
-    /// The word for it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Mode::Async => "async",
-            Mode::Sync => "sync",
-        }
-    }
-}
-
-/// What happens to writes when the outbox is full.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Overflow {
-    /// They go on; the order is lost and a resync follows.
-    #[default]
-    Map,
-    /// They wait until the replica has taken some.
-    Stall,
-}
-
-impl Overflow {
-    /// The word for it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Overflow::Map => "map",
-            Overflow::Stall => "stall",
-        }
-    }
-}
-
 /// What a person says of a new group; what is left out takes its default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -86,12 +45,6 @@ pub struct GroupSpec {
     /// Unit of dirty tracking: a power of two from 4 KiB to 1 MiB.
     #[serde(default = "extent_default")]
     pub extent: Size,
-    /// When a write is complete.
-    #[serde(default)]
-    pub mode: Mode,
-    /// What happens when the outbox is full.
-    #[serde(default)]
-    pub on_overflow: Overflow,
     /// Memory of the outbox.
     #[serde(default = "outbox_ram_default")]
     pub outbox_ram: Size,
@@ -103,7 +56,10 @@ pub struct GroupSpec {
     pub epoch: Period,
     /// How far back points shall reach. Kept for the history, which this version does not have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub history: Option<History>,
+    pub history: Option<Amount>,
+    /// What may be changed while it runs.
+    #[serde(default)]
+    pub policy: Settings,
 }
 
 /// One group of one agent, as stored in `group.toml`.
@@ -123,12 +79,6 @@ pub struct GroupConfig {
     /// Unit of dirty tracking.
     #[serde(default = "extent_default")]
     pub extent: Size,
-    /// When a write is complete.
-    #[serde(default)]
-    pub mode: Mode,
-    /// What happens when the outbox is full.
-    #[serde(default)]
-    pub on_overflow: Overflow,
     /// Memory of the outbox.
     #[serde(default = "outbox_ram_default")]
     pub outbox_ram: Size,
@@ -140,10 +90,13 @@ pub struct GroupConfig {
     pub epoch: Period,
     /// How far back points shall reach.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub history: Option<History>,
+    pub history: Option<Amount>,
     /// The other side, once paired.
     #[serde(default, with = "text::some_id", skip_serializing_if = "Option::is_none")]
     pub peer: Option<PeerId>,
+    /// What may be changed while it runs: `vgship group set`.
+    #[serde(default)]
+    pub policy: Settings,
 }
 
 fn extent_default() -> Size {
@@ -173,12 +126,11 @@ impl GroupSpec {
             name,
             volumes: volumes.into(),
             extent: extent_default(),
-            mode: Mode::default(),
-            on_overflow: Overflow::default(),
             outbox_ram: OUTBOX_RAM_DEFAULT,
             spill: SPILL_DEFAULT,
             epoch: EPOCH_DEFAULT,
             history: None,
+            policy: Settings::default(),
         }
     }
 
@@ -200,13 +152,12 @@ impl GroupSpec {
             role,
             volumes: self.volumes,
             extent: self.extent,
-            mode: self.mode,
-            on_overflow: self.on_overflow,
             outbox_ram: self.outbox_ram,
             spill: self.spill,
             epoch: self.epoch,
             history: self.history,
             peer: None,
+            policy: self.policy,
         }
     }
 }
@@ -222,7 +173,9 @@ impl GroupConfig {
     /// Its text in `group.toml`.
     pub fn to_text(&self) -> String {
         let fields = toml::to_string(self).expect("a group's fields are plain values");
-        format!("# A group of this agent. Change it only while the agent is stopped.\n{fields}")
+        format!(
+            "# A group of this agent. Change it only while the agent is stopped; for the policy there is\n# vgship group set.\n{fields}"
+        )
     }
 
     /// The extent size, checked.
@@ -247,19 +200,9 @@ impl GroupConfig {
         if self.volumes.is_empty() || self.volumes.contains(['\n', '\0']) {
             return wrong("volumes", "it names no volumes".to_owned());
         }
-        self.check_supported()
-    }
-
-    /// The one place that says which valid wishes this version does not fulfil.
-    fn check_supported(&self) -> Result<(), HomeError> {
-        match self.mode {
-            Mode::Async => Ok(()),
-            Mode::Sync => Err(HomeError::Unsupported {
-                what: "mode sync",
-                why: "this version completes a write when it is on the source, and would promise \
-                      a replica's copy that it does not wait for",
-                instead: "use mode async, and watch the lag with: vgship status",
-            }),
+        match self.policy.wrong() {
+            Some((key, why)) => wrong(key, why),
+            None => Ok(()),
         }
     }
 }
@@ -304,11 +247,15 @@ mod tests {
             (
                 "extent = \"64 KiB\"",
                 "extent = 65536",
-                "line 6, key `extent`: \"65536\" is not a size",
+                "line 7, key `extent`: \"65536\" is not a size",
             ),
             ("outbox_ram = \"64 MiB\"", "outbox_ram = \"1 MiB\"", "less than 4 MiB"),
             ("epoch = \"1 s\"", "epoch = \"2 h\"", "not from 50 ms to 1 m"),
-            ("mode = \"async\"", "mode = \"sync\"", "mode sync is not possible"),
+            (
+                "max_lag = \"none\"",
+                "max_lag = \"1 B\"",
+                "`max_lag`: 1 B is less than 500 ms or 1 MiB",
+            ),
             ("mode = \"async\"", "mode = \"both\"", "unknown variant `both`"),
             ("id = \"1f", "id = \"1x", "this is not a group's id"),
             ("images:/srv/payroll", "", "`volumes`: it names no volumes"),

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, UdpSocket};
 use std::ops::Deref;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use vgship_base::ids::{GroupId, Name};
 use zeroize::Zeroizing;
@@ -181,6 +181,32 @@ impl LockedHome {
         Ok(group)
     }
 
+    /// Takes a group out: its folder is kept under another name, which is returned. Deletes nothing.
+    ///
+    /// Durable: once this has returned.
+    pub fn remove_group(&self, name: &Name) -> Result<PathBuf, HomeError> {
+        let group = self.group(name);
+        if !group.config().exists() {
+            return Err(HomeError::NoGroup { name: name.clone(), known: self.group_names()? });
+        }
+        let removed = self.removed();
+        make_folder(&removed)?;
+        let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+        // Two in one second are told apart.
+        let places = (1..).map(|number| match number {
+            1 => removed.join(format!("{name}-{time}")),
+            _ => removed.join(format!("{name}-{time}-{number}")),
+        });
+        let place = places.into_iter().find(|place| !place.exists()).expect("numbers do not end");
+        std::fs::rename(group.folder(), &place)
+            .map_err(HomeError::io("move away", group.folder()))?;
+        // Where it is now first: a power cut in between shows it twice, not nowhere.
+        sync_folder(&removed)?;
+        sync_folder(&self.groups())?;
+        sync_folder(removed.parent().unwrap_or(&removed))?;
+        Ok(place)
+    }
+
     /// Replaces a group's configuration, for instance once it is paired.
     ///
     /// Durable: once this has returned.
@@ -231,6 +257,18 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), HomeError> 
     fresh.as_file().sync_all().map_err(failed())?;
     fresh.persist(path).map_err(|error| failed()(error.error))?;
     sync_folder(folder)
+}
+
+/// Reads a text of at most as many bytes, or nothing where there is no file, or no such text.
+pub fn read_if_any(path: &Path, most: u64) -> Result<Option<String>, HomeError> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(HomeError::io("read", path))?,
+    };
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes).map_err(HomeError::io("read", path))?;
+    let fits = bytes.len() as u64 <= most;
+    Ok(String::from_utf8(bytes).ok().filter(|_| fits))
 }
 
 /// Reads a text of bounded length.
@@ -336,12 +374,35 @@ mod tests {
     }
 
     #[test]
+    fn a_removed_group_is_kept_and_its_name_and_volumes_are_free() {
+        let (_place, home) = fresh();
+        let locked = home.lock().unwrap();
+        let mut kept = Vec::new();
+        for text in ["one", "two", "three"] {
+            locked.add_group(spec("g")).unwrap();
+            locked.add_group(spec(text)).unwrap();
+            let name = "g".parse().unwrap();
+            std::fs::write(home.group(&name).layout(), text).unwrap();
+            kept.push(locked.remove_group(&name).unwrap());
+            assert!(!home.group(&name).folder().exists());
+        }
+        for (place, text) in kept.iter().zip(["one", "two", "three"]) {
+            assert!(place.starts_with(home.removed()), "{}", place.display());
+            assert_eq!(std::fs::read_to_string(place.join("layout")).unwrap(), text);
+            assert!(place.join("group.toml").exists());
+        }
+        assert_eq!(home.group_names().unwrap().len(), 3, "the others stay");
+        let error = locked.remove_group(&"g".parse().unwrap()).unwrap_err();
+        assert!(error.is_refusal() && error.to_string().contains("there is no group g here"));
+    }
+
+    #[test]
     fn a_group_that_cannot_be_leaves_nothing_behind() {
         let (_place, home) = fresh();
         let locked = home.lock().unwrap();
-        let mut sync = spec("g");
-        sync.mode = super::super::Mode::Sync;
-        assert!(locked.add_group(sync).unwrap_err().is_refusal());
+        let mut wrong = spec("g");
+        wrong.policy.sync_timeout = "1 ms".parse().unwrap();
+        assert!(locked.add_group(wrong).is_err());
         assert_eq!(home.group_names().unwrap(), []);
         assert!(!home.groups().exists());
     }

@@ -8,11 +8,13 @@
 //! peers.toml            who may do what                             0600    pairing
 //! groups/G/group.toml   one group: volumes, role, policy            no      group add, pairing
 //! groups/G/layout       the layout manifest                         no      the running agent
+//! groups/G/identities   which volumes a source's were               no      the running agent
 //! groups/G/data.key     the group's data key, wrapped by key        wrapped the running agent
 //! groups/G/source/      a source's ledger                           no      the running agent
 //! groups/G/spill-N/     what waits on disk for replica N            sealed  the running agent
 //! groups/G/journal/     a replica's journal                         sealed  the running agent
 //! groups/G/replica/     the checkpoint that belongs to it           no      the running agent
+//! removed/G-TIME/       what groups/G was when it was removed       as it was group remove
 //! nbd.sock, api.sock    where applications and commands connect     0600    the running agent
 //! lock                  held by whoever changes or runs this home   no      everyone
 //! ```
@@ -29,6 +31,8 @@ pub mod io;
 
 pub mod quantity;
 
+pub mod settings;
+
 pub mod text;
 
 use std::path::{Path, PathBuf};
@@ -37,9 +41,14 @@ use vgship_base::ids::Name;
 
 pub use config::Config;
 pub use error::HomeError;
-pub use group::{GroupConfig, GroupSpec, Mode, Overflow, Role};
+pub use group::{GroupConfig, GroupSpec, Role};
 pub use io::LockedHome;
-pub use quantity::{History, Period, Size};
+pub use quantity::{Amount, Period, Size};
+pub use settings::{MaxLag, Settings, SettingsChange};
+
+pub use crate::capture::source::Overflow;
+pub use crate::ship::pace::OnLag;
+pub use crate::ship::standing::{Mode, OnTimeout};
 
 /// Names the folder when `--home` is not given.
 pub const HOME_VARIABLE: &str = "VGSHIP_HOME";
@@ -130,6 +139,11 @@ impl Home {
         GroupHome { folder: self.groups().join(name.as_str()) }
     }
 
+    /// Where the folders of removed groups are kept.
+    pub fn removed(&self) -> PathBuf {
+        self.state.join("removed")
+    }
+
     /// Where applications connect.
     pub fn nbd_socket(&self) -> PathBuf {
         self.sockets.join("nbd.sock")
@@ -166,6 +180,11 @@ impl GroupHome {
     /// The layout manifest: a source's own, or the one that a replica's source sent.
     pub fn layout(&self) -> PathBuf {
         self.folder.join("layout")
+    }
+
+    /// What a source's volumes are, whatever they are called.
+    pub fn identities(&self) -> PathBuf {
+        self.folder.join("identities")
     }
 }
 

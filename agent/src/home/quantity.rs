@@ -17,10 +17,10 @@ pub struct Size(pub ByteLen);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Period(pub Duration);
 
-/// How far back a replica's points shall reach.
+/// An amount of a stream: how far back points reach, how far a replica may be behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum History {
-    /// As far as this many bytes of journal reach.
+pub enum Amount {
+    /// This many bytes of it.
     Bytes(Size),
     /// This long.
     Time(Period),
@@ -127,25 +127,27 @@ impl fmt::Display for Period {
     }
 }
 
-impl FromStr for History {
+impl FromStr for Amount {
     type Err = QuantityError;
 
-    fn from_str(text: &str) -> Result<History, QuantityError> {
+    fn from_str(text: &str) -> Result<Amount, QuantityError> {
         let kind = "a size or a duration";
         match (parse(text, &SIZE_UNITS), text.parse()) {
-            (Ok(0), _) => Err(error(text, kind, "it is nothing", "48 h")),
-            (Ok(bytes), _) => Ok(History::Bytes(Size(ByteLen(bytes)))),
-            (Err(_), Ok(period)) => Ok(History::Time(period)),
+            (Ok(0), _) | (Err(_), Ok(Period(Duration::ZERO))) => {
+                Err(error(text, kind, "it is nothing", "48 h"))
+            }
+            (Ok(bytes), _) => Ok(Amount::Bytes(Size(ByteLen(bytes)))),
+            (Err(_), Ok(period)) => Ok(Amount::Time(period)),
             (Err(why), Err(_)) => Err(error(text, kind, why, "48 h")),
         }
     }
 }
 
-impl fmt::Display for History {
+impl fmt::Display for Amount {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            History::Bytes(size) => size.fmt(out),
-            History::Time(period) => period.fmt(out),
+            Amount::Bytes(size) => size.fmt(out),
+            Amount::Time(period) => period.fmt(out),
         }
     }
 }
@@ -167,7 +169,7 @@ macro_rules! as_text {
     )*};
 }
 
-as_text!(Size, Period, History);
+as_text!(Size, Period, Amount);
 
 #[cfg(test)]
 mod tests {
@@ -225,10 +227,12 @@ mod tests {
             assert_eq!(text.parse::<Period>().unwrap().to_string(), text);
         }
         for text in ["10 GiB", "48 m", "2 d"] {
-            assert_eq!(text.parse::<History>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<Amount>().unwrap().to_string(), text);
         }
-        assert!(matches!("5M".parse(), Ok(History::Bytes(_))));
-        assert!(matches!("5m".parse(), Ok(History::Time(_))));
-        assert!("0".parse::<History>().is_err() && "5".parse::<History>().is_err());
+        assert!(matches!("5M".parse(), Ok(Amount::Bytes(_))));
+        assert!(matches!("5m".parse(), Ok(Amount::Time(_))));
+        for bad in ["0", "0 B", "0 ms", "0 d", "5"] {
+            assert!(bad.parse::<Amount>().is_err(), "{bad}");
+        }
     }
 }

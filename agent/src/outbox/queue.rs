@@ -15,7 +15,7 @@ use vgship_base::extent::BitSet;
 use vgship_base::ids::{Seq, VolumeId};
 use vgship_base::layout::Layout;
 use vgship_base::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
-use vgship_base::record::{Body, Record};
+use vgship_base::record::{Body, Record, Target};
 use vgship_base::units::Span;
 
 /// What an outbox may use. Unit: bytes.
@@ -206,15 +206,16 @@ impl Queue {
         (self.floor..=self.last).contains(&durable)
     }
 
-    /// A new link: everything behind `durable` is to be sent again. Offers are not: their extents
-    /// went back to the map, and a new offer will be made (R1).
+    /// A new link: everything behind `durable` is to be sent again. Questions are not: extents that
+    /// were offered went back to the map, and a new offer will be made (R1).
     pub fn rewind(&mut self, durable: Seq) {
         self.taken = self.head.iter().take_while(|record| record.seq <= durable).count();
         self.acked(durable);
         for record in &mut self.head {
             if record.asks() {
                 let was = cost(record);
-                record.body = Body::Void;
+                // A void is nobody's: a check's would be refused as part of a resync.
+                (record.body, record.target) = (Body::Void, Target::All);
                 let freed = was - cost(record);
                 self.head_bytes -= freed;
                 self.ram_bytes -= freed;
@@ -309,6 +310,13 @@ impl Queue {
         self.promote();
     }
 
+    /// The volumes have grown.
+    pub fn grow(&mut self, layout: &Layout) {
+        for (set, volume) in self.spilled.extents.iter_mut().flatten().zip(&layout.volumes) {
+            set.grow(layout.extent.count(volume.bytes));
+        }
+    }
+
     /// Empties the outbox into the dirty map: hands every change in it to `dirty`. What comes next
     /// stands behind `floor`.
     pub fn collapse(&mut self, layout: &Layout, floor: Seq, mut dirty: impl FnMut(VolumeId, Span)) {
@@ -319,7 +327,7 @@ impl Queue {
             set.iter().for_each(|index| dirty(volume, layout.extent.span(index, bytes)));
         }
         let (life, drained_bytes) = (Life(self.life.0 + 1), self.drained_bytes);
-        *self = Queue { life, drained_bytes, ..Queue::new(self.budget, floor) };
+        *self = Queue { drained_bytes, life, ..Queue::new(self.budget, floor) };
     }
 
     /// Whether it holds no record.
@@ -359,7 +367,6 @@ mod tests {
     use proptest::prelude::*;
     use vgship_base::extent::ExtentSize;
     use vgship_base::layout::VolumeLayout;
-    use vgship_base::record::Target;
 
     use super::*;
 
@@ -508,5 +515,87 @@ mod tests {
         assert_eq!(queue.room(90_000), Room::Free, "empty");
         (10..13).for_each(|seq| queue.push(write(seq)));
         assert_eq!(queue.room(1200), Room::Soon, "a new life has its spill");
+    }
+
+    #[test]
+    fn while_something_is_spilled_half_of_the_memory_takes_new_records() {
+        let (layout, budget) = (layout(), Budget { ram: 20_000, spill: 100_000 });
+        let one = cost(&write(1));
+        let mut queue = Queue::new(budget, Seq::ZERO);
+        let mut next = 0;
+        while queue.room(one) == Room::Free {
+            next += 1;
+            queue.push(write(next));
+        }
+        assert_eq!(next, budget.ram / one, "all of it before that");
+        assert!(queue.to_spill(&layout).is_some());
+        queue.spilled(queue.life(), Moved::Written);
+        let before = next;
+        while queue.room(one) == Room::Free {
+            next += 1;
+            queue.push(write(next));
+        }
+        assert_eq!(next - before, budget.ram / 2 / one);
+        assert_eq!(queue.room(budget.spill), Room::Full);
+        let left = budget.spill - queue.spill_bytes();
+        assert_eq!(queue.room(left), Room::Soon, "to the last byte");
+        assert_eq!(queue.room(left + 1), Room::Full);
+    }
+
+    #[test]
+    fn a_batch_for_the_link_is_bounded_by_bytes_and_records() {
+        let layout = layout();
+        let mut queue = Queue::new(Budget { ram: 1 << 30, spill: 0 }, Seq::ZERO);
+        let large = |seq| {
+            let data = Bytes::from(vec![1; BATCH_BYTES_MAX / 4 - 32]);
+            let body = Body::Write { volume: VolumeId(0), offset: 0, data };
+            Record { seq: Seq(seq), target: Target::All, body }
+        };
+        assert_eq!(large(1).encoded_len(), BATCH_BYTES_MAX / 4, "two make the bound exactly");
+        (1..4).for_each(|seq| queue.push(large(seq)));
+        assert_eq!(queue.take().len(), 2);
+        assert_eq!(queue.take().len(), 1);
+        let void = |seq| Record { seq: Seq(seq), target: Target::All, body: Body::Void };
+        let many = BATCH_RECORDS_MAX as u64 + 1;
+        (4..4 + many).for_each(|seq| queue.push(void(seq)));
+        assert_eq!(queue.take().len(), BATCH_RECORDS_MAX);
+        assert_eq!(queue.take().len(), 1);
+        assert_eq!(queue.unsent_bytes(), 0);
+        queue.rewind(Seq(3));
+        assert_eq!(queue.unsent_bytes(), many * cost(&void(4)));
+        assert_eq!(queue.ram_bytes(), queue.unsent_bytes(), "what it holds durably is forgotten");
+        queue.collapse(&layout, Seq(many + 3), |_, _| panic!("voids change nothing"));
+    }
+
+    #[test]
+    fn offers_are_not_sent_again_on_a_new_link() {
+        let mut queue = Queue::new(Budget { ram: 20_000, spill: 0 }, Seq::ZERO);
+        let extent = vgship_base::extent::Extent { volume: VolumeId(0), index: 1 };
+        let body = Body::Offer { extent, hash: [1; 32] };
+        queue.push(write(1));
+        queue.push(Record { seq: Seq(2), target: Target::All, body });
+        assert_eq!(queue.take().len(), 2);
+        queue.rewind(Seq(0));
+        let again = queue.take();
+        assert_eq!(again, [write(1), Record { body: Body::Void, ..again[1].clone() }]);
+        queue.acked(Seq(2));
+        assert_eq!((queue.ram_bytes(), queue.unsent_bytes()), (0, 0), "voids are shorter");
+    }
+
+    #[test]
+    fn a_head_that_is_exactly_full_lets_the_rest_go_to_the_spill() {
+        let (layout, one) = (layout(), cost(&write(1)));
+        let mut queue = Queue::new(Budget { ram: 8 * one, spill: 100_000 }, Seq::ZERO);
+        (1..=5).for_each(|seq| queue.push(write(seq)));
+        let moved = queue.to_spill(&layout).expect("nobody else makes room");
+        assert_eq!(moved, [write(5)]);
+    }
+
+    #[test]
+    fn without_a_spill_the_link_gets_all_of_the_memory() {
+        let one = cost(&write(1));
+        let mut queue = Queue::new(Budget { ram: 8 * one, spill: 0 }, Seq::ZERO);
+        (1..=8).for_each(|seq| queue.push(write(seq)));
+        assert_eq!((queue.take().len(), queue.room(1)), (8, Room::Full));
     }
 }

@@ -187,7 +187,7 @@ impl Spill {
         for run in runs {
             match self.push_run(run) {
                 Err(SpillError::Io(error)) if error.is_full() => {
-                    self.take_back(mark)?;
+                    self.take_back(&mark)?;
                     self.broken = false;
                     return Err(SpillError::NoRoom(error));
                 }
@@ -201,8 +201,8 @@ impl Spill {
 
     /// Undoes a push that found no room: what it began goes, and the segment that it went on with
     /// counts as far as it did before.
-    fn take_back(&mut self, mark: Mark) -> Result<(), SpillError> {
-        let Mark { complete, writing, frames, last } = mark;
+    fn take_back(&mut self, mark: &Mark) -> Result<(), SpillError> {
+        let Mark { complete, writing, frames, last } = *mark;
         let begun = self.complete.drain(complete..).map(|it| it.number);
         let failed = self.writer.take().map(|writer| writer.head().number);
         let begun: Vec<u64> = begun.chain(failed).collect();

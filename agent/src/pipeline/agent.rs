@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
+use tokio::sync::Mutex as Gate;
 use vgship_base::ids::{GroupId, Name, PeerId};
 use vgship_base::io::Clock;
 
@@ -12,10 +13,11 @@ use super::exports::Served;
 use super::links;
 use super::replica::ReplicaGroup;
 use super::source::SourceGroup;
+use super::turned_away::TurnedAway;
 use crate::api::ControlError;
 use crate::api::control::{Answer, SharedControl};
-use crate::capture::nbd::io::NbdServer;
 use crate::capture::nbd::io::socket::Listener;
+use crate::capture::nbd::io::{NbdClients, NbdServer};
 use crate::cli::parts::Running;
 use crate::home::{Config, GroupConfig, LockedHome};
 use crate::wire::batch::Compression;
@@ -63,6 +65,9 @@ pub(super) struct Inner {
     pub(super) peer_id: PeerId,
     pub(super) clock: Clock,
     pub(super) served: Arc<Served>,
+    pub(super) turned_away: TurnedAway,
+    pub(super) nbd: OnceLock<NbdClients>,
+    pub(super) removing: Gate<()>,
     endpoint: OnceLock<Endpoint>,
     groups: RwLock<BTreeMap<Name, Group>>,
     links: Mutex<BTreeMap<PeerId, Link>>,
@@ -107,6 +112,9 @@ impl Agent {
             peer_id: identity.id(),
             clock: Clock::start(),
             served: Arc::clone(&served),
+            turned_away: TurnedAway::new(),
+            nbd: OnceLock::new(),
+            removing: Gate::new(()),
             endpoint: OnceLock::new(),
             groups: RwLock::default(),
             links: Mutex::default(),
@@ -137,7 +145,9 @@ impl Agent {
             listeners.push(Listener::tcp(address).map_err(|it| failed(&it))?);
         }
         let nbd = NbdServer::start(listeners, served).map_err(|it| failed(&it))?;
+        inner.nbd.get_or_init(|| nbd.handle());
         tokio::spawn(links::arrivals(Arc::clone(&inner), from));
+        tokio::spawn(links::remind(Arc::clone(&inner)));
         for group in inner.groups() {
             if let Group::Replica(replica) = group {
                 tokio::spawn(replica.supervise());
@@ -208,7 +218,12 @@ impl Inner {
         self.read().values().find(|group| group.config().id == id).cloned()
     }
 
-    fn put(&self, group: Group) {
+    /// Nobody finds a group any more.
+    pub(super) fn take_out(&self, name: &Name) {
+        self.groups.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    pub(super) fn put(&self, group: Group) {
         let name = group.config().name.clone();
         self.groups.write().unwrap_or_else(PoisonError::into_inner).insert(name, group);
     }
@@ -311,18 +326,25 @@ impl Inner {
         if known && callers.insert(peer) {
             let agent = Arc::clone(self);
             tokio::spawn(async move {
-                links::call(Arc::clone(&agent), peer).await;
-                agent.callers.lock().unwrap_or_else(PoisonError::into_inner).remove(&peer);
+                loop {
+                    links::call(Arc::clone(&agent), peer).await;
+                    let mut callers = agent.callers.lock().unwrap_or_else(PoisonError::into_inner);
+                    // It may have been paired anew since.
+                    if agent.book.peer(peer).is_none_or(|known| known.address.is_none()) {
+                        callers.remove(&peer);
+                        return;
+                    }
+                }
             });
         }
     }
 
     /// A peer could not be reached: every group that it is part of shows why.
-    pub(super) fn unreachable(&self, peer: PeerId, why: &str) {
+    pub(super) fn unreachable(&self, peer: PeerId, why: &str, wait: Duration) {
         for group in self.groups() {
             match group {
                 Group::Replica(replica) if replica.peer == peer && !replica.view.is_connected() => {
-                    replica.view.lost(why);
+                    replica.view.lost(why, Some(wait));
                 }
                 Group::Source(source) => {
                     let known = source.tap.core().find(peer);
@@ -330,7 +352,7 @@ impl Inner {
                     let place = links.iter().find(|(id, _)| Some(*id) == known);
                     if let Some((_, place)) = place.filter(|(_, place)| !place.view.is_connected())
                     {
-                        place.view.lost(why);
+                        place.view.lost(why, Some(wait));
                     }
                 }
                 _ => {}

@@ -11,8 +11,8 @@ use vgship_base::layout::Layout;
 use super::agent::{Group, Inner};
 use super::status::group_status;
 use crate::api::control::{
-    Answer, Control, Done, GroupSummary, Groups, Invitation, InviteRequest, JoinRequest, Joined,
-    Pairings, Revoked, WaitFor,
+    Answer, Control, Done, GroupSettings, GroupSummary, Groups, Invitation, InviteRequest,
+    JoinRequest, Joined, Pairings, Removed, Revoked, SetRequest, WaitFor,
 };
 use crate::api::status::{State, Status};
 use crate::api::{ControlError, ErrorKind, pairs};
@@ -53,6 +53,31 @@ impl Control for Controlled {
         })
     }
 
+    fn group_set(&self, group: Name, request: SetRequest) -> Answer<'_, GroupSettings> {
+        let agent = Arc::clone(&self.0);
+        blocking(move || {
+            let found = agent.group(&group)?;
+            let mut config = agent.home.load_group(&group)?;
+            request.apply(&mut config, &pairs::list(&agent.book))?;
+            agent.home.save_group(&config)?;
+            if let Group::Source(source) = found {
+                source.set(&config.policy);
+            }
+            Ok(GroupSettings { group: group.to_string(), policy: config.policy })
+        })
+    }
+
+    fn group_remove(&self, group: Name, force: bool) -> Answer<'_, Removed> {
+        let agent = Arc::clone(&self.0);
+        Box::pin(async move {
+            // Goes on to its end when the one who asked does not wait for it.
+            let removed = tokio::spawn(async move { agent.remove_group(&group, force).await });
+            removed
+                .await
+                .map_err(|error| ControlError::failed(format!("the agent failed: {error}")))?
+        })
+    }
+
     fn pause(&self, group: Name) -> Answer<'_, Done> {
         Box::pin(async move { self.set_paused(&group, true) })
     }
@@ -70,6 +95,7 @@ impl Control for Controlled {
             };
             while !holds(&found, what, target)? {
                 tokio::time::sleep(LOOK).await;
+                self.0.group(&group)?; // it may have been removed
             }
             Ok(Done { group: group.to_string(), done: what.as_str().to_owned() })
         })

@@ -24,6 +24,17 @@ impl Served {
             volumes.insert(format!("{group}/{}", volume.name), (Arc::clone(tap), id));
         }
     }
+
+    /// Serves nothing of a group any more. Who is connected stays so.
+    pub(super) fn remove(&self, group: &str) {
+        let mut volumes = self.volumes.write().unwrap_or_else(PoisonError::into_inner);
+        volumes.retain(|export, _| !is_of(group, export));
+    }
+}
+
+/// Whether an export is a volume of a group.
+pub(super) fn is_of(group: &str, export: &str) -> bool {
+    export.split_once('/').is_some_and(|(known, _)| known == group)
 }
 
 impl Exports for Served {

@@ -1,7 +1,7 @@
 //! Links to peers: who calls whom, and which streams run over a link.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use vgship_base::ids::PeerId;
 
@@ -9,8 +9,11 @@ use super::agent::{Group, Inner};
 use super::replica::ReplicaGroup;
 use crate::capture::io::report;
 use crate::wire::hello::Refusal;
-use crate::wire::io::{Arrival, Arrivals, Link};
+use crate::wire::io::{Arrival, Arrivals, HelloError, Knock, Link};
 use crate::wire::retry::Backoff;
+
+/// How often it is looked whether something that had to wait can be logged.
+const REMIND: Duration = Duration::from_secs(1);
 
 /// Takes what comes in until the endpoint is closed.
 pub(super) async fn arrivals(agent: Arc<Inner>, mut from: Arrivals) {
@@ -46,19 +49,43 @@ pub(super) async fn call(agent: Arc<Inner>, peer: PeerId) {
     let mut retry = Backoff::new(u64::from_be_bytes([
         peer.0[0], peer.0[1], peer.0[2], peer.0[3], peer.0[4], peer.0[5], peer.0[6], peer.0[7],
     ]));
-    while let Some(address) = agent.book.peer(peer).and_then(|known| known.address) {
-        let ended = match agent.endpoint().connect(address, peer).await {
+    let mut changes = agent.book.changes();
+    loop {
+        let known = agent.book.peer(peer);
+        let Some(address) = known.as_ref().and_then(|known| known.address) else { return };
+        let wait = match agent.endpoint().connect(address, peer).await {
             Ok(link) => {
                 let since = Instant::now();
                 run(Arc::clone(&agent), link.clone()).await;
-                link.closed().await.ended(since.elapsed())
+                retry.after(link.closed().await.ended(since.elapsed()))
             }
             Err(error) => {
-                agent.unreachable(peer, &report(&error));
-                error.ended()
+                let wait = retry.after(error.ended());
+                agent.unreachable(peer, &report(&error), wait);
+                wait
             }
         };
-        tokio::time::sleep(retry.after(ended)).await;
+        // What an operator changes about the peer is tried at once.
+        let changed =
+            async { while agent.book.peer(peer) == known && changes.changed().await.is_ok() {} };
+        let _ = tokio::time::timeout(wait, changed).await;
+    }
+}
+
+/// Says what had to wait for its minute, for as long as the agent runs.
+pub(super) async fn remind(agent: Arc<Inner>) {
+    loop {
+        tokio::time::sleep(REMIND).await;
+        agent.turned_away.remind();
+        for group in agent.groups() {
+            match group {
+                Group::Source(source) => {
+                    source.links().iter().for_each(|(_, place)| place.view.remind());
+                }
+                Group::Replica(replica) => replica.view.remind(),
+                Group::Failed { .. } => {}
+            }
+        }
     }
 }
 
@@ -72,30 +99,32 @@ async fn run(agent: Arc<Inner>, link: Link) {
         }
     }
     while let Ok(knock) = link.accept().await {
-        let (agent, link) = (Arc::clone(&agent), link.clone());
-        tokio::spawn(async move {
-            let greeting = match knock.hear().await {
-                Ok(greeting) => greeting,
-                Err(error) => {
-                    tracing::debug!(error = %report(&error), "a stream did not come about");
-                    return;
-                }
-            };
-            match agent.group_by_id(greeting.hello().group) {
-                Some(Group::Source(source)) => {
-                    source.serve_link(&link, greeting, &agent.config.name).await;
-                }
-                Some(Group::Replica(_)) => {
-                    // The refusal may not reach the peer; it asks again.
-                    let _ = greeting.refuse(Refusal::Role, "both sides are replicas").await;
-                }
-                Some(Group::Failed { .. }) => {
-                    let _ = greeting.refuse(Refusal::Unavailable, "the group is not open").await;
-                }
-                None => {
-                    let _ = greeting.refuse(Refusal::NotAllowed, "").await;
-                }
-            }
-        });
+        tokio::spawn(answer(Arc::clone(&agent), link.clone(), knock));
     }
+}
+
+/// Serves the stream that a peer opened, or refuses it.
+async fn answer(agent: Arc<Inner>, link: Link, knock: Knock) {
+    let refused = |why: &str| {
+        agent.turned_away.refused(link.peer(), link.remote_address(), why);
+    };
+    let greeting = match knock.hear().await {
+        Ok(greeting) => greeting,
+        // The link's own end is said elsewhere.
+        Err(HelloError::Link(_)) => return,
+        Err(error) => return refused(&report(&error)),
+    };
+    let group = greeting.hello().group;
+    let (refusal, text) = match agent.group_by_id(group) {
+        Some(Group::Source(source)) => {
+            source.serve_link(&link, greeting, &agent.config.name).await;
+            return;
+        }
+        Some(Group::Replica(_)) => (Refusal::Role, "both sides are replicas"),
+        Some(Group::Failed { .. }) => (Refusal::Unavailable, "the group is not open"),
+        None => (Refusal::NotAllowed, "the group is not known here"),
+    };
+    refused(&format!("group {group}: {text}"));
+    // The refusal may not reach the peer; it asks again.
+    let _ = greeting.refuse(refusal, text).await;
 }

@@ -6,11 +6,17 @@ mod beat;
 
 mod control;
 
+mod drift;
+
 mod exports;
 
 mod keys;
 
 mod links;
+
+mod opening;
+
+mod removal;
 
 mod replica;
 
@@ -18,6 +24,10 @@ mod source;
 
 mod status;
 
+mod turned_away;
+
 mod view;
+
+mod volumes;
 
 pub use agent::start;

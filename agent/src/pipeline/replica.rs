@@ -1,6 +1,7 @@
 //! A group of which this agent is a replica: its engine, which is opened again when it fails, and
 //! the streams that feed it.
 
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,10 +11,13 @@ use tokio::task::JoinSet;
 use vgship_base::ids::{Name, PeerId};
 use vgship_base::io::Clock;
 use vgship_base::layout::Layout;
-use vgship_base::record::{Hash, Record};
+use vgship_base::record::Record;
 use vgship_snapshot::seal::DataKey;
 
+mod grow;
+
 use super::keys::data_key;
+use super::opening::Opening;
 use super::source::real_folder;
 use super::view::PeerView;
 use crate::api::ControlError;
@@ -41,8 +45,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// A replica at work.
 pub(super) struct ReplicaGroup {
     pub(super) config: GroupConfig,
-    pub(super) layout: Arc<Layout>,
-    pub(super) layout_hash: Hash,
+    /// As its source told it last, and as its volumes are.
+    layout: Mutex<Arc<Layout>>,
     pub(super) peer: PeerId,
     pub(super) view: PeerView,
     pub(super) paused: AtomicBool,
@@ -56,15 +60,28 @@ pub(super) struct ReplicaGroup {
     stopping: AtomicBool,
     changed: Notify,
     /// Held by the link that feeds the engine: with two links to one peer, one works.
-    turn: Gate<()>,
+    turn: Gate<Turn>,
     /// Held while the engine is opened or stopped, which takes long.
-    opening: Mutex<()>,
+    opening: Mutex<Opening>,
 }
 
 enum Engined {
     Working(Engine),
-    Failed { why: String, retry: Backoff, since: Instant, wait: Duration },
+    Failed { why: String, since: Instant, wait: Duration },
     Stopped,
+}
+
+impl Engined {
+    fn failed(opening: &mut Opening, why: String) -> Engined {
+        let wait = opening.failed(&why);
+        Engined::Failed { why, since: Instant::now(), wait }
+    }
+}
+
+/// When hello may be said again, whichever link stands then.
+struct Turn {
+    retry: Backoff,
+    due: Instant,
 }
 
 impl ReplicaGroup {
@@ -86,11 +103,11 @@ impl ReplicaGroup {
             ControlError::failed(format!("the layout in {} is damaged: {it}", path.display()))
         })?;
         let group = ReplicaGroup {
-            config,
-            layout_hash: *blake3::hash(&bytes).as_bytes(),
-            layout: Arc::new(layout),
+            layout: Mutex::new(Arc::new(layout)),
             peer,
-            view: PeerView::new(peer_name.to_owned()),
+            view: PeerView::new(config.name.clone(), peer_name.to_owned()),
+            turn: Gate::new(Turn { retry: Backoff::new(seed(&config)), due: Instant::now() }),
+            opening: Mutex::new(Opening::new(config.name.clone(), Backoff::new(seed(&config)))),
             paused: AtomicBool::new(false),
             received_bytes: AtomicU64::new(0),
             progress: Mutex::default(),
@@ -101,15 +118,16 @@ impl ReplicaGroup {
             links: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             changed: Notify::new(),
-            turn: Gate::new(()),
-            opening: Mutex::default(),
+            config,
         };
-        let engine = match group.open() {
-            Ok(engine) => Engined::Working(engine),
-            Err(why) => group.failed(why, Backoff::new(seed(&group.config))),
-        };
+        let engine = group.try_open(&mut group.opening());
         *group.engine() = engine;
         Ok(group)
+    }
+
+    /// What the group consists of, as its source told it.
+    pub(super) fn layout(&self) -> Arc<Layout> {
+        Arc::clone(&self.layout.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn engine(&self) -> MutexGuard<'_, Engined> {
@@ -119,13 +137,14 @@ impl ReplicaGroup {
     fn open(&self) -> Result<Engine, String> {
         let text = |error: &dyn std::error::Error| report(error);
         let spec = self.config.volumes.parse().map_err(|it| text(&it))?;
-        let volumes = open_replica(&spec, &self.layout, false).map_err(|it| text(&it))?;
+        let layout = self.layout();
+        let volumes = open_replica(&spec, &layout, false).map_err(|it| text(&it))?;
         let folder = real_folder(&self.group_home, "replica").map_err(|it| text(&it))?;
         let journal = real_folder(&self.group_home, "journal").map_err(|it| text(&it))?;
         let journal_place = journal.path().display().to_string();
         let parts = Parts {
             group: self.config.id,
-            layout: Arc::clone(&self.layout),
+            layout,
             volumes,
             folder: Arc::new(folder),
             journal: Arc::new(journal),
@@ -135,11 +154,27 @@ impl ReplicaGroup {
         Engine::open(parts, WORKERS).map_err(|it| text(&it))
     }
 
-    fn failed(&self, why: String, mut retry: Backoff) -> Engined {
-        let wait = retry.after(Ended::Unreachable).max(Duration::from_secs(1));
-        tracing::error!(group = %self.config.name, reason = why, retry_in = ?wait,
-            "the replica cannot work");
-        Engined::Failed { why, retry, since: Instant::now(), wait }
+    fn opening(&self) -> MutexGuard<'_, Opening> {
+        self.opening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn try_open(&self, opening: &mut Opening) -> Engined {
+        match self.open() {
+            Ok(engine) => {
+                opening.works();
+                Engined::Working(engine)
+            }
+            Err(why) => Engined::failed(opening, why),
+        }
+    }
+
+    /// What stands for the engine while it is opened, which takes as long as it takes.
+    fn being_opened() -> Engined {
+        Engined::Failed {
+            why: "the replica is being opened".into(),
+            since: Instant::now(),
+            wait: Duration::MAX,
+        }
     }
 
     /// Opens the engine again whenever it has failed, until the group is closed.
@@ -153,13 +188,8 @@ impl ReplicaGroup {
     }
 
     fn look(&self) {
-        let _alone = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
-        let being_opened = || Engined::Failed {
-            why: "the replica is being opened".into(),
-            retry: Backoff::new(seed(&self.config)),
-            since: Instant::now(),
-            wait: Duration::MAX,
-        };
+        let mut opening = self.opening();
+        opening.remind();
         let taken = {
             let mut engine = self.engine();
             let due = match &*engine {
@@ -170,22 +200,16 @@ impl ReplicaGroup {
             if !due {
                 return;
             }
-            std::mem::replace(&mut *engine, being_opened())
+            std::mem::replace(&mut *engine, Self::being_opened())
         };
         // Both take as long as they take; status and links are not kept waiting.
         let next = match taken {
             Engined::Working(working) => {
                 let why = working.view().fault.unwrap_or_default();
                 working.stop();
-                self.failed(why, Backoff::new(seed(&self.config)))
+                Engined::failed(&mut opening, why)
             }
-            Engined::Failed { retry, .. } => match self.open() {
-                Ok(working) => {
-                    tracing::info!(group = %self.config.name, "the replica works again");
-                    Engined::Working(working)
-                }
-                Err(why) => self.failed(why, retry),
-            },
+            Engined::Failed { .. } => self.try_open(&mut opening),
             Engined::Stopped => Engined::Stopped,
         };
         *self.engine() = next;
@@ -209,56 +233,76 @@ impl ReplicaGroup {
 
     /// Feeds the engine from a link for as long as it stands.
     pub(super) async fn follow(&self, link: &Link, name: &Name) {
-        let _turn = tokio::select! {
+        let mut turn = tokio::select! {
             turn = self.turn.lock() => turn,
             _ = link.closed() => return,
         };
-        let mut retry = Backoff::new(seed(&self.config));
         while link.stands() && !self.stopping.load(Ordering::SeqCst) {
             if self.paused.load(Ordering::SeqCst) {
                 let _ = tokio::time::timeout(LOOK, self.changed.notified()).await;
+                turn.due = Instant::now();
                 continue;
             }
-            let since = Instant::now();
-            let ended = match self.session(link, name).await {
-                Ok(()) => Ended::LostAfter(since.elapsed()),
-                Err(Trouble::Refused(refusal, text)) => {
-                    let passes = refusal.passes();
-                    match refusal {
-                        Refusal::Diverged => self.view.diverged(&text),
-                        _ => self.view.lost(&text),
-                    }
-                    if passes { Ended::Unreachable } else { Ended::Refused }
+            // A refusal is not forgotten with the link over which it came.
+            let wait = turn.due.saturating_duration_since(Instant::now());
+            if !wait.is_zero() {
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    _ = link.closed() => {}
+                    () = self.changed.notified() => turn.due = Instant::now(),
                 }
-                Err(Trouble::Lost(why)) => {
-                    self.view.lost(&why);
-                    Ended::LostAfter(since.elapsed())
-                }
-            };
-            let wait = retry.after(ended);
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                _ = link.closed() => {}
-                () = self.changed.notified() => {}
+                continue;
             }
-        }
-        if !link.stands() {
-            self.view.lost("the link to the peer ended");
+            let Err(trouble) = self.session(link, name).await;
+            let wait = self.troubled(trouble, &mut turn.retry);
+            turn.due = Instant::now() + wait;
         }
     }
 
-    async fn session(&self, link: &Link, name: &Name) -> Result<(), Trouble> {
+    /// Shows why a stream ended; gives the wait before the next.
+    fn troubled(&self, trouble: Trouble, retry: &mut Backoff) -> Duration {
+        match trouble {
+            Trouble::Refused(refusal, text) => {
+                let passes = refusal.passes();
+                let wait = retry.after(if passes { Ended::Unreachable } else { Ended::Refused });
+                match refusal {
+                    Refusal::Diverged => self.view.diverged(&text, Some(wait)),
+                    _ => self.view.lost(&text, Some(wait)),
+                }
+                wait
+            }
+            Trouble::Lost(why) => {
+                let wait = retry.after(self.view.how_lost());
+                self.view.lost(&why, Some(wait));
+                wait
+            }
+            Trouble::Here(why) => {
+                self.view.ended(&why);
+                LOOK
+            }
+            Trouble::Layout(layout) => match tokio::task::block_in_place(|| self.grow(&layout)) {
+                Ok(()) => LOOK,
+                Err(why) => {
+                    let wait = retry.after(Ended::Unreachable);
+                    self.view.lost(&why, Some(wait));
+                    wait
+                }
+            },
+        }
+    }
+
+    async fn session(&self, link: &Link, name: &Name) -> Result<Infallible, Trouble> {
         let number = self.links.fetch_add(1, Ordering::SeqCst) + 1;
         let (answers, judged) = mpsc::channel(ANSWERS);
         let (intake, progress, refused) = match &*self.engine() {
             Engined::Working(engine) => {
-                let intake = engine.intake().ok_or_else(|| Trouble::Lost("stopped".into()))?;
+                let intake = engine.intake().ok_or_else(|| Trouble::Here("stopped".into()))?;
                 (intake, engine.progress(), engine.refused())
             }
-            Engined::Failed { why, .. } => return Err(Trouble::Lost(why.clone())),
-            Engined::Stopped => return Err(Trouble::Lost("stopped".into())),
+            Engined::Failed { why, .. } => return Err(Trouble::Here(why.clone())),
+            Engined::Stopped => return Err(Trouble::Here("stopped".into())),
         };
-        let stopped = || Trouble::Lost("the replica's engine has stopped".into());
+        let stopped = || Trouble::Here("the replica's engine has stopped".into());
         let greeting = async {
             let greeting = intake.link(number, answers).await.map_err(|_| stopped())?;
             greeting.await.map_err(|_| stopped())
@@ -269,10 +313,13 @@ impl ReplicaGroup {
             ended = link.closed() => return Err(Trouble::Lost(report(&ended))),
             () = self.until_paused() => return Err(Trouble::Lost("paused".into())),
         };
-        let opened = link.open(&self.hello(&greeting, name)).await?;
-        let Opened { theirs, sender, receiver, .. } = opened;
+        let ours = self.hello(&greeting, name);
+        let Opened { theirs, sender, receiver, .. } = link.open(&ours).await?;
         if theirs.role != Role::Source {
             return Err(Trouble::Lost("the peer is no source of this group".into()));
+        }
+        if theirs.layout != ours.layout {
+            return Err(self.hear_layout(receiver).await);
         }
         self.view.connected(link.remote_address());
         // A task of its own: what comes in must not keep acknowledgements from going out.
@@ -285,7 +332,7 @@ impl ReplicaGroup {
                 _ => Err(stopped()),
             },
             ended = link.closed() => Err(Trouble::Lost(report(&ended))),
-            () = self.until_paused() => Err(Trouble::Lost("paused".into())),
+            () = self.until_paused() => Err(Trouble::Here("paused".into())),
         }
     }
 
@@ -301,7 +348,7 @@ impl ReplicaGroup {
             start: durable.seq.start(),
             durable: durable.seq,
             applied: applied.seq,
-            layout: self.layout_hash,
+            layout: self.layout().hash(),
             name: name.clone(),
         }
     }
@@ -311,7 +358,7 @@ impl ReplicaGroup {
         mut receiver: FrameReceiver,
         intake: &Intake,
         number: u64,
-    ) -> Result<(), Trouble> {
+    ) -> Result<Infallible, Trouble> {
         loop {
             let frame = receiver.next().await.map_err(|error| Trouble::Lost(report(&error)))?;
             match frame {
@@ -326,6 +373,9 @@ impl ReplicaGroup {
                 }
                 Some(Frame::Ping(_) | Frame::Pong(_)) => {}
                 Some(Frame::Bye { text, .. }) => return Err(Trouble::Lost(text)),
+                Some(Frame::Layout(_)) => {
+                    return Err(Trouble::Lost("the source changed its layout on a link".into()));
+                }
                 Some(Frame::Ack(_) | Frame::Answers(_)) => {
                     return Err(Trouble::Lost("the peer sent what only a replica sends".into()));
                 }
@@ -344,7 +394,7 @@ impl ReplicaGroup {
     pub(super) fn close(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         self.changed.notify_waiters();
-        let _alone = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = self.opening();
         let engine = std::mem::replace(&mut *self.engine(), Engined::Stopped);
         if let Engined::Working(engine) = engine {
             engine.stop();
@@ -360,6 +410,10 @@ fn seed(config: &GroupConfig) -> u64 {
 enum Trouble {
     Refused(Refusal, String),
     Lost(String),
+    /// This side wants no stream now, and wakes itself up when it does.
+    Here(String),
+    /// The source's volumes are others than were known here.
+    Layout(Layout),
 }
 
 impl From<HelloError> for Trouble {
@@ -379,12 +433,21 @@ async fn speak(
     mut judged: mpsc::Receiver<(u64, Vec<Judged>)>,
     mut refused: tokio::sync::watch::Receiver<Refused>,
     number: u64,
-) -> Result<(), Trouble> {
-    let stopped = || Trouble::Lost("the replica's engine has stopped".into());
+) -> Result<Infallible, Trouble> {
+    let stopped = || Trouble::Here("the replica's engine has stopped".into());
     let lost = |error: &dyn std::error::Error| Trouble::Lost(report(error));
     progress.mark_changed();
     loop {
         tokio::select! {
+            // First: a refusal also ends the answers, and says why.
+            biased;
+            changed = refused.changed() => {
+                changed.map_err(|_| stopped())?;
+                let refusal = refused.borrow_and_update().clone();
+                if let Some((_, error)) = refusal.filter(|(link, _)| *link == number) {
+                    return Err(Trouble::Lost(format!("refused a record of the source: {error}")));
+                }
+            }
             changed = progress.changed() => {
                 changed.map_err(|_| stopped())?;
                 let now = *progress.borrow_and_update();
@@ -405,13 +468,6 @@ async fn speak(
                 };
                 sender.queue_answers(answers.into_iter().map(frame).collect());
                 sender.flush().await.map_err(|error| lost(&error))?;
-            }
-            changed = refused.changed() => {
-                changed.map_err(|_| stopped())?;
-                let refusal = refused.borrow_and_update().clone();
-                if let Some((_, error)) = refusal.filter(|(link, _)| *link == number) {
-                    return Err(Trouble::Lost(format!("refused a record of the source: {error}")));
-                }
             }
         }
     }

@@ -2,38 +2,40 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex as Gate, Notify};
+use tokio::sync::{Mutex as Gate, Notify, watch};
 use vgship_base::extent::ExtentSize;
 use vgship_base::ids::{Generation, Name, PeerId, ReplicaId, Seq};
 use vgship_base::io::{Clock, RealFolder};
-use vgship_base::layout::Layout;
 use vgship_base::limits::REPLICAS_MAX;
-use vgship_base::record::Hash;
 use vgship_snapshot::seal::DataKey;
 
 use super::beat::beat;
+use super::drift::{Watched, watch};
 use super::keys::data_key;
 use super::view::PeerView;
+use super::volumes::{self, Opened as OpenedVolumes};
 use crate::api::ControlError;
 use crate::api::progress::Progress;
 use crate::capture::activity::RegionSize;
 use crate::capture::io::{Tap, report};
 use crate::capture::ledger::Ledger;
-use crate::capture::source::{Overflow, Policy, Source};
-use crate::group::open_source;
-use crate::home::{self, GroupConfig, GroupHome, Home};
+use crate::capture::source::{Policy, Source};
+use crate::home::{GroupConfig, GroupHome, Home, Settings};
 use crate::outbox::queue::Budget;
 use crate::outbox::spill::Spill;
-use crate::ship::io::{carry, move_spill, read_extents};
-use crate::ship::standing::SyncPolicy;
+use crate::ship::io::{carry, check_extents, move_spill, read_extents};
 use crate::ship::verdict::{ReplicaPoint, Verdict};
+use crate::wire::frame::Frame;
 use crate::wire::hello::{Hello, Refusal};
-use crate::wire::io::{Greeting, Link};
+use crate::wire::io::{Greeting, Link, Opened};
 use crate::wire::peers::Role;
+
+/// How long a replica that knows other volumes may take to hear of them.
+const TOLD: Duration = Duration::from_secs(10);
 
 /// Threads that read extents for one replica: one reads while the other hashes.
 const READERS: usize = 2;
@@ -42,12 +44,16 @@ const READERS: usize = 2;
 pub(super) struct SourceGroup {
     pub(super) config: GroupConfig,
     pub(super) tap: Arc<Tap>,
-    pub(super) layout_hash: Hash,
-    pub(super) paused: AtomicBool,
+    pub(super) watched: Arc<Watched>,
     pub(super) progress: Mutex<Progress>,
+    settings: RwLock<Settings>,
+    /// What the self-check reads. Unit: bytes a second.
+    check_rate: Arc<AtomicU64>,
     group_home: GroupHome,
     key: DataKey,
     stop: Arc<AtomicBool>,
+    /// No stream is served any more.
+    gone: watch::Sender<bool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     replicas: Mutex<BTreeMap<ReplicaId, Arc<ReplicaLink>>>,
 }
@@ -57,6 +63,8 @@ pub(super) struct ReplicaLink {
     pub(super) view: PeerView,
     /// Payload and headers handed to its links. Unit: bytes.
     pub(super) sent: AtomicU64,
+    /// Whether its pairing was taken away.
+    dismissed: AtomicBool,
     /// Held by the link that serves it.
     gate: Gate<()>,
     /// Told when a newer link takes over.
@@ -74,15 +82,12 @@ pub(super) fn random_generation() -> Result<Generation, ControlError> {
 
 fn policy(config: &GroupConfig) -> Policy {
     Policy {
-        overflow: match config.on_overflow {
-            home::Overflow::Map => Overflow::Map,
-            home::Overflow::Stall => Overflow::Stall,
-        },
+        overflow: config.policy.on_overflow,
         budget: Budget { ram: config.outbox_ram.0.0, spill: config.spill.0.0 },
         epoch: u64::try_from(config.epoch.0.as_millis()).unwrap_or(u64::MAX),
         region: RegionSize::default(),
-        sync: SyncPolicy::default(),
-        lag: None,
+        sync: config.policy.sync_policy(),
+        lag: config.policy.lag_policy(),
     }
 }
 
@@ -100,31 +105,37 @@ impl SourceGroup {
         let extent = ExtentSize::from_bytes(config.extent.0.0)
             .ok_or_else(|| ControlError::usage("extent: a power of two from 4 KiB to 1 MiB"))?;
         let spec = config.volumes.parse().map_err(|it| ControlError::from_error(&it))?;
-        let open = open_source(&spec, extent).map_err(|it| ControlError::from_error(&it))?;
-        let layout = Arc::new(open.layout);
-        keep_layout(&group_home, &layout)?;
+        let OpenedVolumes { known, volumes, strange } =
+            volumes::open(&group_home, &config.name, &spec, extent)?;
+        let layout = Arc::new(known.layout.clone());
         let fresh = random_generation()?;
-        let sizes: Vec<u64> =
-            layout.volumes.iter().map(|volume| layout.extent.count(volume.bytes)).collect();
         let folder = real_folder(&group_home, "source")?;
         let (ledger, state) =
-            Ledger::load(Arc::new(folder), &sizes).map_err(|it| ControlError::from_error(&it))?;
+            Ledger::load(Arc::new(folder), &layout).map_err(|it| ControlError::from_error(&it))?;
         let policy = policy(&config);
-        let layout_hash = *blake3::hash(&layout.encode()).as_bytes();
-        let core = match state {
+        let mut core = match state {
             Some(state) => Source::resume(state, Arc::clone(&layout), policy, fresh),
             None => Source::create(config.id, fresh, Arc::clone(&layout), policy),
         };
-        let tap = Arc::new(Tap::new(core, ledger, open.volumes, clock));
+        for (id, volume) in strange.iter().filter_map(|name| layout.find(name.as_str())) {
+            tracing::warn!(group = %config.name, volume = %volume.name, "the volume is not the one \
+                that was replicated, as after a backup was put back; all of it is compared");
+            core.suspect(id);
+        }
+        let tap = Arc::new(Tap::new(core, ledger, volumes, clock));
+        let (name, home) = (config.name.clone(), group_home.clone());
+        let watched = Arc::new(Watched::new(name, spec, home, Arc::clone(&tap), known));
         let group = SourceGroup {
+            settings: RwLock::new(config.policy.clone()),
+            check_rate: Arc::new(AtomicU64::new(config.policy.self_check.0.0)),
             config,
             tap,
-            layout_hash,
-            paused: AtomicBool::new(false),
+            watched,
             progress: Mutex::default(),
             group_home,
             key,
             stop: Arc::default(),
+            gone: watch::Sender::new(false),
             threads: Mutex::default(),
             replicas: Mutex::default(),
         };
@@ -151,13 +162,39 @@ impl SourceGroup {
             }
         }
         self.must_checkpoint()?;
+        self.watched.store_identities()?;
         for (peer, name) in peers {
             let id = self.tap.core().find(*peer);
             self.serve(id.expect("it was just added"), name)?;
         }
         let (tap, stop) = (Arc::clone(&self.tap), Arc::clone(&self.stop));
         let name = self.config.name.clone();
-        self.spawn("beat", move || beat(&name, &tap, &stop))
+        self.spawn("beat", move || beat(&name, &tap, &stop))?;
+        let (watched, stop) = (Arc::clone(&self.watched), Arc::clone(&self.stop));
+        self.spawn("watch", move || watch(&watched, &stop))
+    }
+
+    /// How it is replicated now.
+    pub(super) fn settings(&self) -> Settings {
+        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replicates it so from now on.
+    pub(super) fn set(&self, settings: &Settings) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings.clone();
+        self.check_rate.store(settings.self_check.0.0, Ordering::Relaxed);
+        let mut core = self.tap.core();
+        core.set_overflow(settings.on_overflow);
+        core.set_sync_policy(settings.sync_policy());
+        core.set_lag_policy(settings.lag_policy());
+        for (id, link) in self.links() {
+            if !link.dismissed.load(Ordering::SeqCst) {
+                let mode = settings.mode_of(core.replica(id).peer);
+                core.set_mode(id, mode);
+            }
+        }
+        drop(core);
+        self.tap.wake();
     }
 
     fn must_checkpoint(&self) -> Result<(), ControlError> {
@@ -186,19 +223,25 @@ impl SourceGroup {
         }
         let id = known.unwrap_or_else(|| self.tap.core().add_replica(peer));
         // A group that an operator paused stays so for those who come later.
-        self.tap.core().set_paused(self.paused.load(Ordering::SeqCst));
+        self.watched.tell_paused();
         self.must_checkpoint()?;
         self.serve(id, name)
     }
 
     fn serve(&self, id: ReplicaId, name: &str) -> Result<(), ControlError> {
         let link = ReplicaLink {
-            view: PeerView::new(name.to_owned()),
+            view: PeerView::new(self.config.name.clone(), name.to_owned()),
             sent: AtomicU64::new(0),
+            dismissed: AtomicBool::new(false),
             gate: Gate::new(()),
             newer: Notify::new(),
         };
         self.replicas().insert(id, Arc::new(link));
+        let mode = self.settings().mode_of(self.tap.core().replica(id).peer);
+        self.tap.core().set_mode(id, mode);
+        let (tap, stop, rate) =
+            (Arc::clone(&self.tap), Arc::clone(&self.stop), Arc::clone(&self.check_rate));
+        self.spawn("self-check", move || check_extents(&tap, id, &rate, &stop))?;
         for _ in 0..READERS {
             let (tap, stop) = (Arc::clone(&self.tap), Arc::clone(&self.stop));
             self.spawn("resync", move || read_extents(&tap, id, &stop))?;
@@ -242,10 +285,13 @@ impl SourceGroup {
         };
         place.newer.notify_waiters();
         let _gate = place.gate.lock().await;
+        if *self.gone.borrow() {
+            return; // without an answer; when it asks again, the group is unknown
+        }
         match self.carry(link, greeting, id, &place, name).await {
             Ok(()) => {}
-            Err(End::Diverged(why)) => place.view.diverged(&why),
-            Err(End::Lost(why)) => place.view.lost(&why),
+            Err(End::Diverged(why)) => place.view.diverged(&why, None),
+            Err(End::Lost(why)) => place.view.lost(&why, None),
         }
     }
 
@@ -258,11 +304,6 @@ impl SourceGroup {
         name: &Name,
     ) -> Result<(), End> {
         let hello = greeting.hello().clone();
-        if hello.layout != self.layout_hash {
-            let text = "the volumes of both sides differ in number, name or size";
-            let _ = greeting.refuse(Refusal::Layout, text).await;
-            return Err(End::Lost(text.into()));
-        }
         let point = ReplicaPoint {
             fresh: hello.fresh,
             generation: hello.generation,
@@ -270,9 +311,22 @@ impl SourceGroup {
             damaged: hello.damaged,
         };
         let fresh = random_generation().map_err(|error| End::Lost(error.to_string()))?;
-        let verdict = self.tap.core().link_up(id, &point, fresh);
-        tracing::info!(group = %self.config.name, peer = place.view.name(), ?verdict,
-            durable = %hello.durable, "a replica said hello");
+        let begun = {
+            let mut core = self.tap.core();
+            match self.watched.stopped() {
+                Some(why) => Err(Some(why)),
+                None if hello.layout != core.layout_hash() => Err(None),
+                None => Ok(core.link_up(id, &point, fresh)),
+            }
+        };
+        let verdict = match begun {
+            Ok(verdict) => verdict,
+            Err(None) => return Err(self.tell_layout(greeting, id, name).await),
+            Err(Some(why)) => {
+                let _ = greeting.refuse(Refusal::Unavailable, &why).await;
+                return Err(End::Lost(why));
+            }
+        };
         if verdict == Verdict::Diverged {
             let text = "both sides have a history of their own; an operator must choose one";
             let _ = greeting.refuse(Refusal::Diverged, text).await;
@@ -291,12 +345,16 @@ impl SourceGroup {
                 return Err(End::Lost(report(&error)));
             }
         };
-        place.view.connected(link.remote_address());
+        if place.view.connected(link.remote_address()) {
+            tracing::info!(group = %self.config.name, peer = place.view.name(), ?verdict,
+                durable = %hello.durable, "a replica said hello");
+        }
         let end = tokio::select! {
             end = carry(&self.tap, id, &place.sent, &mut opened.sender, &mut opened.receiver) => {
                 report(&end)
             }
             end = link.closed() => report(&end),
+            () = self.ended() => "the group is removed here".to_owned(),
             () = place.newer.notified() => "a newer link of the same peer took over".to_owned(),
         };
         self.tap.core().link_lost(id);
@@ -315,16 +373,36 @@ impl SourceGroup {
             start: core.start(),
             durable: core.issued(),
             applied: core.replica(id).durable,
-            layout: self.layout_hash,
+            layout: core.layout_hash(),
             name: name.clone(),
         }
     }
 
+    /// Tells a replica that knows other volumes what the group consists of. It gets no record: it
+    /// makes its volumes larger and comes again, or says why it cannot.
+    async fn tell_layout(&self, greeting: Greeting, id: ReplicaId, name: &Name) -> End {
+        let (ours, layout) = (self.hello(id, name), Arc::clone(self.tap.core().layout()));
+        let telling = async {
+            let Opened { mut sender, .. } =
+                greeting.accept(&ours).await.map_err(|error| report(&error))?;
+            let told = sender.send(&Frame::Layout((*layout).clone())).await;
+            told.map_err(|error| report(&error))?;
+            sender.finish().await.map_err(|error| report(&error))
+        };
+        End::Lost(match tokio::time::timeout(TOLD, telling).await {
+            Ok(Err(why)) => why,
+            Ok(Ok(())) | Err(_) => {
+                "its volumes are not as large as those here; it was told, and says why if it cannot \
+                 make them larger"
+                    .to_owned()
+            }
+        })
+    }
+
     /// Stops or restarts shipping.
     pub(super) fn pause(&self, paused: bool) {
-        self.paused.store(paused, Ordering::SeqCst);
-        self.tap.core().set_paused(paused);
-        self.tap.records.notify_one();
+        self.watched.paused.store(paused, Ordering::SeqCst);
+        self.watched.tell_paused();
     }
 
     /// A peer may be no replica any more.
@@ -332,6 +410,9 @@ impl SourceGroup {
         let mut core = self.tap.core();
         if let Some(id) = core.find(peer) {
             core.dismiss(id);
+            if let Some(link) = self.replicas().get(&id) {
+                link.dismissed.store(true, Ordering::SeqCst);
+            }
         }
         drop(core);
         self.tap.wake();
@@ -357,6 +438,19 @@ impl SourceGroup {
         };
         while behind() && since.elapsed() < longest {
             tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn ended(&self) {
+        // The sender lives as long as this group.
+        let _ = self.gone.subscribe().wait_for(|gone| *gone).await;
+    }
+
+    /// Ends the streams of its replicas for good. Returns when none runs.
+    pub(super) async fn end_streams(&self) {
+        self.gone.send_replace(true);
+        for (_, place) in self.links() {
+            drop(place.gate.lock().await);
         }
     }
 
@@ -387,22 +481,4 @@ pub(super) fn real_folder(group: &GroupHome, name: &str) -> Result<RealFolder, C
     let path = group.folder().join(name);
     RealFolder::open(&path)
         .map_err(|error| ControlError::failed(format!("cannot open {}: {error}", path.display())))
-}
-
-/// Stores a new group's layout, or compares with the stored one: volumes that changed would be
-/// replicated wrongly.
-fn keep_layout(group: &GroupHome, layout: &Layout) -> Result<(), ControlError> {
-    let path = group.layout();
-    match std::fs::read(&path) {
-        Ok(stored) if stored == layout.encode() => Ok(()),
-        Ok(_) => Err(ControlError::refused(format!(
-            "the volumes differ from those in {}: an LV was added, removed, renamed or resized",
-            path.display()
-        ))
-        .hint("put the volumes back as they were, or remove the group and add and pair it anew")),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            home::io::replace(&path, &layout.encode(), 0o644).map_err(Into::into)
-        }
-        Err(error) => Err(ControlError::failed(format!("cannot read {}: {error}", path.display()))),
-    }
 }

@@ -1,21 +1,26 @@
 //! What the agent says of itself: reads the cores, decides nothing for them.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
-use vgship_base::ids::Seq;
+use jiff::Timestamp;
+use vgship_base::ids::{ReplicaId, Seq};
 use vgship_base::layout::Layout;
 use vgship_base::record::ResyncReason;
+use vgship_base::units::Tick;
 
 use super::agent::{Group, Inner};
 use super::replica::ReplicaGroup;
 use super::source::{ReplicaLink, SourceGroup};
 use crate::api::status::{
-    AgentStatus, GroupStatus, Lag, OutboxStatus, Rpo, SeqStatus, State, Status, VolumeStatus,
+    AgentStatus, CheckStatus, GroupStatus, Lag, MismatchStatus, OutboxStatus, PeerStatus, Rpo,
+    SeqStatus, State, Status, SyncState, SyncStatus, VolumeStatus,
 };
-use crate::home::GroupConfig;
+use crate::capture::source::Source;
+use crate::home::{GroupConfig, Mode, Settings};
 use crate::receive::io::View;
 use crate::ship::replica::{Flow, Replica};
+use crate::ship::standing::{Out, Standing};
 use crate::wire::peers::Role;
 
 /// How far behind a replica may be and still count as in sync, in epochs.
@@ -59,7 +64,7 @@ fn bare(config: &GroupConfig, role: Role, volumes: &[VolumeStatus]) -> GroupStat
         name: config.name.to_string(),
         role,
         generation: String::new(),
-        mode: config.mode,
+        mode: config.policy.mode,
         state: State::Disconnected,
         reason: None,
         volumes: volumes.to_vec(),
@@ -70,8 +75,10 @@ fn bare(config: &GroupConfig, role: Role, volumes: &[VolumeStatus]) -> GroupStat
         rpo: Rpo::default(),
         peers: Vec::new(),
         consistent: false,
-        policy: config.on_overflow,
+        policy: config.policy.on_overflow,
         outbox: OutboxStatus::default(),
+        sync: None,
+        self_check: None,
     }
 }
 
@@ -96,10 +103,75 @@ struct Shown {
     consistent: bool,
 }
 
+/// How one replica stands, with why, and since when by the source's clock.
+fn sync_of(replica: &Replica, settings: &Settings) -> (SyncState, Option<Out>, Tick) {
+    let policy = settings.sync_policy();
+    let (state, why) = match replica.sync.standing() {
+        Standing::Off => (SyncState::Off, None),
+        Standing::InForce => (SyncState::InForce, None),
+        Standing::Joining { .. } => (SyncState::CatchingUp, None),
+        Standing::Out(why) if replica.sync.wants_stability(policy) => {
+            (SyncState::Stalled, Some(why))
+        }
+        Standing::Out(why) => (SyncState::Degraded, Some(why)),
+    };
+    (state, why, replica.sync.since())
+}
+
+/// The group's sync mode: that of its worst sync replica. A group that should be sync and has no
+/// replica is degraded.
+fn sync_status(source: &SourceGroup, core: &Source, settings: &Settings) -> Option<SyncStatus> {
+    let clock = source.tap.clock();
+    let links = source.links();
+    let of = |(id, _): &(ReplicaId, Arc<ReplicaLink>)| sync_of(core.replica(*id), settings);
+    let worst = links.iter().map(of).max_by_key(|(state, ..)| *state);
+    let (state, reason, since) = match worst {
+        Some((SyncState::Off, ..)) | None if settings.mode == Mode::Async => return None,
+        Some((state, why, since)) => (state, why.map(|why| why.text().to_owned()), since),
+        None => (SyncState::Degraded, Some("no replica is paired yet".into()), Tick(0)),
+    };
+    let now = clock.now();
+    let age = i64::try_from(now.since(since)).unwrap_or(i64::MAX);
+    let wall = i64::try_from(clock.wall() / 1000).unwrap_or(i64::MAX).saturating_sub(age);
+    let seconds = |millis: u64| as_f64(millis) / 1000.0;
+    Some(SyncStatus {
+        state,
+        since: Timestamp::from_millisecond(wall).unwrap_or(Timestamp::MIN).to_string(),
+        reason,
+        timeout_seconds: settings.sync_timeout.0.as_secs_f64(),
+        on_timeout: settings.on_sync_timeout,
+        waiting_seconds: core.oldest_waiting().map_or(0.0, |since| seconds(now.since(since))),
+    })
+}
+
+fn check_status(core: &Source) -> CheckStatus {
+    let (layout, mut status) = (core.layout(), CheckStatus::default());
+    for report in core.ids().map(|id| core.replica(id).checks.report()) {
+        status.checked_bytes += report.checked * layout.extent.bytes();
+        status.passed_over_bytes += report.passed_over * layout.extent.bytes();
+        status.rounds += report.rounds;
+        status.mismatches += report.mismatches;
+        if let Some((extent, seq)) = report.last {
+            let volume = layout.volume(extent.volume).map(|known| known.name.to_string());
+            let offset = layout.span(extent).map_or(0, |span| span.offset);
+            let volume = volume.unwrap_or_default();
+            status.last = Some(MismatchStatus { volume, offset, seq: seq.0 });
+        }
+    }
+    status
+}
+
 fn source_status(source: &SourceGroup) -> GroupStatus {
     let links = source.links();
+    let settings = source.settings();
     let core = source.tap.core();
     let mut status = bare(&source.config, Role::Source, &volumes(core.layout()));
+    (status.mode, status.policy) = (settings.mode, settings.on_overflow);
+    status.sync = sync_status(source, &core, &settings);
+    status.self_check = Some(check_status(&core));
+    let syncs: Vec<SyncState> =
+        links.iter().map(|(id, _)| sync_of(core.replica(*id), &settings).0).collect();
+    let in_force = core.is_in_force();
     status.generation = core.generation().to_string();
     let issued = core.issued();
     status.seq.issued = issued.0;
@@ -111,8 +183,11 @@ fn source_status(source: &SourceGroup) -> GroupStatus {
         .map(|(id, link)| shown(core.replica(*id), link, (issued, now, epoch, extent)))
         .collect();
     drop(core);
-    status.peers =
-        links.iter().map(|(_, link)| link.view.status(link.sent.load(Ordering::Relaxed))).collect();
+    let peer = |((_, link), sync): (&(ReplicaId, Arc<ReplicaLink>), SyncState)| PeerStatus {
+        sync: Some(sync),
+        ..link.view.status(link.sent.load(Ordering::Relaxed))
+    };
+    status.peers = links.iter().zip(syncs).map(peer).collect();
     status.consistent = true;
     // With several replicas, what holds for all of them.
     let least = |of: fn(&SeqStatus) -> u64| shown.iter().map(|one| of(&one.seq)).min();
@@ -132,11 +207,16 @@ fn source_status(source: &SourceGroup) -> GroupStatus {
             status.seq.durable = durable.unwrap_or_default();
             status.seq.applied = applied.unwrap_or_default();
             status.lag = Lag { seconds: (age - epoch).max(0.0), ..worst.lag };
-            status.rpo = Rpo { seconds: age, objective_seconds: None };
+            // What is not there yet has not been acknowledged either.
+            let seconds = if in_force { 0.0 } else { age };
+            status.rpo = Rpo { seconds, objective_seconds: None };
             status.dirty_bytes = worst.dirty_bytes;
             status.outbox = worst.outbox;
             status.consistent = worst.consistent;
         }
+    }
+    if let Some(why) = source.watched.stopped() {
+        (status.state, status.reason) = (State::Paused, Some(why));
     }
     if source.tap.in_doubt() {
         let text = "the ledger cannot be written: a crash now means a full resync";
@@ -209,7 +289,12 @@ fn shown(
             durable: replica.durable.0,
             applied: replica.applied.0,
         },
-        lag: Lag { bytes: outbox.ram_bytes + outbox.spill_bytes, seconds: (age - epoch).max(0.0) },
+        lag: Lag {
+            bytes: outbox.ram_bytes + outbox.spill_bytes,
+            seconds: (age - epoch).max(0.0),
+            exceeded: replica.pace.exceeded().is_some(),
+            slowed: replica.pace.slows(),
+        },
         rpo: Rpo { seconds: age, objective_seconds: None },
         dirty_bytes,
         consistent: resync.is_none() && matches!(replica.flow, Flow::Stream),
@@ -219,7 +304,7 @@ fn shown(
 }
 
 fn replica_status(replica: &ReplicaGroup) -> GroupStatus {
-    let mut status = bare(&replica.config, Role::Replica, &volumes(&replica.layout));
+    let mut status = bare(&replica.config, Role::Replica, &volumes(&replica.layout()));
     status.peers = vec![replica.view.status(replica.received_bytes.load(Ordering::Relaxed))];
     let view = match replica.look_at() {
         Ok(view) => view,
@@ -239,7 +324,7 @@ fn replica_status(replica: &ReplicaGroup) -> GroupStatus {
     } else if !connected {
         (State::Disconnected, replica.view.last_error())
     } else if let Some(window) = view.durable.window {
-        let extent = replica.layout.extent.bytes();
+        let extent = replica.layout().extent.bytes();
         let total = window.extents.max(view.judged) * extent;
         let mut progress = replica.progress.lock().unwrap_or_else(PoisonError::into_inner);
         progress.observe(replica.clock.now_duration(), view.judged * extent, total);

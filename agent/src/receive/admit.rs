@@ -133,7 +133,7 @@ impl Admit {
             self.point.seq = seq;
             return Ok(());
         }
-        if self.point.generation.is_none() || seq.start() != last.start() || seq != last.next() {
+        if self.point.generation.is_none() || !seq.follows(last) {
             return Err(gap);
         }
         let check = matches!(record.body, Body::Check { .. });
@@ -283,5 +283,15 @@ mod tests {
         assert_eq!(wrong, Err(AdmitError::Chain { seq: Seq(8) }));
         assert_eq!(take(&mut admit, 8, Target::All, end(chain.hash)), Ok(()));
         assert_eq!(admit.point().clock, 9);
+    }
+
+    #[test]
+    fn nothing_follows_the_last_number_of_a_start() {
+        let (mut admit, last) = (streaming(), (1 << 48) - 1);
+        assert_eq!(take(&mut admit, last, ME, begin(6)), Ok(()));
+        for found in [last, last + 1, 1, u64::MAX] {
+            let refused = take(&mut admit, found, Target::All, write(0));
+            assert_eq!(refused, Err(AdmitError::Gap { found: Seq(found), last: Seq(last) }));
+        }
     }
 }

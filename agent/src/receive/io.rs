@@ -159,7 +159,8 @@ impl Shared {
     }
 
     fn fail(&self, error: &EngineError) {
-        tracing::error!(error = %report(error), "the replica stopped; it is opened again");
+        // Who opens it again says so, at a pace.
+        tracing::debug!(error = %report(error), "the replica stopped");
         self.view().fault.get_or_insert_with(|| report(error));
     }
 }

@@ -233,6 +233,24 @@ impl Journal {
         Ok(())
     }
 
+    /// Notes in the journal that all records are durable. Called after [`Journal::flush`] and before
+    /// anybody acts on what it says: the volumes may soon hold more than a checkpoint tells, and
+    /// damage to those records must not look like a torn tail. Not flushed: a power cut may take
+    /// the note, but not the records.
+    ///
+    /// # Errors
+    /// After any error the journal takes no more and must be recovered.
+    ///
+    /// # Panics
+    /// When records are not flushed.
+    pub fn promise(&mut self) -> Result<(), JournalError> {
+        self.refuse_when_poisoned()?;
+        assert_eq!(self.durable, self.last(), "only what was flushed is promised");
+        let done = self.current.promise();
+        self.poisoned |= done.is_err();
+        Ok(done?)
+    }
+
     fn refuse_when_poisoned(&self) -> Result<(), JournalError> {
         if self.poisoned { Err(JournalError::Poisoned) } else { Ok(()) }
     }

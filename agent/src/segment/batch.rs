@@ -5,7 +5,7 @@
 //! at  size  field     unit     rule
 //!  0     8  promised  seq      the highest that was promised as durable when this was written
 //!  8     8  after     seq      the last record before this batch
-//! 16     4  count     records  1 ..= BATCH_RECORDS_MAX
+//! 16     4  count     records  0 ..= BATCH_RECORDS_MAX; none: only the promise counts
 //! 20     -  records   -        see `vgship_base::record`; seqs ascend from above `after`
 //! ```
 //!
@@ -30,7 +30,7 @@ pub struct Batch {
     pub promised: Seq,
     /// The last record before the batch.
     pub after: Seq,
-    /// At least one; ascending.
+    /// Ascending; none in a frame that only promises.
     pub records: Vec<Record>,
 }
 
@@ -44,8 +44,8 @@ impl Batch {
         let mut from = Reader::new(&body);
         let (promised, after) = (Seq(from.u64("promised")?), Seq(from.u64("after")?));
         let count = from.u32("count")?;
-        let fits = (1..=BATCH_RECORDS_MAX).contains(&(count as usize));
-        require("count", count, "1 ..= BATCH_RECORDS_MAX", fits)?;
+        let fits = count as usize <= BATCH_RECORDS_MAX;
+        require("count", count, "0 ..= BATCH_RECORDS_MAX", fits)?;
         let mut left = Bytes::from(body);
         left.advance(CLEAR);
         let (mut records, mut last) = (Vec::with_capacity(count as usize), after);
@@ -131,6 +131,15 @@ mod tests {
     }
 
     #[test]
+    fn a_promise_needs_no_records() {
+        let golden = hex!("0000000000000006" "0000000000000006" "00000000");
+        assert_eq!(encoded(Seq(6), Seq(6), &[]), golden);
+        let batch = Batch { promised: Seq(6), after: Seq(6), records: Vec::new() };
+        assert_eq!(batch.last(), Seq(6));
+        assert_eq!(Batch::decode(golden.to_vec()), Ok(batch));
+    }
+
+    #[test]
     fn cuts_and_lies_are_refused() {
         for len in 0..GOLDEN.len() {
             assert!(Batch::decode(GOLDEN[..len].to_vec()).is_err(), "{len}");
@@ -169,6 +178,7 @@ mod tests {
         assert_eq!(runs.concat(), records);
         assert!(runs.iter().all(|run| encoded_len(run) - CLEAR <= BATCH_BYTES_MAX));
         assert!(runs.iter().all(|run| run.len() <= BATCH_RECORDS_MAX));
+        assert!(runs.len() < 10, "{} runs, as long as may be", runs.len());
         assert_eq!(batches(&[]).count(), 0);
     }
 }

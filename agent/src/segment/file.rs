@@ -1,6 +1,6 @@
 //! Writing and reading one segment.
 
-use vgship_base::folder::Folder;
+use vgship_base::folder::{self, Folder};
 use vgship_base::ids::{GroupId, Seq};
 use vgship_base::record::Record;
 use vgship_snapshot::seal::{self, DataKey, End, Purpose, SealError, SealedReader, SealedWriter};
@@ -12,13 +12,12 @@ const FRESH: &str = ".new";
 
 /// The name of a segment's file; names sort as numbers do.
 pub fn name(number: u64) -> String {
-    format!("{number:016x}{ENDING}")
+    format!("{}{ENDING}", folder::digits_of(number))
 }
 
 /// The number in a segment's name; `None` for other files.
 pub fn number_of(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(ENDING).filter(|digits| digits.len() == 16)?;
-    u64::from_str_radix(digits, 16).ok()
+    folder::number_of(name.strip_suffix(ENDING)?)
 }
 
 /// Where a row of segments lies and how it is sealed.
@@ -116,6 +115,13 @@ impl Place<'_> {
         self.folder.sync().map_err(Place::failed("keep the names around", "*"))
     }
 
+    /// The number of the next segment, behind the highest of these.
+    pub fn number_after(&self, numbers: &[u64]) -> Result<u64, SegmentError> {
+        let highest = numbers.last().copied();
+        let number = folder::number_after(highest);
+        number.map_err(|source| Place::failed("continue", &name(highest.unwrap_or(0)))(source))
+    }
+
     /// The segments' numbers, ascending, and the names of segments that were never published.
     pub fn list(&self) -> Result<(Vec<u64>, Vec<String>), SegmentError> {
         let names = self.folder.list().map_err(Place::failed("list", "*"))?;
@@ -151,7 +157,19 @@ impl SegmentWriter {
             assert!(record.seq > last, "{} cannot follow {last}", record.seq);
             last = record.seq;
         }
-        assert!(!records.is_empty(), "a frame has at least one record");
+        assert!(!records.is_empty(), "a frame without records is a promise");
+        self.frame(records, promised, last)
+    }
+
+    /// Appends a frame without records, which says that all records so far are promised.
+    ///
+    /// # Errors
+    /// After any error the segment takes no more.
+    pub fn promise(&mut self) -> Result<(), SegmentError> {
+        self.frame(&[], self.last, self.last)
+    }
+
+    fn frame(&mut self, records: &[Record], promised: Seq, last: Seq) -> Result<(), SegmentError> {
         let after = std::mem::replace(&mut self.last, last);
         self.file
             .append(batch::encoded_len(records), |out| {

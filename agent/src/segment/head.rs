@@ -94,6 +94,13 @@ mod tests {
     }
 
     #[test]
+    fn a_first_segment_has_no_previous() {
+        let mut bytes = GOLDEN;
+        bytes[40..].fill(0);
+        assert_eq!(Head::decode(&bytes).map(|head| head.previous), Ok(None));
+    }
+
+    #[test]
     fn what_the_table_does_not_allow_is_refused() {
         let with = |at: usize, byte: u8| {
             let mut bytes = GOLDEN;

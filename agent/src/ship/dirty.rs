@@ -34,6 +34,16 @@ impl DirtyMap {
         self.sets
     }
 
+    /// The volumes have grown: what they gained, and the extent that was short, may differ.
+    pub fn grow(&mut self, old: &Layout, new: &Layout) {
+        for ((set, old), volume) in self.sets.iter_mut().zip(&old.volumes).zip(&new.volumes) {
+            set.grow(new.extent.count(volume.bytes));
+            if volume.bytes > old.bytes {
+                set.insert_range(old.bytes >> new.extent.log2(), set.bits());
+            }
+        }
+    }
+
     /// Everything may differ.
     pub fn fill(&mut self) {
         self.sets.iter_mut().for_each(|set| set.insert_range(0, set.bits()));

@@ -188,9 +188,19 @@ mod tests {
     fn a_job_of_a_lost_link_finds_its_key_gone() {
         let mut flight = Flight::default();
         let old = flight.begin(EXTENT);
+        flight.offered(EXTENT, Seq(9));
+        flight.needs(Seq(9), vec![]);
         assert_eq!(flight.drain(), [EXTENT]);
+        assert_eq!(flight.next_needed(), None, "what was asked for is forgotten too");
         let new = flight.begin(EXTENT);
         assert!(!flight.wants(EXTENT, old.key));
         assert!(flight.wants(EXTENT, new.key));
+        flight.offered(EXTENT, Seq(20));
+        flight.drain();
+        assert_eq!(flight.matched(Seq(20)), None, "an answer of the lost link");
+        flight.begin(EXTENT);
+        flight.shipped(EXTENT, Seq(30));
+        flight.drain();
+        assert_eq!(flight.acked(Seq(40)), 0, "an ack of the lost link");
     }
 }

@@ -51,6 +51,9 @@ pub enum LinkEnd {
     /// The replica sent what a replica does not send.
     #[error("the replica sent a frame that only a source sends")]
     Protocol,
+    /// The core gave the link up: the volumes changed.
+    #[error("the source gave the link up, for its volumes have changed")]
+    GivenUp,
     /// The link broke in sending.
     #[error("the link broke")]
     Send(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -99,7 +102,7 @@ async fn hear(tap: &Tap, id: ReplicaId, receiver: &mut FrameReceiver) -> LinkEnd
             }
             Ok(Some(Frame::Ping(_) | Frame::Pong(_))) => {}
             Ok(Some(Frame::Bye { text, .. })) => return LinkEnd::Left(text),
-            Ok(Some(Frame::Batch(_))) => return LinkEnd::Protocol,
+            Ok(Some(Frame::Batch(_) | Frame::Layout(_))) => return LinkEnd::Protocol,
             Ok(None) => return LinkEnd::Left("without a word".into()),
             Err(error) => return error.into(),
         }
@@ -121,7 +124,13 @@ fn differs(core: &Source, extent: Extent, seq: Seq) {
 
 async fn send(tap: &Tap, id: ReplicaId, sent: &AtomicU64, sender: &mut FrameSender) -> LinkEnd {
     loop {
-        let batch = tap.core().replica_mut(id).batch();
+        let batch = {
+            let mut core = tap.core();
+            if !core.replica(id).linked() {
+                return LinkEnd::GivenUp;
+            }
+            core.replica_mut(id).batch()
+        };
         // Sending may find room for ever; what comes in must be heard too.
         tokio::task::yield_now().await;
         if batch.is_empty() {
@@ -154,7 +163,7 @@ pub fn check_extents(tap: &Tap, id: ReplicaId, rate: &AtomicU64, stop: &AtomicBo
             continue;
         };
         let layout = Arc::clone(tap.core().layout());
-        match read_extent(&layout, tap.volumes(), extent, |_, _| ()) {
+        match read_extent(&layout, &tap.volumes(), extent, |_, _| ()) {
             Ok(bytes) => {
                 budget.spend(bytes.len() as u64);
                 let hash = content_hash(&bytes);
@@ -195,7 +204,7 @@ fn next_job(tap: &Tap, id: ReplicaId, stop: &AtomicBool) -> Option<(Job, u64)> {
 
 fn read(tap: &Tap, id: ReplicaId, job: &Job) -> Option<Bytes> {
     let layout = Arc::clone(tap.core().layout());
-    match read_extent(&layout, tap.volumes(), job.extent, |_, _| ()) {
+    match read_extent(&layout, &tap.volumes(), job.extent, |_, _| ()) {
         Ok(bytes) => Some(bytes.into()),
         Err((span, error)) => {
             tracing::error!(%error, volume = job.extent.volume.0, offset = span.offset,

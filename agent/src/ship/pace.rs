@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
 use vgship_base::ids::Seq;
 use vgship_base::units::Tick;
 
@@ -32,13 +33,24 @@ pub enum LagLimit {
 }
 
 /// What is done beyond the limit, besides saying so.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum OnLag {
     /// Nothing.
     #[default]
     Alert,
     /// Writers are slowed.
     Slow,
+}
+
+impl OnLag {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            OnLag::Alert => "alert",
+            OnLag::Slow => "slow",
+        }
+    }
 }
 
 /// How far a replica may be behind, and what then.
@@ -171,8 +183,8 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    fn slow(limit: LagLimit) -> Option<LagPolicy> {
-        Some(LagPolicy { limit, act: OnLag::Slow })
+    const fn slow(limit: LagLimit) -> LagPolicy {
+        LagPolicy { limit, act: OnLag::Slow }
     }
 
     /// A writer as fast as it may be, against a replica that takes `rate`: the largest lag of the
@@ -184,7 +196,7 @@ mod tests {
             let gone = lag.min(rate / 1000);
             (lag, taken) = (lag - gone, taken + gone);
             let known = Some(Lag { bytes: lag, millis: 0 });
-            pace.review(Tick(now), taken, known, slow(LagLimit::Bytes(limit)));
+            pace.review(Tick(now), taken, known, Some(slow(LagLimit::Bytes(limit))));
             for _ in 0..8 {
                 if pace.allows() {
                     pace.spend(write);
@@ -217,7 +229,8 @@ mod tests {
     fn below_the_limit_and_without_one_nobody_is_slowed() {
         let mut pace = Pace::default();
         let lag = Some(Lag { bytes: 10 * MIB, millis: 900 });
-        for policy in [None, slow(LagLimit::Bytes(10 * MIB)), slow(LagLimit::Millis(900))] {
+        let limits = [LagLimit::Bytes(10 * MIB), LagLimit::Millis(900)].map(|it| Some(slow(it)));
+        for policy in [None, limits[0], limits[1]] {
             pace.review(Tick(5), 0, lag, policy);
             pace.spend(u64::MAX);
             assert!(pace.allows() && pace.exceeded().is_none(), "{policy:?}");
@@ -228,9 +241,9 @@ mod tests {
     fn a_replica_that_is_away_slows_nobody() {
         let mut pace = Pace::default();
         let lag = Some(Lag { bytes: 10 * MIB, millis: 0 });
-        pace.review(Tick(5), 0, lag, slow(LagLimit::Bytes(MIB)));
+        pace.review(Tick(5), 0, lag, Some(slow(LagLimit::Bytes(MIB))));
         assert!(pace.slows() && !pace.allows());
-        pace.review(Tick(6), 0, None, slow(LagLimit::Bytes(MIB)));
+        pace.review(Tick(6), 0, None, Some(slow(LagLimit::Bytes(MIB))));
         assert!(pace.allows() && pace.exceeded().is_none());
     }
 

@@ -346,10 +346,29 @@ impl Replica {
 
     /// What may differ for reasons of I/O: durably dirty until a resync has read it back (R8).
     pub fn taint(&mut self, layout: &Layout, volume: VolumeId, span: Span) {
+        self.suspect(layout, volume, span, ResyncReason::Fault);
+    }
+
+    /// What may differ although no record says so: durably dirty until a resync has read it back.
+    pub fn suspect(&mut self, layout: &Layout, volume: VolumeId, span: Span, why: ResyncReason) {
         self.dirty.insert_span(layout, volume, span);
+        self.want_resync(why);
+    }
+
+    /// A resync of the map must come, unless one is under way that takes in what was just noted.
+    fn want_resync(&mut self, why: ResyncReason) {
         if self.flow == Flow::Stream && self.resync.is_none_or(|resync| resync.ends.is_some()) {
-            self.wants_resync = Some(ResyncReason::Fault);
+            self.wants_resync = Some(why);
         }
+    }
+
+    /// The volumes have grown. The link ends here: what comes next may lie where the replica has
+    /// no room yet.
+    pub fn grow(&mut self, old: &Layout, new: &Layout) {
+        self.link_lost();
+        self.dirty.grow(old, new);
+        self.outbox.grow(new);
+        self.want_resync(ResyncReason::Grown);
     }
 
     /// The first record of the epoch that ends now; the next begins behind `end`.
@@ -369,3 +388,6 @@ impl Replica {
         matches!(self.flow, Flow::Map(_)) || seq <= self.durable
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@
 //! A write waits for replicas that are in force or joining; under [`OnTimeout::Stall`] also for
 //! those that are out, unless an operator stopped them or they have never been whole (R10).
 
+use serde::{Deserialize, Serialize};
 use vgship_base::ids::Seq;
 use vgship_base::units::Tick;
 
@@ -27,7 +28,8 @@ const HOLD_FIRST: u64 = 1000;
 const HOLD_LONGEST: u64 = 60_000;
 
 /// When a write is complete, as far as one replica is concerned.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// When it is on the source.
     #[default]
@@ -36,14 +38,35 @@ pub enum Mode {
     Sync,
 }
 
+impl Mode {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Mode::Async => "async",
+            Mode::Sync => "sync",
+        }
+    }
+}
+
 /// What happens when a sync replica is away or late.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum OnTimeout {
     /// Writes go on without it, which is said aloud; it joins again by itself.
     #[default]
     Degrade,
     /// Writes wait for it.
     Stall,
+}
+
+impl OnTimeout {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            OnTimeout::Degrade => "degrade",
+            OnTimeout::Stall => "stall",
+        }
+    }
 }
 
 /// How sync replicas are waited for.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! at  size  field     unit   rule
-//!  0     1  kind      -      1 batch, 2 ack, 3 answers, 4 ping, 5 pong, 6 bye
+//!  0     1  kind      -      1 batch, 2 ack, 3 answers, 4 ping, 5 pong, 6 bye, 7 layout
 //!  1     1  flags     -      batch: bit 0 compressed; else 0
 //!  2     2  reserved  -      0
 //!  4     4  len       bytes  of the body, at most 2 MiB + 64
@@ -16,6 +16,7 @@
 //!            need: 2 parts (0 ..= 256), then 8 per part: first bytes of its BLAKE3
 //! ping, pong 8 number that the pong repeats
 //! bye        2 code, 2+n text (at most 256 bytes)
+//! layout     a layout manifest (at most 1 MiB), see `base::layout`
 //! ```
 //!
 //! Integers are big-endian. The link below authenticates every byte, so frames carry no checksum.
@@ -24,6 +25,7 @@ use bytes::Bytes;
 use thiserror::Error;
 use vgship_base::bytes::{FormatError, Reader, Writer, require};
 use vgship_base::ids::Seq;
+use vgship_base::layout::Layout;
 use vgship_base::limits::{BATCH_BYTES_MAX, EXTENT_LOG2_MAX, PART_BYTES};
 use vgship_base::record::Record;
 
@@ -43,6 +45,9 @@ pub const PARTS_MAX: usize = (1 << EXTENT_LOG2_MAX) / PART_BYTES as usize;
 
 /// Longest text of a bye or a refusal. Unit: bytes.
 pub const TEXT_MAX: usize = 256;
+
+/// Longest layout manifest. 4096 volumes with the longest names take 570 KiB. Unit: bytes.
+pub const LAYOUT_MAX: usize = 1 << 20;
 
 const COMPRESSED: u8 = 1;
 
@@ -66,6 +71,9 @@ pub enum Frame {
         /// For people.
         text: String,
     },
+    /// Source to replica that showed another layout than the source has: what the group consists
+    /// of now. Nothing follows it.
+    Layout(Layout),
 }
 
 /// How far a replica is.
@@ -194,7 +202,7 @@ impl Header {
             let mut from = Reader::new(&bytes);
             let (kind, flags) = (from.u8("kind")?, from.u8("flags")?);
             let (reserved, len) = (from.u16("reserved")?, from.u32("len")?);
-            require("kind", kind, "1 to 6", (1..=6).contains(&kind))?;
+            require("kind", kind, "1 to 7", (1..=7).contains(&kind))?;
             let allowed = if kind == 1 { COMPRESSED } else { 0 };
             require("flags", flags, "flags of this kind", flags & !allowed == 0)?;
             require("reserved", reserved, "0", reserved == 0)?;
@@ -236,6 +244,10 @@ impl Frame {
                 body.u16(code.code()).text(shortened(text));
                 6
             }
+            Frame::Layout(layout) => {
+                body.put(&layout.encode());
+                7
+            }
         };
         let mut out = Writer::with_capacity(HEADER_LEN + body.len());
         Header { kind, flags: 0, len: bounded(body.len()) }.encode(&mut out);
@@ -250,6 +262,7 @@ impl Frame {
             2 => ("ack", decode_ack(&body)),
             3 => ("list of answers", decode_answers(&body)),
             6 => ("bye", decode_bye(&body)),
+            7 => ("layout", decode_layout(&body)),
             kind => ("ping", decode_ping(kind == 4, &body)),
         };
         decoded.map_err(|source| FrameError::Format { frame, source })
@@ -330,6 +343,11 @@ fn decode_bye(body: &[u8]) -> Result<Frame, FormatError> {
     let text = from.text("text", TEXT_MAX)?.to_owned();
     from.finish()?;
     Ok(Frame::Bye { code, text })
+}
+
+fn decode_layout(body: &[u8]) -> Result<Frame, FormatError> {
+    require("layout", body.len() as u64, "at most 1 MiB", body.len() <= LAYOUT_MAX)?;
+    Layout::decode(body).map(Frame::Layout)
 }
 
 /// Splits answers into runs that fit one frame each.

@@ -1,4 +1,6 @@
 use hex_literal::hex;
+use vgship_base::extent::ExtentSize;
+use vgship_base::layout::VolumeLayout;
 
 use super::*;
 
@@ -43,6 +45,19 @@ fn golden() -> Vec<(Frame, Vec<u8>)> {
             Frame::Bye { code: Bye::Paused, text: "why".to_owned() },
             hex!("06" "00" "0000" "00000007" "0002" "0003" "776879").to_vec(),
         ),
+        (
+            Frame::Layout(Layout {
+                extent: ExtentSize::from_log2(16).unwrap(),
+                volumes: vec![VolumeLayout { name: "lv".parse().unwrap(), bytes: 512, masked: 0 }],
+            }),
+            // The checksum by an independent program.
+            hex!(
+                "07" "00" "0000" "00000020"
+                "56474c4d" "0001" "10" "00" "00000001"
+                "0002" "6c76" "0000000000000200" "00000000" "fb62bca3"
+            )
+            .to_vec(),
+        ),
     ]
 }
 
@@ -86,7 +101,7 @@ fn headers_bound_every_length_and_know_every_kind() {
         hex!("0100000000200041"), // one byte too long
         hex!("01000000ffffffff"), // very long
         hex!("0000000000000000"), // no kind
-        hex!("0700000000000000"), // a later kind
+        hex!("0800000000000000"), // a later kind
         hex!("0102000000000000"), // a later flag
         hex!("0201000000000000"), // a flag of another kind
         hex!("0200000100000000"), // reserved
@@ -111,6 +126,21 @@ fn counts_are_bounded_and_compared_with_what_is_there() {
     assert!(
         answers(&hex!("00000001"), &[&need[..], &hex!("0100"), &[0; 8 * 255]].concat()).is_err()
     );
+}
+
+#[test]
+fn a_layout_is_bounded_and_the_largest_fits() {
+    let volume = |number: usize| VolumeLayout {
+        name: format!("{number:0>128}").parse().unwrap(),
+        bytes: 512,
+        masked: 0,
+    };
+    let volumes = (0..vgship_base::limits::VOLUMES_MAX).map(volume).collect();
+    let largest = Frame::Layout(Layout { extent: ExtentSize::from_log2(12).unwrap(), volumes });
+    let bytes = largest.encode();
+    assert!(bytes.len() < HEADER_LEN + LAYOUT_MAX);
+    assert_eq!(decode(&bytes).unwrap(), largest);
+    assert!(decode_layout(&vec![0; LAYOUT_MAX + 1]).is_err());
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 mod book;
 
+mod doors;
+
 mod endpoint;
 
 mod home;

@@ -19,6 +19,10 @@ pub mod batch;
 
 pub mod retry;
 
+pub mod complaint;
+
+pub mod knocks;
+
 mod text;
 
 pub mod io;

@@ -252,6 +252,20 @@ impl Book {
         Some(self.peers.remove(place))
     }
 
+    /// Takes away what all peers may do in a group and closes its invites. A peer that may do
+    /// nothing else is forgotten. Returns those that lost something, as they were.
+    pub fn forget_group(&mut self, group: GroupId) -> Vec<Peer> {
+        self.invites.retain(|invite| invite.group != Some(group));
+        let has = |peer: &Peer| peer.grants.iter().any(|grant| grant.group == group);
+        let had: Vec<Peer> = self.peers.iter().filter(|peer| has(peer)).cloned().collect();
+        for peer in self.peers.iter_mut().filter(|peer| has(peer)) {
+            peer.grants.retain(|grant| grant.group != group);
+        }
+        let left = |peer: &Peer| had.iter().any(|had| had.id == peer.id) && peer.grants.is_empty();
+        self.peers.retain(|peer| !left(peer));
+        had
+    }
+
     /// Closes an invite by its id in hexadecimal. Returns whether it was open.
     pub fn revoke_invite(&mut self, id: &str) -> bool {
         let before = self.invites.len();

@@ -117,6 +117,39 @@ fn a_second_pairing_adds_to_the_first_and_a_name_cannot_be_taken_over() {
 }
 
 #[test]
+fn a_forgotten_group_takes_its_grants_and_invites_and_leaves_all_others() {
+    let mut book = Book::default();
+    let (gone, kept) = (GroupId([5; 16]), GroupId([6; 16]));
+    let grants = |groups: &[GroupId]| {
+        let grant = |&group| Grant { group, name: name("datavg"), role: Role::Replica };
+        groups.iter().map(grant).collect::<Vec<_>>()
+    };
+    for (text, id, groups) in [
+        ("one", 1, &[gone][..]),
+        ("both", 2, &[gone, kept]),
+        ("other", 3, &[kept]),
+        ("idle", 4, &[]),
+    ] {
+        book.admit(Peer { grants: grants(groups), ..peer(text, id) }).unwrap();
+    }
+    for (id, group) in [(1, Some(gone)), (2, Some(kept)), (3, None)] {
+        book.invite(Invite { group, ..invite(id) }, 0).unwrap();
+    }
+    let lost = book.forget_group(gone);
+    assert_eq!(lost.iter().map(|peer| peer.name.as_str()).collect::<Vec<_>>(), ["one", "both"]);
+    assert_eq!(lost[1].grants.len(), 2, "as it was");
+    let left: Vec<_> =
+        book.peers().iter().map(|peer| (peer.name.as_str(), peer.grants.len())).collect();
+    assert_eq!(left, [("both", 1), ("other", 1), ("idle", 0)]);
+    assert!(book.allows(PeerId([2; 32]), kept, Role::Replica));
+    assert_eq!(
+        book.invites().iter().map(|invite| invite.group).collect::<Vec<_>>(),
+        [Some(kept), None]
+    );
+    assert_eq!(book.forget_group(gone), []);
+}
+
+#[test]
 fn an_invite_is_used_once() {
     let mut book = with_invite();
     assert!(book.pairing_open(0));

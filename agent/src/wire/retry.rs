@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-/// Wait before the second try.
-const FIRST: Duration = Duration::from_millis(100);
+/// Wait before the second try. Unit: milliseconds.
+const FIRST: u64 = 100;
 
-/// Longest wait, and the wait after a refusal, which more tries do not change.
-const LONGEST: Duration = Duration::from_secs(30);
+/// Shortest wait once there were many failures, and after a refusal, which more tries do not change.
+/// Unit: milliseconds.
+const LONGEST: u64 = 30_000;
 
 /// A link that stood this long was sound: the next loss starts from [`FIRST`].
-const SOUND: Duration = Duration::from_secs(30);
+pub(super) const SOUND: Duration = Duration::from_secs(30);
 
 /// How an attempt, or the link that it made, ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +23,9 @@ pub enum Ended {
     LostAfter(Duration),
 }
 
-/// Waits that double from 100 ms to 30 s, each shortened by up to a quarter by chance, so that
-/// peers cut off together do not come back together.
+/// Waits that double from 100 ms to 30 s, each changed by up to a quarter by chance, so that peers
+/// cut off together do not come back together. Chance shortens the waits on the way and lengthens
+/// those of 30 s: at the end there is at most one try in 30 s.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     failures: u32,
@@ -45,11 +47,14 @@ impl Backoff {
         }
         let whole = match ended {
             Ended::Refused => LONGEST,
-            _ => FIRST.saturating_mul(1 << self.failures.min(16)).min(LONGEST),
+            _ => (FIRST << self.failures.min(16)).min(LONGEST),
         };
         self.failures = self.failures.saturating_add(1);
-        let whole = u64::try_from(whole.as_millis()).expect("at most 30 s");
-        Duration::from_millis(whole - self.chance() % (whole / 4))
+        let changed = self.chance() % (whole / 4);
+        Duration::from_millis(match whole < LONGEST {
+            true => whole - changed,
+            false => whole + changed,
+        })
     }
 
     /// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
@@ -66,7 +71,8 @@ mod tests {
     use super::*;
 
     fn within(found: Duration, millis: u64) -> bool {
-        (millis * 3 / 4..=millis).contains(&u64::try_from(found.as_millis()).unwrap())
+        let bounds = if millis < 30_000 { millis * 3 / 4..=millis } else { 30_000..=37_500 };
+        bounds.contains(&u64::try_from(found.as_millis()).unwrap())
     }
 
     #[test]
@@ -86,6 +92,19 @@ mod tests {
         }
         assert!(within(backoff.after(Ended::LostAfter(Duration::from_secs(1))), 3200));
         assert!(within(backoff.after(Ended::LostAfter(SOUND)), 100));
+    }
+
+    #[test]
+    fn at_the_end_no_chance_makes_a_wait_shorter_than_half_a_minute() {
+        for seed in 0..200 {
+            let mut backoff = Backoff::new(seed);
+            for _ in 0..9 {
+                backoff.after(Ended::Unreachable);
+            }
+            for _ in 0..20 {
+                assert!(backoff.after(Ended::Unreachable) >= Duration::from_secs(30));
+            }
+        }
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! Real clients write into an agent's exports while a replica follows. What they wrote must be
 //! what they read, and at the end both sides are equal.
 
-use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
+use std::fs;
 
 use serde_json::Value;
 
-use super::common::programs::{Undo, run, start};
-use super::common::{MIB, Pair, noise, until};
+use super::common::mounts::{FuseFile, LoopDevice, Mount, cannot_mount};
+use super::common::programs::run;
+use super::common::{MIB, Pair, noise};
 
 /// Content with data and with holes.
 fn content(mib: u64) -> Vec<u8> {
@@ -89,19 +89,6 @@ fn fio_verifies_what_it_wrote() {
     pair.assert_follows();
 }
 
-/// Why file systems cannot be mounted here.
-fn cannot_mount() -> Option<&'static str> {
-    if fs::metadata("/proc/self").map_or(true, |own| own.uid() != 0) {
-        return Some("this user may not mount");
-    }
-    if File::options().read(true).write(true).open("/dev/fuse").is_err() {
-        return Some("/dev/fuse cannot be opened");
-    }
-    let free = std::process::Command::new("losetup").arg("-f").output();
-    let has_loop = free.is_ok_and(|free| free.status.success());
-    (!has_loop).then_some("there are no loop devices")
-}
-
 #[test]
 fn a_file_system_written_on_the_source_is_whole_on_the_replica() {
     if let Some(reason) = cannot_mount() {
@@ -110,39 +97,24 @@ fn a_file_system_written_on_the_source_is_whole_on_the_replica() {
     }
     let pair = Pair::new(&[("data", 64 * MIB)], &[]);
     let [fuse, root, copy] = ["fuse", "root", "copy"].map(|name| pair.place.path().join(name));
-    fs::create_dir(&fuse).unwrap();
-    fs::create_dir(&root).unwrap();
-    let (device, root_text) = (fuse.join("disk"), root.to_str().unwrap());
-    let mut undo = Undo::default();
-    let mut nbdfuse =
-        start("libnbd-bin", "nbdfuse", &[device.to_str().unwrap(), &pair.source.uri("data")]);
-    undo.later("fusermount3", &["-u", fuse.to_str().unwrap()]);
-    until("nbdfuse shows the export", || {
-        assert!(nbdfuse.try_wait().unwrap().is_none(), "nbdfuse has ended");
-        device.exists()
-    });
-    let disk = run("mount", "losetup", &["-f", "--show", device.to_str().unwrap()]);
-    let disk = disk.trim();
-    undo.later("losetup", &["-d", disk]);
-    run("e2fsprogs", "mkfs.ext4", &["-q", "-F", disk]);
-    run("mount", "mount", &[disk, root_text]);
-    undo.later("umount", &[root_text]);
+    let file = FuseFile::of(&pair.source.uri("data"), &fuse);
+    let disk = LoopDevice::over(&file.file());
+    run("e2fsprogs", "mkfs.ext4", &["-q", "-F", disk.path()]);
+    let mount = Mount::of(&[], disk.path(), &root).unwrap();
     let data = content(6);
     for number in 0..4 {
         fs::write(root.join(format!("file{number}")), &data[number * 1000..]).unwrap();
     }
     fs::remove_file(root.join("file1")).unwrap();
-    run("mount", "umount", &[root_text]);
-    drop(undo);
-    assert!(nbdfuse.wait().unwrap().success());
+    drop(mount);
+    drop(disk);
+    drop(file);
 
     pair.assert_follows();
     fs::copy(pair.replica_image("data"), &copy).unwrap();
     let copy_text = copy.to_str().unwrap();
     run("e2fsprogs", "e2fsck", &["-f", "-n", copy_text]);
-    let mut undo = Undo::default();
-    run("mount", "mount", &["-o", "loop,ro", copy_text, root_text]);
-    undo.later("umount", &[root_text]);
+    let _mount = Mount::of(&["-o", "loop,ro"], copy_text, &root).unwrap();
     assert!(!root.join("file1").exists());
     for number in [0, 2, 3] {
         let found = fs::read(root.join(format!("file{number}"))).unwrap();

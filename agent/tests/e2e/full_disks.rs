@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use serde_json::Value;
 
-use super::common::{Agent, MIB, Mount, Nbd, Pair, noise, until};
+use super::common::{Agent, MIB, Nbd, Pair, SmallDisk, noise, until};
 
 const STEP: u64 = 256 << 10;
 
@@ -40,20 +40,25 @@ fn reason(group: &Value) -> &str {
 }
 
 /// A pair in sync whose replica has its journal on a file system of so many MiB.
-fn pair_with_small_journal(volume: u64, group: &[&str], mib: u64) -> Option<(Pair, Mount)> {
+fn pair_with_small_journal(volume: u64, group: &[&str], mib: u64) -> Option<(Pair, SmallDisk)> {
     let mut pair = Pair::new(&[("data", volume * MIB)], group);
     assert!(pair.replica.stop().success());
-    let mount = Mount::over(&pair.replica.path("groups/g/journal"), mib)?;
+    let mount = SmallDisk::over(&pair.replica.path("groups/g/journal"), mib)?;
     pair.replica.start();
     pair.source.wait("in-sync");
     Some((pair, mount))
 }
 
 /// A pair in sync whose source has this folder of the group on a file system of so many MiB.
-fn pair_with_small(folder: &str, volume: u64, group: &[&str], mib: u64) -> Option<(Pair, Mount)> {
+fn pair_with_small(
+    folder: &str,
+    volume: u64,
+    group: &[&str],
+    mib: u64,
+) -> Option<(Pair, SmallDisk)> {
     let mut pair = Pair::new(&[("data", volume * MIB)], group);
     assert!(pair.source.stop().success());
-    let mount = Mount::over(&pair.source.path(&format!("groups/g/{folder}")), mib)?;
+    let mount = SmallDisk::over(&pair.source.path(&format!("groups/g/{folder}")), mib)?;
     pair.restart_source();
     pair.source.wait("in-sync");
     Some((pair, mount))
@@ -183,7 +188,7 @@ fn an_lv_that_refuses_writes_is_resynced_when_it_takes_them_again() {
     let images = pair.source_image("data").parent().unwrap().to_owned();
     // Without its file: a copy would have no holes.
     std::fs::remove_file(pair.source_image("data")).unwrap();
-    let Some(mount) = Mount::over(&images, 8) else { return };
+    let Some(mount) = SmallDisk::over(&images, 8) else { return };
     std::fs::File::create(pair.source_image("data")).unwrap().set_len(32 * MIB).unwrap();
     pair.restart_source();
     pair.source.wait("in-sync");
@@ -215,7 +220,7 @@ fn a_replica_whose_lv_refuses_writes_recovers_when_it_takes_them_again() {
     assert!(pair.replica.stop().success());
     let images = pair.replica_image("data").parent().unwrap().to_owned();
     std::fs::remove_file(pair.replica_image("data")).unwrap();
-    let Some(mount) = Mount::over(&images, 8) else { return };
+    let Some(mount) = SmallDisk::over(&images, 8) else { return };
     std::fs::File::create(pair.replica_image("data")).unwrap().set_len(32 * MIB).unwrap();
     pair.replica.start();
     pair.source.wait("in-sync");

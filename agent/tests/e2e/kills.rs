@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use vgship_base::sim::Rng;
 
-use super::common::{Faults, Load, MIB, Pair, until};
+use super::common::{Faults, MIB, Pair, Stamps, until};
 
 /// A number that the environment may change.
 fn number(variable: &str, usual: u64) -> u64 {
@@ -21,7 +21,7 @@ fn survive(kills: u64) {
     // Large enough that most of what a kill could lose is not written again by and by.
     let mut pair = Pair::new(&[("data", 192 * MIB), ("log", 64 * MIB)], &[]);
     pair.relay.set(Faults { delay: number("VGSHIP_DELAY", 6), ..Faults::default() });
-    let load = Load::start(&pair.source.nbd_socket(), &["data", "log"], 2, seed);
+    let mut load = Stamps::start(&pair.source.nbd_socket(), &["data", "log"], 2, seed);
     let (mut source_kills, mut replica_kills) = (0, 0);
     let (mut slowest, mut recovered) = (Duration::ZERO, 0_u64);
     while source_kills + replica_kills < kills {
@@ -62,20 +62,21 @@ fn survive(kills: u64) {
         }
     }
     pair.source.wait("connected");
-    let written = load.finish();
+    load.rest();
+    let written = load.acknowledged();
     pair.relay.restore();
     pair.source.wait("in-sync");
     pair.source.wait("applied");
     assert!(pair.source.stop().success());
     assert!(pair.replica.stop().success());
-    written.check(|volume| pair.source_image(volume));
-    written.check(|volume| pair.replica_image(volume));
+    assert_eq!(load.check(|volume| pair.source_image(volume), &written), Ok(written.clone()));
+    assert_eq!(load.check(|volume| pair.replica_image(volume), &written), Ok(written));
     pair.assert_equal();
     println!(
         "{source_kills} kills of the source, {replica_kills} of the replica, {} writes \
          acknowledged, none lost; in sync again after each of {recovered} kills within \
          {slowest:.1?}; {:.1?} in all",
-        written.writes,
+        load.writes(),
         begun.elapsed()
     );
 }

@@ -3,14 +3,18 @@
 
 #![expect(clippy::unwrap_used, reason = "all of this program is a test")]
 
-mod common;
+use vgship_processes as common;
 
 mod cli;
 mod clients;
+mod drift;
 mod full_disks;
 mod kills;
 mod memory;
 mod overflow;
+mod remove;
 mod restart;
+mod retry;
 mod status;
+mod sync;
 mod wire;

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::io;
 
 use thiserror::Error;
-use vgship_base::folder::SharedFolder;
+use vgship_base::folder::{self, SharedFolder};
 use vgship_base::ids::GroupId;
 use zeroize::Zeroizing;
 
@@ -179,6 +179,9 @@ impl Store {
         let files = Files { folder, key: key.clone(), group };
         let id_key = key.derive(None, &[b"vgship extent id v1", &group.0]);
         let numbers = files.list()?;
+        let highest = numbers.last().copied();
+        let failed = Files::failed("continue", highest.unwrap_or(0));
+        let next_number = folder::number_after(highest).map_err(failed)?;
         let mut scan = Scan::default();
         for &number in &numbers {
             match files.open(number) {
@@ -194,7 +197,7 @@ impl Store {
             index,
             readers,
             current: None,
-            next_number: numbers.last().map_or(1, |last| last + 1),
+            next_number,
             pack_bytes: PACK_BYTES,
             poisoned: false,
         };

@@ -14,6 +14,7 @@
 use std::fmt;
 
 use vgship_base::bytes::{FormatError, Reader, Writer, require};
+use vgship_base::folder;
 use vgship_base::limits::EXTENT_LOG2_MAX;
 
 use crate::seal::BODY_MAX;
@@ -45,7 +46,7 @@ impl fmt::Debug for ExtentId {
 
 /// The name of a pack; names sort as numbers do.
 pub(super) fn name(number: u64) -> String {
-    format!("{number:016x}{ENDING}")
+    format!("{}{ENDING}", folder::digits_of(number))
 }
 
 /// The name of a pack before its first flush.
@@ -60,8 +61,7 @@ pub(super) fn fresh_number_of(name: &str) -> Option<u64> {
 
 /// The number in a pack's name; `None` for other files.
 pub(super) fn number_of(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(ENDING).filter(|digits| digits.len() == 16)?;
-    u64::from_str_radix(digits, 16).ok()
+    folder::number_of(name.strip_suffix(ENDING)?)
 }
 
 /// One stored extent.

@@ -3,11 +3,13 @@
 use bytes::Bytes;
 use vgship::capture::source::Change;
 use vgship::ship::replica::Replica;
+use vgship_base::disk::Disk;
 use vgship_base::ids::VolumeId;
 use vgship_base::sim::Rng;
 use vgship_base::units::Span;
 
 use super::faults::Settings;
+use super::promises::By;
 use super::source::Waiting;
 use super::{World, id_of};
 
@@ -34,7 +36,7 @@ impl World {
         let data = Some(Bytes::from(vec![fill; size]));
         let change = Change { volume: VolumeId(volume), span: Span::new(offset, len), data };
         let before = self.life().flying.len();
-        self.submit(Waiting { change, tries: 0 });
+        self.submit(Waiting::new(change));
         if self.life().flying.len() == before {
             self.write_retries();
         }
@@ -47,6 +49,13 @@ impl World {
             self.write_reaches_volume();
             self.write_ends();
         }
+    }
+
+    /// A client flushes a volume.
+    pub fn flush_client(&mut self, volume: VolumeId) {
+        let begun = self.flush_begins(volume, By::Client);
+        let flushed = self.source.disks[volume.index()].flush().is_ok();
+        self.flush_ended(&begun, flushed);
     }
 
     /// A whole write.

@@ -1,10 +1,15 @@
 //! Which faults a run has, how the run is set up, and what was met in it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
 use vgship::capture::source::Overflow;
+use vgship::ship::pace::{LagLimit, LagPolicy, OnLag};
+use vgship::ship::standing::{Mode, OnTimeout, SyncPolicy};
 use vgship_base::sim::Rng;
+
+use super::net::Weather;
 
 /// What may go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +27,8 @@ pub enum Fault {
     LinkCut,
     LinkStorm,
     Paused,
+    ModeChanged,
+    ClockJumps,
     ReplicaPowerCut,
     ReplicaPowerFailsSoon,
     ReplicaKilled,
@@ -29,11 +36,21 @@ pub enum Fault {
     ReplicaVolumeFails,
     ReplicaReplaced,
     JournalDecays,
+    StrayWrite,
+    SourceReadFails,
+    SourceReadMisdirected,
+    LedgerFull,
+    SpillFull,
+    ReplicaReadFails,
+    ReplicaReadMisdirected,
+    ReplicaCheckpointFails,
+    JournalFull,
+    JournalFlushFails,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 19] = [
+    pub const ALL: [Fault; 31] = [
         Fault::SourcePowerCut,
         Fault::SourcePowerFailsSoon,
         Fault::SourceKilled,
@@ -46,6 +63,8 @@ impl Fault {
         Fault::LinkCut,
         Fault::LinkStorm,
         Fault::Paused,
+        Fault::ModeChanged,
+        Fault::ClockJumps,
         Fault::ReplicaPowerCut,
         Fault::ReplicaPowerFailsSoon,
         Fault::ReplicaKilled,
@@ -53,6 +72,16 @@ impl Fault {
         Fault::ReplicaVolumeFails,
         Fault::ReplicaReplaced,
         Fault::JournalDecays,
+        Fault::StrayWrite,
+        Fault::SourceReadFails,
+        Fault::SourceReadMisdirected,
+        Fault::LedgerFull,
+        Fault::SpillFull,
+        Fault::ReplicaReadFails,
+        Fault::ReplicaReadMisdirected,
+        Fault::ReplicaCheckpointFails,
+        Fault::JournalFull,
+        Fault::JournalFlushFails,
     ];
 }
 
@@ -75,14 +104,30 @@ pub struct Settings {
     pub ram: u64,
     /// Of each outbox. Unit: bytes.
     pub spill: u64,
+    /// What the disk has for each spill. Unit: bytes.
+    pub spill_room: u64,
     /// When an outbox is full.
     pub overflow: Overflow,
+    /// Of each replica.
+    pub modes: Vec<Mode>,
+    /// How sync replicas are waited for.
+    pub sync: SyncPolicy,
+    /// How far replicas may be behind.
+    pub lag: Option<LagPolicy>,
     /// Of an epoch. Unit: milliseconds.
     pub epoch: u64,
     /// After which a region may be unmarked. Unit: milliseconds.
     pub idle: u64,
     /// Of a journal segment. Unit: bytes.
     pub segment: u64,
+    /// The network's.
+    pub weather: Weather,
+    /// Whether everything is in sync before the first fault.
+    pub settled: bool,
+    /// Whether replicas leave room free in their journals.
+    pub reserve: bool,
+    /// Whether the source has few starts left.
+    pub old: bool,
     /// Weight of each action.
     pub weights: Vec<u64>,
     /// Steps of disorder before each settling.
@@ -101,22 +146,57 @@ impl Settings {
             ((1 + rng.below(8)) * 8192 + rng.below(3) * 512, masked)
         };
         let pick = |rng: &mut Rng, from: &[u64]| from[rng.index(from.len())];
+        let spill = pick(rng, &[0, 32 << 10, 1 << 20]);
+        let replicas = 1 + u8::from(rng.one_in(3));
+        let syncs = rng.one_in(2);
+        let mode = |rng: &mut Rng| if syncs && !rng.one_in(3) { Mode::Sync } else { Mode::Async };
         Settings {
             faults,
-            fault_every: pick(rng, &[25, 80, 250]),
-            replicas: 1 + u8::from(rng.one_in(3)),
+            fault_every: pick(rng, &[25, 80, 250, 800]),
+            replicas,
             extent_log2: 12 + u8::from(rng.one_in(4)),
             region_log2: 14 + u8::from(rng.one_in(2)),
             volumes: (0..=rng.below(3)).map(|_| volumes(rng)).collect(),
             ram: pick(rng, &[6 << 10, 24 << 10, 1 << 20]),
-            spill: pick(rng, &[0, 32 << 10, 1 << 20]),
+            spill,
+            spill_room: if rng.one_in(2) { spill / 2 } else { 64 << 20 },
             overflow: if rng.one_in(3) { Overflow::Stall } else { Overflow::Map },
+            modes: (0..replicas).map(|_| mode(rng)).collect(),
+            sync: SyncPolicy {
+                timeout: pick(rng, &[20, 200, 2000]),
+                on_timeout: if rng.one_in(3) { OnTimeout::Stall } else { OnTimeout::Degrade },
+            },
+            lag: Settings::lag(rng),
             epoch: pick(rng, &[20, 200]),
             idle: pick(rng, &[0, 30, 300]),
             segment: pick(rng, &[8 << 10, 64 << 10]),
+            weather: Settings::weather(rng),
+            settled: rng.one_in(2),
+            reserve: rng.one_in(2),
+            old: rng.one_in(16),
             weights: (0..actions).map(|_| 1 + pick(rng, &[0, 3, 9, 20])).collect(),
             steps: 1000 + u32::try_from(rng.below(4000)).unwrap_or(0),
             rounds: 1 + u32::try_from(rng.below(3)).unwrap_or(0),
+        }
+    }
+
+    fn lag(rng: &mut Rng) -> Option<LagPolicy> {
+        let limit = match rng.below(4) {
+            0 => LagLimit::Bytes(8 << 10),
+            1 => LagLimit::Millis(300),
+            _ => return None,
+        };
+        Some(LagPolicy { limit, act: if rng.one_in(3) { OnLag::Alert } else { OnLag::Slow } })
+    }
+
+    fn weather(rng: &mut Rng) -> Weather {
+        let (datagram, window) = ([600, 1200, 8192], [16 << 10, 256 << 10, usize::MAX]);
+        Weather {
+            reorders: rng.one_in(2),
+            duplicates: rng.one_in(2),
+            drops: rng.one_in(2),
+            datagram: datagram[rng.index(3)],
+            window: window[rng.index(3)],
         }
     }
 
@@ -131,10 +211,18 @@ impl Settings {
             volumes: vec![(64 << 10, 512), (32 << 10, 0)],
             ram: 1 << 20,
             spill: 0,
+            spill_room: 64 << 20,
             overflow: Overflow::Map,
+            modes: Vec::new(),
+            sync: SyncPolicy::default(),
+            lag: None,
             epoch: 100,
             idle: 0,
             segment: 64 << 10,
+            weather: Weather { datagram: 1200, window: usize::MAX, ..Weather::default() },
+            settled: false,
+            reserve: false,
+            old: false,
             weights: Vec::new(),
             steps: 0,
             rounds: 0,
@@ -155,12 +243,12 @@ impl Settings {
 /// How often what was met.
 #[derive(Clone, Debug, Default)]
 pub struct Coverage {
-    counts: BTreeMap<String, u64>,
+    counts: BTreeMap<Cow<'static, str>, u64>,
 }
 
 impl Coverage {
     /// Met once more.
-    pub fn hit(&mut self, what: impl Into<String>) {
+    pub fn hit(&mut self, what: impl Into<Cow<'static, str>>) {
         *self.counts.entry(what.into()).or_default() += 1;
     }
 

@@ -51,6 +51,8 @@ pub struct ReplicaHost {
     pub spoiled: bool,
     /// Which of the source's histories its records are of: each from this seq on.
     pub histories: Vec<(Seq, u32)>,
+    /// Up to where the journal was flushed, and up to where it reached, when the power failed.
+    cut_at: Option<(Seq, Seq)>,
     segment: u64,
     layout: Arc<Layout>,
 }
@@ -83,11 +85,18 @@ pub struct ReplicaLife {
 
 /// What a start of a replica found.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each asked by itself")]
 pub struct Found {
     /// Where it stands.
     pub point: Point,
     /// It reports that promised records are lost.
     pub damaged: bool,
+    /// Its journal reached further than its checkpoint.
+    pub replayed: bool,
+    /// Records that were not flushed when the power failed are gone.
+    pub torn: bool,
+    /// Records that were not flushed when the power failed are there all the same.
+    pub survived: bool,
 }
 
 /// Why a step of a replica ended its life.
@@ -130,6 +139,7 @@ impl ReplicaHost {
             decayed: false,
             spoiled: false,
             histories: Vec::new(),
+            cut_at: None,
             segment,
             layout: Arc::clone(layout),
         }
@@ -176,12 +186,21 @@ impl ReplicaHost {
             checkpointed,
             chain_differs: false,
         });
-        Ok(Found { point, damaged: lost })
+        let (durable, last) = self.cut_at.take().unwrap_or((recovered.last, recovered.last));
+        Ok(Found {
+            point,
+            damaged: lost,
+            replayed: recovered.last > checkpointed,
+            torn: recovered.last < last,
+            survived: recovered.last > durable,
+        })
     }
 
     /// The power is cut and comes back.
     pub fn power_cut(&mut self, rng: &mut Rng) {
-        self.life = None;
+        if let Some(life) = self.life.take() {
+            self.cut_at = Some((life.journal.durable(), life.journal.last()));
+        }
         self.power.restore();
         self.disks.iter().for_each(|disk| disk.power_cut(rng));
         self.journal.power_cut(rng);
@@ -211,6 +230,19 @@ impl ReplicaHost {
             change_image(&mut images, &change);
         }
         images
+    }
+
+    /// The point up to which its journal is durable.
+    pub fn durable_point(&self) -> Option<Point> {
+        let life = self.life.as_ref()?;
+        let durable = life.journal.durable();
+        let last = life.received.iter().rev().find(|batch| batch.point.seq <= durable);
+        Some(last.map_or(life.applied, |batch| batch.point))
+    }
+
+    /// Whether it holds nothing of the group.
+    pub fn is_blank(&self) -> bool {
+        self.held == Seq::ZERO
     }
 
     /// A byte of some journal file decays.

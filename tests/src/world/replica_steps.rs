@@ -1,13 +1,11 @@
 //! Steps of links and of the replicas' machines.
 
-use vgship::ship::replica::Progress;
-use vgship::ship::verdict::Verdict;
 use vgship_base::ids::Seq;
-use vgship_base::record::Body;
+use vgship_base::sim::SimDisk;
 
 use super::model::equal;
 use super::replica::{Ended, ReplicaHost};
-use super::{Down, Link, World, id_of};
+use super::{World, id_of};
 
 impl World {
     /// Everything that is down starts.
@@ -24,12 +22,19 @@ impl World {
         }
     }
 
-    fn replica_up(&self, index: usize) -> bool {
+    pub(super) fn replica_up(&self, index: usize) -> bool {
         self.replicas[index].life.is_some() && !self.replicas[index].power.is_off()
     }
 
     /// Starts a replica, which recovers; what it then holds is compared (I1).
     pub fn start_replica(&mut self, index: usize) {
+        self.recover(index);
+        if self.replicas[index].power.is_off() {
+            self.coverage.hit("power failed inside the start of a replica");
+        }
+    }
+
+    fn recover(&mut self, index: usize) {
         let host = &mut self.replicas[index];
         let found = match host.start() {
             Ok(found) => found,
@@ -37,6 +42,9 @@ impl World {
                 host.life = None;
                 let known = host.power.is_off() || volume_refuses(&text);
                 assert!(known, "replica {index} cannot start: {text}");
+                if is_full(&text) {
+                    self.coverage.hit("replica cannot start: a disk is full");
+                }
                 return;
             }
         };
@@ -56,11 +64,23 @@ impl World {
                 found.point.seq
             );
         }
-        if found.damaged {
-            self.coverage.hit("damage reported by recovery");
+        for (met, what) in [
+            (true, "replica recovered"),
+            (found.damaged, "damage reported by recovery"),
+            (found.replayed, "replica replayed its journal"),
+            (found.point.window.is_some(), "replica recovered inside a resync"),
+            (found.torn, "torn journal tail"),
+            (found.survived, "unflushed records of the journal survived"),
+        ] {
+            if met {
+                self.coverage.hit(what);
+            }
         }
-        self.coverage.hit("replica recovered");
         self.check_prefix(index, "after recovery");
+        if let Some(owed) = self.owed[index].take() {
+            self.check_owed(index, &owed);
+            self.coverage.hit("I3 checked when a replica came later");
+        }
     }
 
     /// I1: what a replica has applied is its source's history up to that seq.
@@ -72,14 +92,16 @@ impl World {
             return;
         }
         let found = host.images();
-        let layout = self.layout.clone();
         let expected = self.model.expected(id_of(index), point.seq);
-        assert!(
-            equal(&layout, &found, expected),
-            "I1: replica {index} at {} {when} differs from the source's history in {:?}",
-            point.seq,
-            super::model::differing(&layout, &found, expected)
-        );
+        if !equal(&self.layout, &found, expected) {
+            let expected = expected.clone();
+            let places = self.differing(index, &found, &expected);
+            assert!(
+                places.is_empty(),
+                "I1: replica {index} at {} {when} differs from the source's history in {places:?}",
+                point.seq,
+            );
+        }
         self.coverage.hit("I1 checked");
     }
 
@@ -90,122 +112,11 @@ impl World {
             return;
         }
         assert!(volume_refuses(text), "replica {index} stops: {text}");
-        self.coverage.hit("replica stopped by a failing volume");
+        self.coverage.hit(match is_full(text) {
+            true => "replica stopped by a full disk",
+            false => "replica stopped by a failing volume",
+        });
         self.replica_crashes(index, false);
-    }
-
-    // ---- links ----
-
-    /// A replica connects: hello and verdict.
-    pub fn connect(&mut self, index: usize) {
-        let alive = self.source.life.is_some() && !self.source.power.is_off();
-        if !alive || !self.replica_up(index) || self.links[index].is_some() {
-            return;
-        }
-        let life = self.replicas[index].life.as_mut().expect("it is up");
-        let point = match life.hello() {
-            Ok(point) => point,
-            Err(ended) => return self.ended(index, &ended),
-        };
-        self.note_held(index);
-        if !point.fresh {
-            let promised = &mut self.replicas[index].promised;
-            *promised = (*promised).max(point.durable);
-        }
-        let fresh = self.fresh_generation();
-        let id = id_of(index);
-        let acked = self.life().source.replica(id).durable;
-        let verdict = self.life().source.link_up(id, &point, fresh);
-        self.trace(|| format!("replica {index} says {point:?}: {verdict:?}"));
-        self.coverage.hit(format!("verdict {verdict:?}"));
-        self.check_verdict(index, point.fresh, point.durable < acked || point.damaged, verdict);
-        match verdict {
-            Verdict::Diverged => {
-                assert!(self.source.history > 0, "replica {index} diverged, though nothing forked");
-                self.replace_replica(index);
-            }
-            Verdict::Continue => self.links[index] = Some(Link::default()),
-            _ => {
-                if self.write_ledger() {
-                    self.links[index] = Some(Link::default());
-                }
-            }
-        }
-    }
-
-    /// I6: what is not a prefix of the source's history is never silently continued.
-    fn check_verdict(&mut self, index: usize, fresh: bool, lost: bool, verdict: Verdict) {
-        let host = &self.replicas[index];
-        let of = host.histories.last().map_or(0, |(_, history)| *history);
-        if fresh {
-            assert!(matches!(verdict, Verdict::Full { .. }), "a new replica gets everything");
-        } else if of != self.source.history {
-            let source = &self.source.life.as_ref().expect("it runs").source;
-            let full = source.replica(id_of(index)).dirty.count()
-                == self
-                    .layout
-                    .volumes
-                    .iter()
-                    .map(|lv| self.layout.extent.count(lv.bytes))
-                    .sum::<u64>();
-            let loud = match verdict {
-                Verdict::Continue => false,
-                Verdict::Resync(_) => full,
-                _ => true,
-            };
-            assert!(
-                loud,
-                "I6: replica {index} has seen what this source has forgotten: {verdict:?}"
-            );
-        } else if lost {
-            let full = matches!(verdict, Verdict::Full { .. });
-            assert!(full, "replica {index} lost what it had promised: {verdict:?}");
-        }
-    }
-
-    /// A link breaks; what is under way is lost.
-    pub fn cut(&mut self, index: usize) {
-        if self.links[index].take().is_some() {
-            if let Some(life) = &mut self.source.life {
-                life.source.link_lost(id_of(index));
-            }
-            self.trace(|| format!("link to replica {index} breaks"));
-        }
-    }
-
-    /// The source hands records to the link.
-    pub fn send(&mut self, index: usize) {
-        if self.source.life.is_none() || self.links[index].is_none() {
-            return;
-        }
-        let mut batch = self.life().source.replica_mut(id_of(index)).batch();
-        while !batch.is_empty() {
-            let len = 1 + self.rng.index(batch.len().min(12));
-            let rest = batch.split_off(len);
-            let link = self.links[index].as_mut().expect("it was just seen");
-            link.up.push_back(std::mem::replace(&mut batch, rest));
-        }
-    }
-
-    /// The next message arrives at the replica.
-    pub fn deliver(&mut self, index: usize) {
-        let up = self.replica_up(index);
-        let Some(link) = self.links[index].as_mut().filter(|_| up) else { return };
-        let Some(records) = link.up.pop_front() else { return };
-        let history = self.source.history;
-        let host = &mut self.replicas[index];
-        let before = host.life.as_ref().expect("it is up").admit.point().seq;
-        let received = host.life.as_mut().expect("it is up").receive(&records, host.promised);
-        for record in &records {
-            if matches!(record.body, Body::ResyncBegin(_)) && record.seq > before {
-                host.histories.push((record.seq, history));
-            }
-        }
-        match received {
-            Ok(None) => self.note_held(index), // a full segment is flushed by itself
-            Ok(Some(error)) => panic!("replica {index} refuses what its source sent: {error}"),
-            Err(ended) => self.ended(index, &ended),
-        }
     }
 
     /// The replica's journal is flushed, which is acknowledged.
@@ -222,20 +133,10 @@ impl World {
         self.acknowledge(index);
     }
 
-    fn note_held(&mut self, index: usize) {
+    pub(super) fn note_held(&mut self, index: usize) {
         let host = &mut self.replicas[index];
         let durable = host.life.as_ref().map_or(Seq::ZERO, |life| life.journal.durable());
         host.held = host.held.max(durable);
-    }
-
-    fn acknowledge(&mut self, index: usize) {
-        let host = &mut self.replicas[index];
-        let life = host.life.as_ref().expect("it is up");
-        let (durable, applied) = (life.journal.durable(), life.checkpointed);
-        if let Some(link) = &mut self.links[index] {
-            host.promised = host.promised.max(durable);
-            link.down.push_back(Down::Ack { durable, applied });
-        }
     }
 
     /// The replica applies a batch and answers its offers.
@@ -244,8 +145,15 @@ impl World {
             return;
         }
         let count = 1 + self.rng.index(4);
-        let life = self.replicas[index].life.as_mut().expect("it is up");
-        let applied = match life.apply(count) {
+        let host = &mut self.replicas[index];
+        let astray = |host: &ReplicaHost| host.disks.iter().map(SimDisk::misdirected).sum::<u64>();
+        let before = astray(host);
+        let applied = host.life.as_mut().expect("it is up").apply(count);
+        if astray(host) > before {
+            self.coverage.hit("replica judged what was not asked for");
+            self.everything_strays(index);
+        }
+        let applied = match applied {
             Ok(applied) => applied,
             Err(ended) => return self.ended(index, &ended),
         };
@@ -261,9 +169,7 @@ impl World {
             };
             self.coverage.hit(format!("offer answered: {text}"));
         }
-        if let Some(link) = self.links[index].as_mut().filter(|_| !answers.is_empty()) {
-            link.down.push_back(Down::Answers { session, answers });
-        }
+        self.answer(index, session, answers);
         if ended || self.rng.one_in(6) {
             self.check_prefix(index, "while applying");
         }
@@ -285,30 +191,13 @@ impl World {
             Err(ended) => self.ended(index, &ended),
         }
     }
-
-    /// The next word of the replica arrives at the source.
-    pub fn deliver_back(&mut self, index: usize) {
-        if self.source.life.is_none() {
-            return;
-        }
-        let Some(link) = &mut self.links[index] else { return };
-        let Some(word) = link.down.pop_front() else { return };
-        let id = id_of(index);
-        match word {
-            Down::Ack { durable, applied } => {
-                let progress = Progress { durable, applied, durable_clock: 0 };
-                self.life().source.replica_mut(id).acked(&progress);
-            }
-            Down::Answers { session, answers } => {
-                for answer in answers {
-                    self.life().source.answered(id, session, answer.offer, answer.need);
-                }
-            }
-        }
-    }
 }
 
-/// Whether a program stopped for a volume that was told to fail.
+/// Whether a program stopped for a disk that was told to fail, or to be full.
 fn volume_refuses(text: &str) -> bool {
-    text.contains("the simulated disk refuses")
+    text.contains("the simulated disk refuses") || is_full(text)
+}
+
+fn is_full(text: &str) -> bool {
+    text.contains("StorageFull")
 }

@@ -1,11 +1,27 @@
 //! Faults stop: everything must become equal in bounded steps (I7).
 
+use super::disorder::{ACTIONS, Action};
+use std::collections::BTreeSet;
+
+use vgship_base::folder::Folder;
+use vgship_base::sim::SimDisk;
+
 use super::model::equal;
-use super::{ACTIONS, Action, World, id_of};
+use super::{World, id_of};
 use vgship::ship::replica::Flow;
 
 /// Rounds over all actions within which everything must be in sync.
 const ROUNDS: u32 = 4000;
+
+/// Rounds after which time passes faster: a sync replica that was late is left alone for a while.
+const PATIENT: u32 = 50;
+
+fn mend(disk: &SimDisk) {
+    disk.fail_writes(0);
+    disk.fail_flushes(0);
+    disk.fail_reads(0);
+    disk.misdirect_reads(0, 0);
+}
 
 impl World {
     /// Stops faults and writes, and runs until both sides are in sync; then compares them.
@@ -13,13 +29,18 @@ impl World {
         self.trace(|| "settling".into());
         self.writing = false;
         self.heal();
-        let mut rounds = 0;
-        while !self.in_sync() {
+        let (mut rounds, mut goals) = (0, Vec::new());
+        let checks = self.rng.one_in(8) || self.strays.iter().any(|set| !set.is_empty());
+        while !self.in_sync() || (checks && !self.checked_through(&mut goals)) {
             rounds += 1;
+            if rounds > PATIENT {
+                self.tick(1000);
+            }
             assert!(rounds < ROUNDS, "I7: not in sync after {ROUNDS} rounds: {}", self.state());
             for action in ACTIONS {
                 let times = match action {
                     Action::Begin => 0,
+                    Action::NextCheck | Action::Check if !checks => 0,
                     Action::Retry => 16,
                     Action::Deliver | Action::Return => 8,
                     _ => 2,
@@ -30,22 +51,27 @@ impl World {
             }
         }
         self.compare();
+        if checks {
+            self.coverage.hit("self-check found nothing more");
+        }
+        self.strays.iter_mut().for_each(BTreeSet::clear);
         self.coverage.hit("settled");
     }
 
     /// Everything broken is mended.
     fn heal(&mut self) {
         self.source.power.restore();
-        self.source.disks.iter().for_each(|disk| {
-            disk.fail_writes(0);
-            disk.fail_flushes(0);
-        });
+        self.source.disks.iter().for_each(mend);
+        self.source.ledger.set_capacity(None);
+        self.source.spills.iter().for_each(|folder| folder.set_capacity(None));
         for host in &self.replicas {
             host.power.restore();
-            host.disks.iter().for_each(|disk| {
-                disk.fail_writes(0);
-                disk.fail_flushes(0);
-            });
+            host.disks.iter().for_each(mend);
+            host.journal.set_capacity(None);
+            host.state.set_capacity(None);
+            for name in host.journal.list().unwrap_or_default() {
+                host.journal.file(&name).iter().for_each(mend);
+            }
         }
         if self.paused && self.source.life.is_some() {
             self.paused = false;
@@ -56,7 +82,8 @@ impl World {
     /// Whether every replica has everything and nothing is under way.
     pub fn in_sync(&self) -> bool {
         let Some(life) = &self.source.life else { return false };
-        if !life.waiting.is_empty() || !life.flying.is_empty() {
+        let under_way = life.waiting.len() + life.flying.len() + life.acking.len();
+        if under_way > 0 || !self.is_in_force() {
             return false;
         }
         (0..self.replicas.len()).all(|index| {
@@ -82,15 +109,17 @@ impl World {
             let known = life.source.replica(id_of(index));
             let point = self.replicas[index].life.as_ref().map(|life| life.applied);
             format!(
-                "replica {index}: linked {}, {:?}, dirty {}, flight {}, resync {:?}, unsent {}, \
-                 durable {}, theirs {point:?}",
+                "replica {index}: linked {}, {:?}, {:?}, dirty {}, flight {}, resync {:?}, \
+                 unsent {}, durable {}, {:?}, theirs {point:?}",
                 self.links[index].is_some(),
                 known.flow,
+                known.sync.standing(),
                 known.dirty.count(),
                 known.flight.len(),
                 known.resync,
                 known.outbox.unsent_bytes(),
-                known.durable
+                known.durable,
+                known.checks.report()
             )
         };
         let replicas: Vec<String> = (0..self.replicas.len()).map(replica).collect();

@@ -4,28 +4,24 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use vgship::apply::compare::{part_hashes, read_extent};
-use vgship::capture::activity::Completion;
+use vgship::apply::compare::read_extent;
+use vgship::capture::activity::{Barrier, Completion};
 use vgship::capture::ledger::{Ledger, LedgerError};
-use vgship::capture::source::{Change, Policy, Shipped, Source, Ticket};
-use vgship::outbox::queue::Life;
+use vgship::capture::source::{Change, Policy, Source, Ticket};
+use vgship::outbox::queue::{Life, Moved};
 use vgship::outbox::spill::Spill;
-use vgship::ship::flight::{Job, PartHashes, Purpose};
+use vgship::ship::flight::Job;
+use vgship::ship::standing::Mode;
 use vgship_base::disk::SharedDisk;
 use vgship_base::extent::Extent;
 use vgship_base::folder::Folder;
-use vgship_base::ids::{Generation, PeerId, ReplicaId, Start, VolumeId};
+use vgship_base::ids::{Generation, PeerId, ReplicaId, Seq, Start, VolumeId};
 use vgship_base::layout::Layout;
-use vgship_base::limits::PART_BYTES;
-use vgship_base::record::Body;
 use vgship_base::sim::{Power, Rng, SimDisk, SimFolder};
-use vgship_base::units::Span;
 
+use super::faults::Settings;
+use super::promises::{By, Covers, Turns};
 use super::replica::{GROUP, key};
-
-/// What the spill may take on disk beyond what the outbox counts. Unit: bytes.
-const SPILL_LIMIT: u64 = 64 << 20;
 
 /// Files by name.
 pub type Files = Vec<(String, Vec<u8>)>;
@@ -46,6 +42,13 @@ pub struct SourceHost {
     pub backup: Option<(Start, Files)>,
     /// Counts how often the source went back to an older ledger.
     pub history: u32,
+    /// Whether its starts have run out once, so that it counts from 1 again.
+    pub wrapped: bool,
+    /// Whether the power has failed since the last start.
+    pub lost_power: bool,
+    /// Of each replica, as the operator set it.
+    pub modes: Vec<Mode>,
+    spill_room: u64,
     layout: Arc<Layout>,
     policy: Policy,
 }
@@ -56,6 +59,43 @@ pub struct Waiting {
     pub change: Change,
     /// How often it was refused.
     pub tries: u32,
+    /// Whether it met an outbox that was full.
+    pub stalled: bool,
+    /// Whether it was slowed for a replica that is behind.
+    pub slowed: bool,
+}
+
+impl Waiting {
+    /// A write that was not refused yet.
+    pub fn new(change: Change) -> Waiting {
+        Waiting { change, tries: 0, stalled: false, slowed: false }
+    }
+}
+
+/// A write that the LV took, and of which the application is not told yet.
+pub struct Acking {
+    /// The write.
+    pub change: Change,
+    /// Its last seq.
+    pub seq: Seq,
+    /// Which write of its sectors it is.
+    pub turns: Turns,
+    /// What a flush must cover first.
+    pub barrier: Barrier,
+    /// Whether one has.
+    pub stable: bool,
+    /// Whether it has waited for a replica.
+    pub waited: bool,
+}
+
+/// An extent that is being read for the self-check.
+pub struct Checking {
+    /// Which.
+    pub extent: Extent,
+    /// The version that came with it.
+    pub version: u64,
+    /// What was read.
+    pub bytes: Option<Vec<u8>>,
 }
 
 /// A write that has its seq.
@@ -64,6 +104,8 @@ pub struct Flying {
     pub ticket: Ticket,
     /// The write.
     pub change: Change,
+    /// Which write of its sectors it is.
+    pub turns: Turns,
     /// How the LV took it, once it did.
     pub written: Option<bool>,
 }
@@ -74,6 +116,12 @@ pub struct Flushing {
     pub volume: VolumeId,
     /// What it covers.
     pub covers: Completion,
+    /// What applications are told when it has ended.
+    pub told: Covers,
+    /// Who made it.
+    pub by: By,
+    /// Whether it tells a client of an earlier failure.
+    pub owed: bool,
     /// How it ended on the LV.
     pub flushed: Option<bool>,
 }
@@ -96,12 +144,14 @@ pub struct Reading {
 pub struct Lane {
     /// Extents being read.
     pub readings: Vec<Reading>,
+    /// The extent being read for the self-check.
+    pub checking: Option<Checking>,
     /// The spill.
     pub spill: Spill,
     /// The outbox's life that the spill's content is of.
     pub life: Life,
-    /// Records were written to the spill, and whether that went well.
-    pub pushed: Option<(Life, bool)>,
+    /// Records were to be written to the spill, and how that went.
+    pub pushed: Option<(Life, Moved)>,
     /// Records were read back.
     pub popped: Option<(Life, Vec<vgship_base::record::Record>)>,
 }
@@ -112,10 +162,14 @@ pub struct SourceLife {
     pub source: Source,
     /// Its ledger.
     pub ledger: Ledger,
+    /// The ledger could not be written, which is noted: writes go on without marks.
+    pub doubtful: bool,
     /// Writes that wait.
     pub waiting: VecDeque<Waiting>,
     /// Writes under way.
     pub flying: Vec<Flying>,
+    /// Writes that wait for a flush or a sync replica.
+    pub acking: Vec<Acking>,
     /// Flushes under way.
     pub flushes: Vec<Flushing>,
     /// One per replica.
@@ -129,18 +183,24 @@ pub fn peer(index: usize) -> PeerId {
 
 impl SourceHost {
     /// A machine with empty disks.
-    pub fn new(layout: &Arc<Layout>, policy: Policy, replicas: usize) -> SourceHost {
+    pub fn new(layout: &Arc<Layout>, policy: Policy, settings: &Settings) -> SourceHost {
         let power = Power::default();
         let disk =
             |volume: &vgship_base::layout::VolumeLayout| SimDisk::volume(&power, volume.bytes);
         SourceHost {
             disks: layout.volumes.iter().map(disk).collect(),
             ledger: SimFolder::new(&power),
-            spills: (0..replicas).map(|_| SimFolder::new(&power)).collect(),
+            spills: (0..settings.replicas).map(|_| SimFolder::new(&power)).collect(),
             power,
             life: None,
             backup: None,
             history: 0,
+            wrapped: false,
+            lost_power: false,
+            modes: (0..usize::from(settings.replicas))
+                .map(|index| settings.modes.get(index).copied().unwrap_or_default())
+                .collect(),
+            spill_room: settings.spill_room,
             layout: Arc::clone(layout),
             policy,
         }
@@ -148,16 +208,10 @@ impl SourceHost {
 
     /// Reads the ledger and begins or goes on. Volumes and ledger are to be flushed next.
     pub fn load(&self, fresh: Generation) -> Result<SourceLife, LedgerError> {
-        let extents: Vec<u64> = self
-            .layout
-            .volumes
-            .iter()
-            .map(|volume| self.layout.extent.count(volume.bytes))
-            .collect();
         let folder: Arc<dyn Folder> = Arc::new(self.ledger.clone());
-        let (ledger, state) = Ledger::load(folder, &extents)?;
+        let (ledger, state) = Ledger::load(folder, &self.layout)?;
         let (layout, policy) = (Arc::clone(&self.layout), self.policy);
-        let source = if let Some(state) = state {
+        let mut source = if let Some(state) = state {
             Source::resume(state, layout, policy, fresh)
         } else {
             let mut source = Source::create(GROUP, fresh, layout, policy);
@@ -166,22 +220,41 @@ impl SourceHost {
             });
             source
         };
+        for (id, mode) in (0..).map(ReplicaId).zip(&self.modes) {
+            source.set_mode(id, *mode);
+        }
         let lane = |(index, folder): (usize, &SimFolder)| {
             let folder: Arc<dyn Folder> = Arc::new(folder.clone());
-            let spill = Spill::create(folder, &key(), GROUP, SPILL_LIMIT).ok()?;
+            let spill = Spill::create(folder, &key(), GROUP, self.spill_room).ok()?;
             let id = ReplicaId(u8::try_from(index).expect("few replicas"));
             let life = source.replica(id).outbox.life();
-            Some(Lane { readings: Vec::new(), spill, life, pushed: None, popped: None })
+            Some(Lane {
+                readings: Vec::new(),
+                checking: None,
+                spill,
+                life,
+                pushed: None,
+                popped: None,
+            })
         };
         let lanes: Option<Vec<Lane>> = self.spills.iter().enumerate().map(lane).collect();
         let lanes = lanes.ok_or(LedgerError::Poisoned)?;
-        let (waiting, flying, flushes) = (VecDeque::new(), Vec::new(), Vec::new());
-        Ok(SourceLife { source, ledger, waiting, flying, flushes, lanes })
+        Ok(SourceLife {
+            source,
+            ledger,
+            doubtful: false,
+            waiting: VecDeque::new(),
+            flying: Vec::new(),
+            acking: Vec::new(),
+            flushes: Vec::new(),
+            lanes,
+        })
     }
 
     /// The power is cut and comes back.
     pub fn power_cut(&mut self, rng: &mut Rng) {
         self.life = None;
+        self.lost_power = true;
         self.power.restore();
         self.disks.iter().for_each(|disk| disk.power_cut(rng));
         self.ledger.power_cut(rng);
@@ -198,6 +271,11 @@ impl SourceHost {
         let share = |disk: &SimDisk| -> SharedDisk { Arc::new(disk.clone()) };
         let volumes: Vec<SharedDisk> = self.disks.iter().map(share).collect();
         read_extent(&self.layout, &volumes, extent, |_, _| {}).ok()
+    }
+
+    /// How many reads of its volumes went astray.
+    pub fn misdirected(&self) -> u64 {
+        self.disks.iter().map(SimDisk::misdirected).sum()
     }
 
     /// Keeps a copy of the ledger's files.
@@ -223,95 +301,4 @@ impl SourceHost {
         self.ledger.sync().expect("the power is on");
         self.history += 1;
     }
-}
-
-/// The records that bring an extent of the replica, whose parts have these hashes, to `bytes`.
-pub fn pieces(layout: &Layout, extent: Extent, bytes: &[u8], theirs: &PartHashes) -> Vec<Body> {
-    let span = layout.span(extent).expect("jobs are within the layout");
-    let volume = extent.volume;
-    if theirs.is_empty() {
-        if bytes.iter().all(|&byte| byte == 0) {
-            return vec![Body::Zero { volume, span }];
-        }
-        return vec![Body::Write {
-            volume,
-            offset: span.offset,
-            data: Bytes::copy_from_slice(bytes),
-        }];
-    }
-    let ours = part_hashes(bytes);
-    let parts = bytes.chunks(PART_BYTES as usize).zip(ours).zip(theirs).enumerate();
-    let differing = parts.filter(|(_, ((_, ours), theirs))| ours != *theirs);
-    let body = |(place, ((part, _), _)): (usize, ((&[u8], u64), &u64))| {
-        let offset = span.offset + place as u64 * u64::from(PART_BYTES);
-        if part.iter().all(|&byte| byte == 0) {
-            Body::Zero { volume, span: Span::new(offset, part.len() as u64) }
-        } else {
-            Body::Write { volume, offset, data: Bytes::copy_from_slice(part) }
-        }
-    };
-    differing.map(body).collect()
-}
-
-impl SourceLife {
-    /// One step of one reading; `true` when it is done.
-    pub fn read_step(&mut self, id: ReplicaId, reading: &mut Reading, host: &ReadFrom<'_>) -> Step {
-        let extent = reading.job.extent;
-        if reading.again && !reading.held {
-            match self.source.hold(extent) {
-                Some(version) => (reading.held, reading.version) = (true, version),
-                None => return Step::Later,
-            }
-            return Step::Later;
-        }
-        let Some(bytes) = reading.bytes.take() else {
-            reading.bytes = (host.read)(extent);
-            if reading.bytes.is_some() {
-                return Step::Later;
-            }
-            if reading.held {
-                self.source.release(extent);
-            }
-            self.source.unreadable(id, extent, reading.job.key);
-            return Step::Done;
-        };
-        let Purpose::Ship(theirs) = &reading.job.purpose else {
-            let hash = *blake3::hash(&bytes).as_bytes();
-            self.source.offer(id, extent, reading.job.key, hash);
-            return Step::Done;
-        };
-        let bodies = pieces(host.layout, extent, &bytes, theirs);
-        let (version, held) = (reading.version, reading.held);
-        let shipped = self.source.ship(id, &reading.job, version, held, bodies);
-        if held {
-            self.source.release(extent);
-            assert_eq!(shipped, Shipped::Done, "nobody wrote while the extent was held");
-        }
-        match shipped {
-            Shipped::Done => Step::Done,
-            Shipped::Again => {
-                reading.again = true;
-                Step::Repeated
-            }
-        }
-    }
-}
-
-/// What a reading needs of the machine.
-pub struct ReadFrom<'a> {
-    /// Reads an extent.
-    pub read: &'a dyn Fn(Extent) -> Option<Vec<u8>>,
-    /// The group's layout.
-    pub layout: &'a Layout,
-}
-
-/// What came of a step of a reading.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// There is more to do.
-    Later,
-    /// It was overtaken by a write and is done again.
-    Repeated,
-    /// Offered, shipped or not wanted any more.
-    Done,
 }

@@ -82,6 +82,11 @@ impl SimFolder {
         self.room.taken().capacity = bytes;
     }
 
+    /// Whether its capacity is limited.
+    pub fn is_limited(&self) -> bool {
+        self.room.taken().capacity.is_some()
+    }
+
     /// What all files together take. Unit: bytes.
     pub fn used(&self) -> u64 {
         self.room.taken().used as u64

@@ -40,14 +40,57 @@ struct Shared {
 
 #[derive(Default)]
 struct Clients {
-    streams: HashMap<u64, Arc<Stream>>,
+    streams: HashMap<u64, Client>,
     next: u64,
+}
+
+struct Client {
+    stream: Arc<Stream>,
+    /// What it uses; `None` before it has said so.
+    export: Option<String>,
+}
+
+/// Counts and ends a running server's clients. Cheap to clone.
+#[derive(Clone)]
+pub struct NbdClients(Arc<Shared>);
+
+impl NbdClients {
+    /// How many clients use an export of which this holds.
+    pub fn using(&self, export: impl Fn(&str) -> bool) -> usize {
+        self.0.clients().using(&export).count()
+    }
+
+    /// Ends the connections of those who use such an export, as [`NbdServer::shutdown`] does; how
+    /// many have not ended. Nobody new comes in when the exports are not found any more.
+    pub fn end(&self, export: impl Fn(&str) -> bool) -> usize {
+        let end = |how| {
+            let clients = self.0.clients();
+            clients.using(&export).for_each(|client| client.stream.shutdown(how));
+        };
+        let left = |clients: &Clients| clients.using(&export).count();
+        end(Shutdown::Read);
+        if self.0.wait_until_gone(left, STOP_GRACE) > 0 {
+            end(Shutdown::Both);
+        }
+        self.0.wait_until_gone(left, STOP_DEADLINE)
+    }
 }
 
 /// One client's place among all, given back when its last thread is done.
 struct Place {
     shared: Arc<Shared>,
     number: u64,
+}
+
+impl Clients {
+    fn all(&self) -> usize {
+        self.streams.len()
+    }
+
+    fn using(&self, export: impl Fn(&str) -> bool) -> impl Iterator<Item = &Client> {
+        let uses = move |client: &&Client| client.export.as_deref().is_some_and(&export);
+        self.streams.values().filter(uses)
+    }
 }
 
 impl NbdServer {
@@ -85,6 +128,11 @@ impl NbdServer {
         self.shared.clients().streams.len()
     }
 
+    /// To look after its clients while it runs.
+    pub fn handle(&self) -> NbdClients {
+        NbdClients(Arc::clone(&self.shared))
+    }
+
     /// Ends all connections: what has begun is finished and answered, what has not is dropped.
     /// Returns when all threads are done, or with a line in the log when calls into an export
     /// have not returned after [`STOP_DEADLINE`].
@@ -98,9 +146,9 @@ impl NbdServer {
             listener.interrupt();
         }
         self.shared.end_all(Shutdown::Read);
-        if self.shared.wait_until_none(STOP_GRACE) > 0 {
+        if self.shared.wait_until_gone(Clients::all, STOP_GRACE) > 0 {
             self.shared.end_all(Shutdown::Both);
-            let left = self.shared.wait_until_none(STOP_DEADLINE);
+            let left = self.shared.wait_until_gone(Clients::all, STOP_DEADLINE);
             if left > 0 {
                 tracing::warn!(
                     left,
@@ -149,12 +197,13 @@ fn begin(shared: &Arc<Shared>, stream: Stream) -> io::Result<()> {
     }
     clients.next += 1;
     let number = clients.next;
-    clients.streams.insert(number, Arc::clone(&stream));
+    clients.streams.insert(number, Client { stream: Arc::clone(&stream), export: None });
     drop(clients);
     let place = Place { shared: Arc::clone(shared), number };
     thread::Builder::new().name("nbd".into()).spawn(move || {
         let shared = Arc::clone(&place.shared);
-        serve(stream, &*shared.exports, &shared.watch, place);
+        let uses = |export: &str| shared.uses(number, export);
+        serve(stream, &*shared.exports, &shared.watch, (place, uses));
     })?;
     Ok(())
 }
@@ -165,22 +214,29 @@ impl Shared {
     }
 
     fn end_all(&self, how: Shutdown) {
-        self.clients().streams.values().for_each(|stream| stream.shutdown(how));
+        self.clients().streams.values().for_each(|client| client.stream.shutdown(how));
     }
 
-    /// Waits until all clients are gone; how many are left.
-    fn wait_until_none(&self, at_most: Duration) -> usize {
+    /// A client has said what it uses.
+    fn uses(&self, number: u64, export: &str) {
+        if let Some(client) = self.clients().streams.get_mut(&number) {
+            client.export = Some(export.to_owned());
+        }
+    }
+
+    /// Waits until none of some clients is left; how many are.
+    fn wait_until_gone(&self, left: impl Fn(&Clients) -> usize, at_most: Duration) -> usize {
         let deadline = Instant::now() + at_most;
         let mut clients = self.clients();
-        while !clients.streams.is_empty() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+        while left(&clients) > 0 {
+            let time = deadline.saturating_duration_since(Instant::now());
+            if time.is_zero() {
                 break;
             }
-            let waited = self.gone.wait_timeout(clients, left);
+            let waited = self.gone.wait_timeout(clients, time);
             clients = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        clients.streams.len()
+        left(&clients)
     }
 }
 

@@ -51,6 +51,11 @@ impl Checks {
         self.report
     }
 
+    /// Whether no answer is awaited and nothing is to be tried again.
+    pub fn is_quiet(&self) -> bool {
+        self.asked.is_empty() && self.again.is_none()
+    }
+
     /// The link broke or the order was lost: answers under way will not come, or mean nothing.
     pub(crate) fn clear(&mut self) {
         self.asked.clear();

@@ -56,6 +56,7 @@ impl Source {
             lineage: self.lineage.clone(),
             start: self.start,
             clean,
+            volumes: self.layout.volumes.iter().map(|volume| volume.bytes).collect(),
             replicas: self.replicas.iter().map(known).collect(),
             marked: self.activity.marked(),
         }

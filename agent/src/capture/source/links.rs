@@ -17,6 +17,9 @@ impl Source {
     /// any but [`Verdict::Continue`] the ledger must be written before anything is sent: after a
     /// crash it is the only one to know what the replica lacks, and which start the replica met.
     pub fn link_up(&mut self, id: ReplicaId, point: &ReplicaPoint, fresh: Generation) -> Verdict {
+        // What holds nothing holds nothing up to zero, whatever number it names.
+        let durable = if point.fresh { Seq::ZERO } else { point.durable };
+        let point = &ReplicaPoint { durable, ..*point };
         let known = self.point_for(id, point);
         let (verdict, ahead) = (judge(point, &known), ahead(point, &known));
         match verdict {

@@ -85,7 +85,7 @@ impl Source {
     /// Keeps writers away from an extent that is written too often to be read otherwise. Returns
     /// the version to ship with, or `None` while somebody writes.
     pub fn hold(&mut self, extent: Extent) -> Option<u64> {
-        let span = self.span(extent);
+        let span = self.slot(extent);
         if self.locks.busy(extent.volume, span) {
             self.locks.wait(extent.volume, span);
             return None;
@@ -96,14 +96,20 @@ impl Source {
 
     /// Ends waiting for [`Source::hold`].
     pub fn give_up(&mut self, extent: Extent) {
-        let span = self.span(extent);
+        let span = self.slot(extent);
         self.locks.give_up(extent.volume, span);
     }
 
     /// Ends [`Source::hold`].
     pub fn release(&mut self, extent: Extent) {
-        let span = self.span(extent);
+        let span = self.slot(extent);
         self.locks.unlock(extent.volume, span);
+    }
+
+    /// What is held of an extent: all of its slot, so that a volume that grows meanwhile changes
+    /// nothing of it.
+    fn slot(&self, extent: Extent) -> Span {
+        self.layout.extent.span(extent.index, u64::MAX)
     }
 
     /// Reading an extent failed: it stays dirty, and the walk goes on.

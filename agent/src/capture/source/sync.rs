@@ -3,7 +3,7 @@
 use vgship_base::ids::{ReplicaId, Seq};
 use vgship_base::units::Tick;
 
-use super::Source;
+use super::{Overflow, Source};
 use crate::capture::activity::{Barrier, Completion};
 use crate::ship::pace::{Lag, LagPolicy};
 use crate::ship::replica::Replica;
@@ -18,6 +18,9 @@ pub enum After {
     /// Sync replicas count: flush the volume until the barrier is stable, then ask
     /// [`Source::completion`] until it says so (R10). What is lost is an error.
     Stabilize(Barrier),
+    /// A flush of the volume failed while the write was under way, and may have taken it along:
+    /// what is stored is not known (R8). The application gets an error.
+    Lost,
 }
 
 /// Whether the application may be told of a write.
@@ -36,6 +39,13 @@ impl Source {
     /// Sets how sync replicas are waited for.
     pub fn set_sync_policy(&mut self, policy: SyncPolicy) {
         self.policy.sync = policy;
+    }
+
+    /// Sets what happens to writes when an outbox is full. A group that stops stays as it is.
+    pub fn set_overflow(&mut self, overflow: Overflow) {
+        if !self.stopping {
+            self.policy.overflow = overflow;
+        }
     }
 
     /// Sets how far replicas may fall behind.

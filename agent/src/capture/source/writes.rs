@@ -52,6 +52,8 @@ impl Change {
 pub struct Ticket {
     volume: VolumeId,
     span: Span,
+    /// What had been written when it began, and how many flushes had failed.
+    begun: Barrier,
     /// The last seq that the write took.
     pub seq: Seq,
 }
@@ -107,7 +109,8 @@ impl Source {
             }
         }
         self.activity.begin(volume, span, self.last, self.now);
-        Begin::Go(Ticket { volume, span, seq: self.last })
+        let begun = self.activity.barrier(volume);
+        Begin::Go(Ticket { volume, span, begun, seq: self.last })
     }
 
     /// Whether [`Source::begin`] will ask for hashes.
@@ -146,7 +149,7 @@ impl Source {
     /// application is told.
     #[expect(clippy::needless_pass_by_value, reason = "a ticket is consumed by its one report")]
     pub fn end(&mut self, ticket: Ticket, written: bool) -> After {
-        let Ticket { volume, span, .. } = ticket;
+        let Ticket { volume, span, begun, .. } = ticket;
         self.locks.unlock(volume, span);
         self.bump(volume, span);
         self.activity.end(volume, span);
@@ -155,6 +158,9 @@ impl Source {
                 replica.taint(&self.layout, volume, span);
             }
             return After::Done;
+        }
+        if self.activity.stable(volume, begun) == Stable::Lost {
+            return After::Lost;
         }
         self.after(self.activity.barrier(volume))
     }
@@ -177,6 +183,12 @@ impl Source {
     /// What became of the writes before a barrier.
     pub fn stable(&self, volume: VolumeId, barrier: Barrier) -> Stable {
         self.activity.stable(volume, barrier)
+    }
+
+    /// Whether a flush of this volume failed of which no client was told: the agent makes some of
+    /// its own. The caller tells one now, whose flush proves nothing.
+    pub fn owes_error(&mut self, volume: VolumeId) -> bool {
+        self.activity.owes_error(volume)
     }
 
     /// What a flush of this volume that begins now covers.

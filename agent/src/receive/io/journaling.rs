@@ -129,6 +129,7 @@ impl Journaling {
             self.journal.append(records, promised)?;
         }
         self.journal.flush()?;
+        self.journal.promise()?;
         let answers = self.link.as_ref().map(|(_, answers)| answers);
         for (records, point) in taken {
             {

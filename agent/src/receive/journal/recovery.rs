@@ -15,11 +15,11 @@ struct Chain {
     headless: Option<u64>,
     /// The segment that the first of them continues, when its head is not whole.
     broken: Option<u64>,
-    highest: u64,
 }
 
 pub(super) fn recover(row: Row, checkpoint: Seq) -> Result<(Journal, Recovered), JournalError> {
     let (numbers, fresh) = row.place().list()?;
+    let number = row.place().number_after(&numbers)?;
     let chain = usable_chain(&row, &numbers, checkpoint)?;
     let mut walk = Walk::new(row.clone(), checkpoint, chain.links.clone());
     let mut tail = Tail::default();
@@ -40,7 +40,7 @@ pub(super) fn recover(row: Row, checkpoint: Seq) -> Result<(Journal, Recovered),
 
     let kept = kept(&walk, &chain.links, tail, checkpoint);
     let head = Head {
-        number: chain.highest + 1,
+        number,
         generation: kept.generation,
         after: kept.after,
         previous: kept.links.last().map(|link| link.as_previous(link.frames.unwrap_or(1))),
@@ -74,7 +74,6 @@ pub(super) fn recover(row: Row, checkpoint: Seq) -> Result<(Journal, Recovered),
 /// The newest chain that begins at or before the checkpoint. A head that is lost ends the row that
 /// was there before it.
 fn usable_chain(row: &Row, numbers: &[u64], checkpoint: Seq) -> Result<Chain, JournalError> {
-    let highest = numbers.last().copied().unwrap_or(0);
     let mut found = chain(row, numbers)?;
     while let Some(first) = found.links.front().map(|link| link.after)
         && first > checkpoint
@@ -86,13 +85,12 @@ fn usable_chain(row: &Row, numbers: &[u64], checkpoint: Seq) -> Result<Chain, Jo
         found = chain(row, &numbers[..end])?;
         found.headless.get_or_insert(broken);
     }
-    Ok(Chain { highest, ..found })
+    Ok(found)
 }
 
 /// Follows the heads back from the newest.
 fn chain(row: &Row, numbers: &[u64]) -> Result<Chain, SegmentError> {
-    let highest = numbers.last().copied().unwrap_or(0);
-    let mut chain = Chain { links: VecDeque::new(), headless: None, broken: None, highest };
+    let mut chain = Chain { links: VecDeque::new(), headless: None, broken: None };
     let (mut wanted, mut frames) = (None, None);
     for &number in numbers.iter().rev() {
         if wanted.is_some_and(|wanted| wanted != number) {

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use vgship_base::disk::Disk;
 use vgship_base::folder::Folder;
 use vgship_base::ids::{Generation, GroupId, ReplicaId, Seq, VolumeId};
 use vgship_base::record::{Body, Record, ResyncBegin, ResyncReason, Target};
@@ -95,6 +96,8 @@ fn segments_rotate_and_are_trimmed_only_as_a_whole() {
     fill(&mut journal, 1..=10);
     let (before, bytes) = (journal.segments(), journal.bytes());
     assert!(before > 4, "{before} segments");
+    let sizes = segments(&folder).into_iter().map(|name| folder.file(&name).unwrap().len());
+    assert_eq!(bytes, sizes.sum::<u64>());
     journal.trim(Seq(0)).unwrap();
     assert_eq!(journal.segments(), before);
     journal.trim(Seq(6)).unwrap();
@@ -109,6 +112,19 @@ fn segments_rotate_and_are_trimmed_only_as_a_whole() {
     assert_eq!(seqs(&journal, 6), [7, 8, 9, 10]);
     journal.trim(Seq(10)).unwrap();
     assert_eq!((journal.segments(), segments(&folder).len()), (1, 1));
+}
+
+#[test]
+fn remains_of_segments_that_never_began_are_removed() {
+    let folder = SimFolder::new(&Power::default());
+    let (mut journal, _) = recover(&folder, 0);
+    fill(&mut journal, 1..=2);
+    for number in [1, 9] {
+        folder.create(&format!("{}.new", segment::name(number))).unwrap();
+    }
+    let (journal, found) = recover(&folder, 0);
+    assert_eq!(found, Recovered { last: Seq(2), damage: None });
+    assert_eq!(segments(&folder).len(), journal.segments(), "{:?}", segments(&folder));
 }
 
 #[test]
@@ -153,6 +169,33 @@ fn promised_damage_is_reported_and_recovery_ends_before_it() {
         assert_eq!(found, Recovered { last: Seq(victim + 1), damage: None });
         let healed = journal.replay(Seq(victim)).flat_map(Result::unwrap).collect::<Vec<_>>();
         assert_eq!(healed, [write(victim + 1, 9, 70)], "what lay behind is gone for good");
+    }
+}
+
+#[test]
+fn a_promise_behind_the_last_flush_tells_damage_from_a_torn_tail() {
+    for promises in [false, true] {
+        let folder = SimFolder::new(&Power::default());
+        let (mut journal, _) = recover(&folder, 0);
+        fill(&mut journal, 1..=2);
+        if promises {
+            journal.promise().unwrap();
+        }
+        drop(journal);
+        assert_eq!(recover(&folder, 0).1, Recovered { last: Seq(2), damage: None });
+        let name = segments(&folder).remove(0);
+        folder.file(&name).unwrap().decay(8192 + 40, 1); // record 2
+        let (mut journal, found) = recover(&folder, 0);
+        assert_eq!(found.last, Seq(1));
+        assert_eq!(found.damage.map(|damage| damage.promised), promises.then_some(true));
+        journal.append(&[write(2, 9, 70)], Seq(1)).unwrap();
+        journal.flush().unwrap();
+        journal.promise().unwrap();
+        let (journal, found) = recover(&folder, 0);
+        assert_eq!(found, Recovered { last: Seq(2), damage: None });
+        assert_eq!(seqs(&journal, 0), [1, 2]);
+        let held = recover(&folder, 2).1;
+        assert_eq!(held, Recovered { last: Seq(2), damage: None }, "a checkpoint at the promise");
     }
 }
 
@@ -329,4 +372,19 @@ fn a_bit_flip_anywhere_is_refused_or_changes_nothing() {
         }
     }
     assert!(cut > 4 * 650 && whole > 3 * 3000, "{cut} cut, {whole} whole");
+}
+
+#[test]
+fn other_writings_of_a_number_are_other_files_and_the_last_number_is_refused() {
+    let folder = SimFolder::new(&Power::default());
+    fill(&mut recover(&folder, 0).0, 1..=3);
+    for other in ["000000000000000A.segment", "+00000000000000f.segment"] {
+        folder.create(other).unwrap();
+    }
+    assert_eq!(recover(&folder, 0).1, Recovered { last: Seq(3), damage: None });
+    folder.create("ffffffffffffffff.segment").unwrap();
+    let before = segments(&folder);
+    let refused = Journal::recover(Arc::new(folder.clone()), &key(), GROUP, Seq(0)).map(drop);
+    assert!(matches!(refused, Err(JournalError::Segment(_))), "{refused:?}");
+    assert_eq!(segments(&folder), before);
 }

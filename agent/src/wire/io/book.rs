@@ -133,6 +133,12 @@ impl PeerBook {
         self.change(|book| book.revoke(who))
     }
 
+    /// Takes away what all peers may do in a group, and its invites; links of those that may do
+    /// nothing else are closed. Returns who lost something, as it was. Durable once returned.
+    pub fn forget_group(&self, group: GroupId) -> Result<Vec<Peer>, BookFileError> {
+        self.change(|book| book.forget_group(group))
+    }
+
     /// Closes an invite by its id in hexadecimal; whether it was open. Durable once returned.
     pub fn revoke_invite(&self, id: &str) -> Result<bool, BookFileError> {
         self.change(|book| book.revoke_invite(id))

@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, mpsc};
 use vgship_base::ids::{Name, PeerId};
 
 use super::book::PeerBook;
+use super::doors::{Doors, REMIND};
 use super::link::{Close, Link};
 use super::pairing::{Paired, PairingHost, serve_pairing};
 use super::transport::{self, Tuning};
@@ -64,6 +65,7 @@ pub struct Endpoint {
     endpoint: quinn::Endpoint,
     transport: Arc<TransportConfig>,
     config: Arc<Config>,
+    doors: Arc<Doors>,
 }
 
 /// What comes in.
@@ -177,7 +179,8 @@ impl Endpoint {
         )
         .map_err(failed)?;
         let (arrived, queue) = mpsc::channel(ARRIVALS_MAX);
-        let endpoint = Endpoint { endpoint, transport, config: Arc::new(config) };
+        let doors = Arc::new(Doors::new());
+        let endpoint = Endpoint { endpoint, transport, config: Arc::new(config), doors };
         tokio::spawn(endpoint.clone().take_all(server, arrived));
         Ok((endpoint, Arrivals { queue }))
     }
@@ -246,7 +249,16 @@ impl Endpoint {
 
     async fn take_all(self, server: ServerConfig, arrived: mpsc::Sender<Arrival>) {
         let places = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-        while let Some(incoming) = self.endpoint.accept().await {
+        let mut remind = tokio::time::interval(REMIND);
+        loop {
+            let incoming = tokio::select! {
+                incoming = self.endpoint.accept() => incoming,
+                _ = remind.tick() => {
+                    self.doors.remind();
+                    continue;
+                }
+            };
+            let Some(incoming) = incoming else { return };
             let easy = places.available_permits() >= HANDSHAKES_EASY;
             if !easy && incoming.may_retry() && !incoming.remote_address_validated() {
                 let _ = incoming.retry(); // fails only where it may not, which was just asked
@@ -268,39 +280,39 @@ impl Endpoint {
     async fn take(self, incoming: quinn::Incoming, server: ServerConfig) -> Option<Arrival> {
         let from = incoming.remote_address();
         let admitted = tokio::time::timeout(HANDSHAKE_PATIENCE, self.admit(incoming, server));
-        let admitted = admitted.await.inspect_err(|_| tracing::debug!(%from, "silent handshake"));
-        let (connection, peer) = admitted.ok()??;
-        match asks_for_pairing(&connection) {
-            // Keeps its own time: a pairing that was granted must not be lost to a slow joiner.
-            true => serve_pairing(&self.config, &connection, peer).await.map(Arrival::Paired),
-            false => Some(Arrival::Link(self.link(connection, peer))),
+        let admitted = admitted.await.unwrap_or_else(|_| Err("it fell silent".to_owned()));
+        let (connection, peer) = admitted.inspect_err(|why| self.doors.refused(from, why)).ok()?;
+        if !asks_for_pairing(&connection) {
+            return Some(Arrival::Link(self.link(connection, peer)));
         }
+        // Keeps its own time: a pairing that was granted must not be lost to a slow joiner.
+        let paired = serve_pairing(&self.config, &connection, peer).await;
+        let paired = paired.inspect_err(|why| self.doors.refused_pairing(from, why));
+        paired.ok().map(Arrival::Paired)
     }
 
-    /// Runs the handshake, which admits or refuses, and says welcome.
+    /// Runs the handshake, which admits or refuses, and says welcome; else why not.
     async fn admit(
         &self,
         incoming: quinn::Incoming,
         mut server: ServerConfig,
-    ) -> Option<(quinn::Connection, PeerId)> {
-        let from = incoming.remote_address();
-        server.crypto = server_crypto(&self.config).ok()?;
+    ) -> Result<(quinn::Connection, PeerId), String> {
+        let text = |error: &dyn std::error::Error| error.to_string();
+        server.crypto = server_crypto(&self.config).map_err(|error| text(&error))?;
         let connection = match incoming.accept_with(Arc::new(server)) {
             Ok(connecting) => connecting.await,
             Err(error) => Err(error),
         };
-        let connection = connection
-            .inspect_err(|why| tracing::debug!(%from, %why, "a handshake failed"))
-            .ok()?;
-        let peer = shown_id(&connection)?;
+        let connection = connection.map_err(|error| text(&error))?;
+        let peer = shown_id(&connection).ok_or("it shows no certificate of an agent")?;
         // Asked once more: a revocation may have come between handshake and here.
         if !asks_for_pairing(&connection) && !self.config.book.knows(peer) {
             connection.close(Close::Revoked.code(), b"");
-            return None;
+            return Err("it was revoked".to_owned());
         }
-        let mut welcome = connection.open_uni().await.ok()?;
-        welcome.finish().ok()?;
-        Some((connection, peer))
+        let mut welcome = connection.open_uni().await.map_err(|error| text(&error))?;
+        welcome.finish().map_err(|error| text(&error))?;
+        Ok((connection, peer))
     }
 }
 

@@ -148,26 +148,20 @@ async fn ask(
     Ok(decode_answer(&receive.read_to_end(MESSAGE_MAX).await?)??)
 }
 
-/// The inviter's side. Everything that fails ends the connection and leaves a line in the log.
+/// The inviter's side. Everything that fails ends the connection; then the text says why.
 pub(super) async fn serve_pairing(
     config: &Config,
     connection: &Connection,
     joiner: PeerId,
-) -> Option<Paired> {
+) -> Result<Paired, String> {
     let from = connection.remote_address();
     match serve(config, connection, joiner).await {
         Ok(Ok(paired)) => {
             tracing::info!(%from, peer = %joiner, group = %paired.name, "paired");
-            Some(paired)
+            Ok(paired)
         }
-        Ok(Err(refused)) => {
-            tracing::warn!(%from, peer = %joiner, %refused, "refused a pairing");
-            None
-        }
-        Err(error) => {
-            tracing::warn!(%from, peer = %joiner, %error, "a pairing broke off");
-            None
-        }
+        Ok(Err(refused)) => Err(format!("{refused}; peer {joiner}")),
+        Err(error) => Err(format!("it broke off: {error}; peer {joiner}")),
     }
 }
 

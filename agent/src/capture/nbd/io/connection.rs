@@ -86,12 +86,13 @@ pub struct Connection<P> {
 }
 
 /// Serves one client from its first byte to its last. Returns when this thread is not needed any
-/// more; others may still serve it. `place` is dropped when all is over.
+/// more; others may still serve it. `place` is dropped when all is over; `uses` hears which export
+/// the client uses.
 pub fn serve<P: Send + Sync + 'static>(
     stream: Arc<Stream>,
     exports: &dyn Exports,
     watch: &Arc<Watch>,
-    place: P,
+    (place, uses): (P, impl FnOnce(&str)),
 ) {
     let mut inlet = Inlet::default();
     let session = match shake_hands(&stream, &mut inlet, exports, HANDSHAKE_DEADLINE) {
@@ -102,6 +103,11 @@ pub fn serve<P: Send + Sync + 'static>(
             return stream.shutdown(Shutdown::Both);
         }
     };
+    uses(&session.name);
+    // Who takes an export away counts its clients after that: one of both sees the other.
+    if exports.find(&session.name).is_none() {
+        return stream.shutdown(Shutdown::Both);
+    }
     tracing::debug!(export = session.name, "an NBD client is connected");
     let connection = Arc::new(Connection {
         stream,

@@ -1,0 +1,290 @@
+//! How a group is replicated: what an operator may change while it runs. The part `[policy]` of
+//! `group.toml`, and the changes that `group add` and `group set` make to it.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use vgship_base::ids::PeerId;
+use vgship_base::units::ByteLen;
+
+use super::quantity::{Amount, Period, QuantityError, Size};
+use super::text;
+use crate::capture::source::Overflow;
+use crate::ship::pace::{LagLimit, LagPolicy, OnLag};
+use crate::ship::standing::{Mode, OnTimeout, SyncPolicy};
+
+/// How long a write waits for a sync replica, unless the group says otherwise: longer than a
+/// hiccup of a network or a disk, shorter than what makes databases give up.
+pub const SYNC_TIMEOUT_DEFAULT: Period = Period(Duration::from_secs(5));
+
+/// Bounds of that wait: shorter than a tick of the agent's clock cannot be kept, longer is a stall.
+pub const SYNC_TIMEOUT_BOUNDS: [Period; 2] =
+    [Period(Duration::from_millis(100)), Period(Duration::from_hours(1))];
+
+/// What the self-check reads a second, unless the group says otherwise: 1 TiB in 12 days.
+pub const SELF_CHECK_DEFAULT: Size = Size(ByteLen(1 << 20));
+
+/// Least bound of a lag in time: half an epoch is noise.
+const MAX_LAG_TIME_MIN: Duration = Duration::from_millis(500);
+
+/// Least bound of a lag in bytes: one largest record.
+const MAX_LAG_BYTES_MIN: u64 = 1 << 20;
+
+/// How far a replica may be behind, if that is bounded: `none`, `30 s`, `256 MiB`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MaxLag(pub Option<Amount>);
+
+impl FromStr for MaxLag {
+    type Err = QuantityError;
+
+    fn from_str(text: &str) -> Result<MaxLag, QuantityError> {
+        match text.trim() {
+            "none" => Ok(MaxLag(None)),
+            other => other.parse().map(|amount| MaxLag(Some(amount))),
+        }
+    }
+}
+
+impl fmt::Display for MaxLag {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => out.write_str("none"),
+            Some(amount) => amount.fmt(out),
+        }
+    }
+}
+
+impl Serialize for MaxLag {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        text::serialize(self, to)
+    }
+}
+
+impl<'de> Deserialize<'de> for MaxLag {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<MaxLag, D::Error> {
+        text::deserialize(from)
+    }
+}
+
+/// One replica for which a group's mode does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplicaMode {
+    /// Which.
+    #[serde(with = "text::id")]
+    pub peer: PeerId,
+    /// When a write is complete, as far as it is concerned.
+    pub mode: Mode,
+}
+
+/// How a group is replicated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// When a write is complete.
+    pub mode: Mode,
+    /// How long a write waits for a sync replica.
+    pub sync_timeout: Period,
+    /// What then.
+    pub on_sync_timeout: OnTimeout,
+    /// What happens to writes when the outbox is full.
+    pub on_overflow: Overflow,
+    /// How far a replica may be behind.
+    pub max_lag: MaxLag,
+    /// What then.
+    pub on_lag: OnLag,
+    /// What the self-check reads a second; zero means none.
+    pub self_check: Size,
+    /// Replicas for which `mode` does not count.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub replica: Vec<ReplicaMode>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            mode: Mode::default(),
+            sync_timeout: SYNC_TIMEOUT_DEFAULT,
+            on_sync_timeout: OnTimeout::default(),
+            on_overflow: Overflow::default(),
+            max_lag: MaxLag::default(),
+            on_lag: OnLag::default(),
+            self_check: SELF_CHECK_DEFAULT,
+            replica: Vec::new(),
+        }
+    }
+}
+
+impl Settings {
+    /// What is wrong with a value, and with which.
+    pub fn wrong(&self) -> Option<(&'static str, String)> {
+        let [least, most] = SYNC_TIMEOUT_BOUNDS;
+        if !(least..=most).contains(&self.sync_timeout) {
+            let why = format!("{} is not from {least} to {most}", self.sync_timeout);
+            return Some(("sync_timeout", why));
+        }
+        let small = match self.max_lag.0 {
+            Some(Amount::Time(time)) => time.0 < MAX_LAG_TIME_MIN,
+            Some(Amount::Bytes(size)) => size.0.0 < MAX_LAG_BYTES_MIN,
+            None => false,
+        };
+        small.then(|| {
+            let (time, bytes) = (Period(MAX_LAG_TIME_MIN), Size(ByteLen(MAX_LAG_BYTES_MIN)));
+            ("max_lag", format!("{} is less than {time} or {bytes}", self.max_lag))
+        })
+    }
+
+    /// When a write is complete, as far as one replica is concerned.
+    pub fn mode_of(&self, peer: PeerId) -> Mode {
+        let own = self.replica.iter().find(|known| known.peer == peer);
+        own.map_or(self.mode, |known| known.mode)
+    }
+
+    /// How sync replicas are waited for.
+    pub fn sync_policy(&self) -> SyncPolicy {
+        let timeout = u64::try_from(self.sync_timeout.0.as_millis()).unwrap_or(u64::MAX);
+        SyncPolicy { timeout, on_timeout: self.on_sync_timeout }
+    }
+
+    /// How far replicas may be behind.
+    pub fn lag_policy(&self) -> Option<LagPolicy> {
+        let limit = match self.max_lag.0? {
+            Amount::Bytes(size) => LagLimit::Bytes(size.0.0),
+            Amount::Time(time) => {
+                LagLimit::Millis(u64::try_from(time.0.as_millis()).unwrap_or(u64::MAX))
+            }
+        };
+        Some(LagPolicy { limit, act: self.on_lag })
+    }
+}
+
+/// What an operator wants to be otherwise; what is left out stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub struct SettingsChange {
+    /// When a write is complete: on the source, or in its sync replicas' journals too
+    #[arg(long, value_name = "async|sync", hide_possible_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// How long a write waits for a sync replica [default: 5 s]
+    #[arg(long, value_name = "DURATION")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sync_timeout: Option<Period>,
+    /// Then: go on without it and let it join again by itself, or wait
+    #[arg(long, value_name = "degrade|stall", hide_possible_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_sync_timeout: Option<OnTimeout>,
+    /// When the outbox is full: go on and resync later, or let writes wait [default: map]
+    #[arg(long, value_name = "map|stall", hide_possible_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_overflow: Option<Overflow>,
+    /// How far a replica may be behind, in time or bytes [default: none]
+    #[arg(long, value_name = "DURATION|SIZE|none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_lag: Option<MaxLag>,
+    /// Beyond that: only say so, or slow writers down [default: alert]
+    #[arg(long, value_name = "alert|slow", hide_possible_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_lag: Option<OnLag>,
+    /// What the self-check reads a second, 0 for none [default: 1 MiB]
+    #[arg(long, value_name = "SIZE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub self_check: Option<Size>,
+}
+
+impl SettingsChange {
+    /// Whether nothing is to be otherwise.
+    pub fn is_empty(&self) -> bool {
+        *self == SettingsChange::default()
+    }
+
+    /// Makes the change. With `peer` the mode is that of this replica alone.
+    pub fn apply(&self, to: &mut Settings, peer: Option<PeerId>) {
+        match (self.mode, peer) {
+            (Some(mode), Some(peer)) => {
+                to.replica.retain(|known| known.peer != peer);
+                if mode != to.mode {
+                    to.replica.push(ReplicaMode { peer, mode });
+                }
+            }
+            (Some(mode), None) => {
+                to.mode = mode;
+                to.replica.retain(|known| known.mode != mode);
+            }
+            (None, _) => {}
+        }
+        set(&mut to.sync_timeout, self.sync_timeout);
+        set(&mut to.on_sync_timeout, self.on_sync_timeout);
+        set(&mut to.on_overflow, self.on_overflow);
+        set(&mut to.max_lag, self.max_lag);
+        set(&mut to.on_lag, self.on_lag);
+        set(&mut to.self_check, self.self_check);
+    }
+}
+
+fn set<T>(to: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *to = value;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_changes_what_it_names() {
+        let mut settings = Settings::default();
+        let change = SettingsChange {
+            mode: Some(Mode::Sync),
+            max_lag: Some("30 s".parse().unwrap()),
+            self_check: Some("0".parse().unwrap()),
+            ..SettingsChange::default()
+        };
+        change.apply(&mut settings, None);
+        assert_eq!((settings.mode, settings.on_lag), (Mode::Sync, OnLag::Alert));
+        assert_eq!(settings.max_lag.to_string(), "30 s");
+        let limit = LagLimit::Millis(30_000);
+        assert_eq!(settings.lag_policy(), Some(LagPolicy { limit, act: OnLag::Alert }));
+        let none = SettingsChange { max_lag: Some("none".parse().unwrap()), ..Default::default() };
+        none.apply(&mut settings, None);
+        assert_eq!((settings.lag_policy(), settings.mode), (None, Mode::Sync));
+    }
+
+    #[test]
+    fn one_replica_may_differ_from_the_group() {
+        let (one, other) = (PeerId([1; 32]), PeerId([2; 32]));
+        let mut settings = Settings::default();
+        let mode = |mode| SettingsChange { mode: Some(mode), ..Default::default() };
+        mode(Mode::Sync).apply(&mut settings, Some(one));
+        assert_eq!((settings.mode_of(one), settings.mode_of(other)), (Mode::Sync, Mode::Async));
+        mode(Mode::Sync).apply(&mut settings, None);
+        assert!(settings.replica.is_empty(), "what does not differ is not kept");
+        mode(Mode::Async).apply(&mut settings, Some(other));
+        assert_eq!((settings.mode_of(one), settings.mode_of(other)), (Mode::Sync, Mode::Async));
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_named() {
+        let wrong = |text: SettingsChange| {
+            let mut settings = Settings::default();
+            text.apply(&mut settings, None);
+            settings.wrong().map(|(key, _)| key)
+        };
+        let lag = |text: &str| SettingsChange {
+            max_lag: Some(text.parse().unwrap()),
+            ..Default::default()
+        };
+        assert_eq!(wrong(lag("100 ms")), Some("max_lag"));
+        assert_eq!(wrong(lag("64 KiB")), Some("max_lag"));
+        assert_eq!(wrong(lag("1 s")), None);
+        let timeout = |text: &str| SettingsChange {
+            sync_timeout: Some(text.parse().unwrap()),
+            ..Default::default()
+        };
+        assert_eq!(wrong(timeout("0")), Some("sync_timeout"));
+        assert_eq!(wrong(timeout("2 h")), Some("sync_timeout"));
+    }
+}

@@ -1,0 +1,132 @@
+//! How a running agent takes a group out: clients, streams, threads, book, folder, in this order.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use vgship_base::ids::Name;
+
+use super::agent::{Group, Inner};
+use super::exports::is_of;
+use super::source::SourceGroup;
+use crate::api::control::Removed;
+use crate::api::{ControlError, pairs};
+use crate::capture::io::Tap;
+use crate::capture::nbd::io::NbdClients;
+
+/// How long tasks that still look at a closed group may take to let go of its volumes.
+const LET_GO: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether they have.
+const LOOK: Duration = Duration::from_millis(10);
+
+impl Inner {
+    /// Stops a group, revokes its peers' pairing for it and moves its folder away. Its volumes are
+    /// closed and stay as they are. To be called in a task of its own: it must not end half way.
+    pub(super) async fn remove_group(
+        self: &Arc<Inner>,
+        name: &Name,
+        force: bool,
+    ) -> Result<Removed, ControlError> {
+        let _alone = self.removing.lock().await;
+        let group = self.group(name)?;
+        if let Group::Source(source) = &group {
+            self.end_clients(source, force).await?;
+        }
+        self.take_out(name);
+        let config = group.config().clone();
+        self.stop_group(group).await?;
+        let agent = Arc::clone(self);
+        let removed = tokio::task::spawn_blocking(move || {
+            let removed = pairs::remove_group(&agent.home, &agent.book, &config);
+            removed.inspect_err(|error| {
+                let (config, error) = (Arc::new(config), error.clone());
+                agent.put(Group::Failed { config, error });
+            })
+        });
+        let removed = removed.await.map_err(|error| ControlError::from_error(&error))??;
+        tracing::info!(group = %name, kept = removed.kept, "removed by an operator");
+        Ok(removed)
+    }
+
+    /// No client uses the group when this has returned without an error, and none comes.
+    async fn end_clients(
+        &self,
+        source: &Arc<SourceGroup>,
+        force: bool,
+    ) -> Result<(), ControlError> {
+        let name = source.config.name.clone();
+        let nbd = self.nbd.get().expect("the NBD server serves before any command is heard");
+        let connected = || match nbd.using(|export| is_of(name.as_str(), export)) {
+            0 => Ok(()),
+            count => Err(connected(&name, count)),
+        };
+        if !force {
+            connected()?;
+        }
+        self.served.remove(name.as_str());
+        let ended = match connected() {
+            // One came between both looks.
+            Err(refused) if !force => Err(refused),
+            Err(_) => cut_off(source, nbd.clone()).await,
+            Ok(()) => Ok(()),
+        };
+        ended.inspect_err(|_| self.served.add(name.as_str(), &source.tap))
+    }
+
+    async fn stop_group(&self, group: Group) -> Result<(), ControlError> {
+        let closed = match group {
+            Group::Source(source) => {
+                source.end_streams().await;
+                let tap = Arc::downgrade(&source.tap);
+                let closed = tokio::task::spawn_blocking(move || source.close()).await;
+                let_go(&tap).await;
+                closed
+            }
+            Group::Replica(replica) => {
+                let closed = tokio::task::spawn_blocking(move || {
+                    replica.close();
+                    replica.view.ended("the group is removed");
+                });
+                closed.await
+            }
+            Group::Failed { .. } => Ok(()),
+        };
+        closed.map_err(|error| ControlError::from_error(&error))
+    }
+}
+
+fn connected(group: &Name, clients: usize) -> ControlError {
+    let clients = match clients {
+        1 => "1 NBD client is".to_owned(),
+        _ => format!("{clients} NBD clients are"),
+    };
+    ControlError::refused(format!("{clients} connected to group {group}"))
+        .hint(format!("end them first, or cut them off: vgship group remove {group} --force"))
+}
+
+async fn cut_off(source: &Arc<SourceGroup>, nbd: NbdClients) -> Result<(), ControlError> {
+    let name = source.config.name.clone();
+    // Nobody may wait for an outbox that will not get room.
+    source.stop_stalling();
+    let ended =
+        tokio::task::spawn_blocking(move || match nbd.end(|export| is_of(name.as_str(), export)) {
+            0 => Ok(()),
+            left => Err(ControlError::failed(format!(
+                "calls of {left} NBD clients into volumes of group {name} do not return"
+            ))
+            .hint("see to the storage, restart the agent and try again")),
+        });
+    ended.await.map_err(|error| ControlError::from_error(&error))?
+}
+
+/// Waits until the volumes of a closed source are closed too.
+async fn let_go(tap: &Weak<Tap>) {
+    let since = Instant::now();
+    while tap.strong_count() > 0 {
+        if since.elapsed() > LET_GO {
+            tracing::warn!("something still holds the volumes of a removed group");
+            return;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}

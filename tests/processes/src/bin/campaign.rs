@@ -1,0 +1,20 @@
+//! The program behind `cargo xtask campaign`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use vgship_processes::campaign;
+
+#[derive(Parser)]
+#[command(name = "campaign")]
+struct Args {
+    #[command(flatten)]
+    campaign: campaign::Args,
+}
+
+fn main() -> ExitCode {
+    match campaign::run(&Args::parse().campaign) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
