@@ -410,7 +410,7 @@ mod tests {
     fn a_doubt_that_was_taken_back_stays_away() {
         for seed in 0..20 {
             let folder = SimFolder::new(&Power::default());
-            let (mut ledger, _) = Ledger::load(Arc::new(folder.clone()), &[]).unwrap();
+            let (mut ledger, _) = Ledger::load(Arc::new(folder.clone()), &volumes(&[])).unwrap();
             ledger.checkpoint(&state(1, vec![])).unwrap();
             ledger.doubt().unwrap();
             ledger.checkpoint(&state(2, vec![])).unwrap();
