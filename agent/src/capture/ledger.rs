@@ -403,7 +403,9 @@ mod tests {
         let (mut ledger, found) = Ledger::load(Arc::new(folder.clone()), &volumes(&[])).unwrap();
         assert_eq!(found, Some(state(1, vec![])));
         assert!(ledger.checkpoint(&state(2, vec![])).is_err());
-        assert_eq!(folder.list().unwrap(), [name_of(u64::MAX)]);
+        let mut ledgers = folder.list().unwrap();
+        ledgers.retain(|name| name.starts_with("ledger-"));
+        assert_eq!(ledgers, [name_of(u64::MAX)]);
     }
 
     #[test]
