@@ -403,14 +403,16 @@ mod tests {
         let (mut ledger, found) = Ledger::load(Arc::new(folder.clone()), &volumes(&[])).unwrap();
         assert_eq!(found, Some(state(1, vec![])));
         assert!(ledger.checkpoint(&state(2, vec![])).is_err());
-        assert_eq!(folder.list().unwrap(), [name_of(u64::MAX)]);
+        let mut ledgers = folder.list().unwrap();
+        ledgers.retain(|name| name.starts_with("ledger-"));
+        assert_eq!(ledgers, [name_of(u64::MAX)]);
     }
 
     #[test]
     fn a_doubt_that_was_taken_back_stays_away() {
         for seed in 0..20 {
             let folder = SimFolder::new(&Power::default());
-            let (mut ledger, _) = Ledger::load(Arc::new(folder.clone()), &[]).unwrap();
+            let (mut ledger, _) = Ledger::load(Arc::new(folder.clone()), &volumes(&[])).unwrap();
             ledger.checkpoint(&state(1, vec![])).unwrap();
             ledger.doubt().unwrap();
             ledger.checkpoint(&state(2, vec![])).unwrap();

@@ -192,7 +192,7 @@ fn without_an_agent_the_home_itself_is_changed() {
     vgship(&home, "vg list /d/disk.img").unwrap();
     for (args, code, said) in [
         ("group add g --volumes images:/srv/g", 3, "there is a group g already"),
-        ("group add h --volumes images:/srv/h --mode sync", 3, "mode sync is not possible"),
+        ("group add h --volumes images:/srv/h --max-lag 1ms", 2, "--max-lag: 1 ms is less than"),
         ("group add h --volumes images:/missing", 1, "cannot read /missing"),
         ("group add h --volumes lvm2:rootvg", 3, "rootvg is not replicated"),
         ("group add h --volumes /srv/h", 2, "does not say where"),

@@ -547,7 +547,7 @@ mod tests {
         let layout = layout();
         let mut queue = Queue::new(Budget { ram: 1 << 30, spill: 0 }, Seq::ZERO);
         let large = |seq| {
-            let data = Bytes::from(vec![1; BATCH_BYTES_MAX / 4 - 32]);
+            let data = Bytes::from(vec![1; BATCH_BYTES_MAX / 4 - 24]);
             let body = Body::Write { volume: VolumeId(0), offset: 0, data };
             Record { seq: Seq(seq), target: Target::All, body }
         };
