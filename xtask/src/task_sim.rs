@@ -18,6 +18,12 @@ pub struct Args {
     /// The first of the seeds
     #[arg(long, default_value_t = 0)]
     pub from: u64,
+    /// Seeds run at once
+    #[arg(long, default_value_t = 2)]
+    pub threads: u64,
+    /// Fail when a rare path was not reached; always so from 100,000 seeds on
+    #[arg(long)]
+    pub require: bool,
 }
 
 /// Seeds from which on building for release pays: below it, the tests' own build is faster.
@@ -35,7 +41,11 @@ pub fn run(args: &Args) -> Result<bool> {
         Some(seed) => cargo.args(["--seed".to_owned(), seed.to_string()]),
         None => cargo
             .args(["--seeds".to_owned(), args.seeds.to_string()])
-            .args(["--from".to_owned(), args.from.to_string()]),
+            .args(["--from".to_owned(), args.from.to_string()])
+            .args(["--threads".to_owned(), args.threads.to_string()]),
     };
+    if args.require {
+        cargo.arg("--require");
+    }
     Ok(cargo.status()?.success())
 }

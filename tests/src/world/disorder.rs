@@ -65,16 +65,22 @@ impl World {
             self.settle();
         }
         for _ in 0..self.settings.rounds {
-            self.writing = true;
-            for _ in 0..self.settings.steps {
-                if !self.settings.faults.is_empty() && self.rng.one_in(self.settings.fault_every) {
-                    self.mishap();
-                } else {
-                    let action = self.choose();
-                    self.act(action);
-                }
-            }
+            self.disorder(self.settings.steps, |_| ());
             self.settle();
+        }
+    }
+
+    /// So many steps in which anything may happen; `after` looks at the world after each.
+    pub fn disorder(&mut self, steps: u32, mut after: impl FnMut(&World)) {
+        self.writing = true;
+        for _ in 0..steps {
+            if !self.settings.faults.is_empty() && self.rng.one_in(self.settings.fault_every) {
+                self.mishap();
+            } else {
+                let action = self.choose();
+                self.act(action);
+            }
+            after(self);
         }
     }
 

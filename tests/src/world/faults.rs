@@ -200,6 +200,11 @@ impl Settings {
         }
     }
 
+    /// The same with every action as likely as any other.
+    pub fn lively() -> Settings {
+        Settings { weights: vec![1; super::disorder::ACTIONS.len()], ..Settings::plain() }
+    }
+
     /// A quiet run with everything at its plainest, for scenarios.
     pub fn plain() -> Settings {
         Settings {

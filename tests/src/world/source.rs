@@ -162,6 +162,8 @@ pub struct SourceLife {
     pub source: Source,
     /// Its ledger.
     pub ledger: Ledger,
+    /// Its first checkpoint was written: applications are served.
+    pub serves: bool,
     /// The ledger could not be written, which is noted: writes go on without marks.
     pub doubtful: bool,
     /// Writes that wait.
@@ -242,6 +244,7 @@ impl SourceHost {
         Ok(SourceLife {
             source,
             ledger,
+            serves: false,
             doubtful: false,
             waiting: VecDeque::new(),
             flying: Vec::new(),

@@ -33,9 +33,12 @@ impl World {
         let flushes = &mut self.life().flushes;
         if let Some(place) = flushes.iter().position(|it| it.volume == volume) {
             let under_way = flushes.swap_remove(place);
-            if let Some(flushed) = under_way.flushed {
-                self.flush_ended(&under_way, flushed);
+            let disk = &self.source.disks[volume.index()];
+            let flushed = under_way.flushed.unwrap_or_else(|| disk.flush().is_ok());
+            if self.source.power.is_off() {
+                return;
             }
+            self.flush_ended(&under_way, flushed);
         }
         let flushing = self.flush_begins(volume, By::Agent);
         let flushed = self.source.disks[volume.index()].flush().is_ok();
@@ -109,6 +112,7 @@ impl World {
         }
         let life = self.life();
         life.source.checkpoint_written(state.generation);
+        life.serves = true;
         if std::mem::replace(&mut life.doubtful, false) {
             self.coverage.hit("doubt taken back");
         }
@@ -125,8 +129,9 @@ impl World {
         self.coverage.hit("ledger in doubt");
         let life = self.life();
         life.doubtful = true;
-        let noted = life.ledger.doubt().is_ok();
-        assert!(noted || self.source.power.is_off(), "the doubt needs no room");
+        let (serves, noted) = (life.serves, life.ledger.doubt().is_ok());
+        // Before the first checkpoint of a life there may be no spare name, and nothing in doubt.
+        assert!(noted || !serves || self.source.power.is_off(), "the doubt needs no room");
     }
 
     /// The checkpoint step: flush what is not flushed, then write the ledger.

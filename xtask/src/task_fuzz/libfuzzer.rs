@@ -95,8 +95,7 @@ fn executions(said: &str) -> Option<u64> {
 fn panic_in(said: &str) -> String {
     let lines = said.lines().skip_while(|line| !line.contains("panicked at"));
     let lines = lines.take_while(|line| !line.starts_with("note:") && !line.contains("=="));
-    let lines: Vec<&str> = lines.take(12).collect();
-    format!("  {}\n", lines.join("\n  "))
+    lines.take(12).flat_map(|line| ["  ", line, "\n"]).collect()
 }
 
 /// Takes of what was found what reaches something that the kept files do not, smallest first.

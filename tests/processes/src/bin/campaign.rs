@@ -7,13 +7,13 @@ use vgship_processes::campaign;
 
 #[derive(Parser)]
 #[command(name = "campaign")]
-struct Args {
+struct Command {
     #[command(flatten)]
     campaign: campaign::Args,
 }
 
 fn main() -> ExitCode {
-    match campaign::run(&Args::parse().campaign) {
+    match campaign::run(&Command::parse().campaign) {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     }

@@ -146,6 +146,10 @@ impl Playing<'_> {
         for held in held {
             lift(held, &self.pair, self.disks.as_ref());
         }
+        if step.strike.is_some_and(Strike::kills_source) {
+            // Not before: a load that has to write first would wait for a replica that is held.
+            self.load.source_is_back(&self.pair.source);
+        }
         match look {
             Look::During => {}
             Look::After => self.look(end, &[]),
@@ -185,7 +189,6 @@ impl Playing<'_> {
         if what.kills_source() {
             self.load.source_is_gone();
             self.pair.restart_source();
-            self.load.source_is_back(&self.pair.source);
         }
         if what.kills_replica() {
             self.pair.replica.await_ready();
