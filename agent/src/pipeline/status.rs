@@ -175,12 +175,12 @@ fn source_status(source: &SourceGroup) -> GroupStatus {
     status.generation = core.generation().to_string();
     let issued = core.issued();
     status.seq.issued = issued.0;
-    let now = source.tap.clock().wall();
+    let (now, tick) = (source.tap.clock().wall(), source.tap.clock().now());
     let epoch = source.config.epoch.0.as_secs_f64();
     let extent = core.layout().extent.bytes();
     let shown: Vec<Shown> = links
         .iter()
-        .map(|(id, link)| shown(core.replica(*id), link, (issued, now, epoch, extent)))
+        .map(|(id, link)| shown(core.replica(*id), link, (issued, now, tick, epoch, extent)))
         .collect();
     drop(core);
     let peer = |((_, link), sync): (&(ReplicaId, Arc<ReplicaLink>), SyncState)| PeerStatus {
@@ -241,13 +241,14 @@ const fn worse(state: State) -> u8 {
 fn shown(
     replica: &Replica,
     link: &ReplicaLink,
-    (issued, now, epoch, extent): (Seq, u64, f64, u64),
+    (issued, now, tick, epoch, extent): (Seq, u64, Tick, f64, u64),
 ) -> Shown {
     let behind = replica.durable < issued;
-    let age = if behind && replica.durable_clock > 0 {
-        as_f64(now.saturating_sub(replica.durable_clock)) / MICROS
-    } else {
-        0.0
+    let age = match (behind, replica.durable_clock) {
+        (false, _) => 0.0,
+        // It has told of no epoch's end yet: what waits is as old as the first that it owes.
+        (true, 0) => as_f64(replica.pace.age(tick)) / 1000.0 + epoch,
+        (true, durable) => as_f64(now.saturating_sub(durable)) / MICROS,
     };
     let dirty_bytes = (replica.dirty.count() + replica.flight.len() as u64) * extent;
     let resync = replica.resync.map(|resync| {
@@ -269,6 +270,9 @@ fn shown(
         Flow::Stream if resync.is_some() => {
             let why = resync.as_ref().map(|(reason, ..)| reason.clone());
             (State::Resyncing, why)
+        }
+        Flow::Stream if replica.wants_resync.is_some() => {
+            (State::Resyncing, replica.wants_resync.map(|why| why.text().to_owned()))
         }
         Flow::Stream if behind && replica.durable_clock == 0 => {
             (State::Streaming, Some("no epoch has ended at the replica yet".into()))
@@ -297,7 +301,9 @@ fn shown(
         },
         rpo: Rpo { seconds: age, objective_seconds: None },
         dirty_bytes,
-        consistent: resync.is_none() && matches!(replica.flow, Flow::Stream),
+        consistent: resync.is_none()
+            && replica.wants_resync.is_none()
+            && matches!(replica.flow, Flow::Stream),
         resync,
         outbox,
     }

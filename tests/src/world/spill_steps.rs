@@ -24,8 +24,7 @@ impl World {
             return;
         }
         let of = life.source.replica(id).outbox.life();
-        if life.source.replica(id).outbox.lacks_room() && life.lanes[index].spill.has_room(ROOM)
-        {
+        if life.source.replica(id).outbox.lacks_room() && life.lanes[index].spill.has_room(ROOM) {
             life.source.replica_mut(id).outbox.spill_has_room();
             self.coverage.hit("spill's disk has room again");
         }
