@@ -173,7 +173,6 @@ fn promised_damage_is_reported_and_recovery_ends_before_it() {
 }
 
 #[test]
-#[ignore = "issue 3: its place of record 2 is older than how segments are laid out now"]
 fn a_promise_behind_the_last_flush_tells_damage_from_a_torn_tail() {
     for promises in [false, true] {
         let folder = SimFolder::new(&Power::default());
@@ -183,7 +182,7 @@ fn a_promise_behind_the_last_flush_tells_damage_from_a_torn_tail() {
             journal.promise().unwrap();
         }
         drop(journal);
-        assert_eq!(recover(&folder, 0).1, Recovered { last: Seq(2), damage: None });
+        // At once: a recovery would write what was not promised anew, elsewhere.
         let name = segments(&folder).remove(0);
         folder.file(&name).unwrap().decay(8192 + 40, 1); // record 2
         let (mut journal, found) = recover(&folder, 0);
