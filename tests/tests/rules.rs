@@ -7,6 +7,7 @@ use vgship_base::disk::Disk;
 use vgship_base::folder::Folder;
 use vgship_base::ids::VolumeId;
 use vgship_base::record::ResyncReason;
+use vgship_base::sim::Rng;
 use vgship_tests::world::World;
 use vgship_tests::world::faults::{Fault, Settings};
 
@@ -133,6 +134,20 @@ fn r4_after_a_kill_the_volumes_are_flushed_before_anything_is_offered() {
     world.tick(50);
     world.checkpoint();
     world.restart_source(true); // asserts I3: what the first life wrote is stable
+    world.settle();
+}
+
+/// Goal: an image that was copied into the replica's volumes beforehand, and still lies in the
+/// system's cache, is stored before anything counts on it.
+#[test]
+fn r4_what_a_resync_finds_equal_is_flushed_before_its_end_counts() {
+    let mut world = World::new(Settings::plain(), Rng::new(1), false);
+    world.start_all();
+    world.write(0, 8192, 8192, 9);
+    world.replicas[0].disks[0].write_at(8192, &[9; 8192]).unwrap();
+    world.settle();
+    world.replica_crashes(0, true);
+    world.start_all(); // asserts I1
     world.settle();
 }
 

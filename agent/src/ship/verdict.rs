@@ -87,7 +87,7 @@ pub fn judge(replica: &ReplicaPoint, source: &SourcePoint<'_>) -> Verdict {
     let fork = source.lineage.iter().find(|(known, _)| *known == replica.generation);
     let ancestor = fork.is_some_and(|(_, kept)| replica.durable <= *kept);
     let ahead = ahead(replica, source);
-    let last_start = replica.durable.start() == Start(u16::MAX);
+    let last_start = replica.durable.start().max(source.start) == Start(u16::MAX);
     let behind = replica.durable < source.acked;
     let lost = |new_generation| Verdict::Full { reason: ResyncReason::Lost, new_generation };
     match () {
@@ -172,6 +172,12 @@ mod tests {
                 "ahead, and no start is left",
                 ReplicaPoint { durable: Seq(u64::MAX), ..r },
                 s,
+                Verdict::Diverged,
+            ),
+            (
+                "ahead, and the source has no start left",
+                r,
+                SourcePoint { start: Start(u16::MAX), met: Start(2), ..s },
                 Verdict::Diverged,
             ),
             ("damage", ReplicaPoint { damaged: true, ..r }, s, lost(false)),

@@ -56,7 +56,10 @@ fn work(args: &Args, next: &AtomicU64) -> Found {
         }
         match run_seed(seed, args.verbose) {
             Ok(found) => coverage.add(&found),
-            Err(text) => failed.push((seed, text)),
+            Err(text) => {
+                eprintln!("{text}"); // at once: a long run may be cut
+                failed.push((seed, text));
+            }
         }
     }
 }

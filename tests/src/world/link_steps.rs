@@ -2,11 +2,12 @@
 
 use bytes::BytesMut;
 use vgship::apply::applier::Answer as Judged;
+use vgship::capture::ledger_format::LINEAGE_MAX;
 use vgship::ship::replica::Progress;
 use vgship::ship::verdict::{ReplicaPoint, Verdict};
 use vgship::wire::frame::{Ack, Answer, Frame};
 use vgship_base::folder::Folder;
-use vgship_base::ids::{Seq, Start};
+use vgship_base::ids::{Generation, Seq, Start};
 use vgship_base::record::{Body, Record};
 
 use super::net::Event;
@@ -51,11 +52,11 @@ impl World {
         self.check_verdict(index, point.fresh, point.durable < acked || point.damaged, verdict);
         match verdict {
             Verdict::Diverged => {
-                let old = self.source.wrapped && point.durable.start() == Start(u16::MAX);
-                assert!(
-                    self.source.history > 0 || old,
-                    "replica {index} diverged, though nothing forked"
-                );
+                let last = point.durable.start().max(start) == Start(u16::MAX);
+                let expected = self.source.history > 0
+                    || (self.source.wrapped && last)
+                    || self.is_forgotten(point.generation);
+                assert!(expected, "replica {index} diverged, though nothing forked");
                 self.replace_replica(index);
             }
             Verdict::Continue => self.links[index] = Some(Link::default()),
@@ -68,6 +69,16 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Whether so many generations began since this one that no ledger names it any more.
+    fn is_forgotten(&mut self, generation: Generation) -> bool {
+        let forgotten =
+            !self.lineage.iter().rev().take(LINEAGE_MAX + 1).any(|it| *it == generation);
+        if forgotten {
+            self.coverage.hit("a replica of a generation that is forgotten");
+        }
+        forgotten
     }
 
     /// Counts what a hello meant for generations.

@@ -291,8 +291,9 @@ impl SourceHost {
         self.backup = Some((start, names.into_iter().map(copy).collect()));
     }
 
-    /// Puts the copy in place of the ledger.
+    /// Puts the copy in place of the ledger; whoever does that makes room first.
     pub fn restore(&mut self, files: &[(String, Vec<u8>)]) {
+        self.ledger.set_capacity(None);
         for name in self.ledger.list().expect("the power is on") {
             self.ledger.remove(&name).expect("the power is on");
         }

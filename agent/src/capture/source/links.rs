@@ -89,6 +89,9 @@ impl Source {
         self.last = Seq::before(self.start);
         for replica in &mut self.replicas {
             replica.dirty.fill();
+            if replica.linked() {
+                replica.met = self.start; // its link goes on with the new numbers
+            }
         }
     }
 

@@ -109,6 +109,22 @@ fn when_starts_have_run_out_a_generation_begins() {
     assert_eq!(lineage, [(GEN, Seq(u64::MAX))], "whatever it held is of the old one");
 }
 
+/// Goal: what the others receive of the new numbers is not taken for a start that they cannot have
+/// seen, at the next start.
+#[test]
+fn links_that_stand_meet_the_start_of_a_generation_that_counts_above() {
+    let mut source = streaming(Overflow::Map);
+    let other = source.add_replica(PeerId([5; 32]));
+    let seen = Seq::before(Start(8)).next();
+    let ahead = ReplicaPoint { durable: seen, ..point(&source) };
+    let lost = Verdict::Full { reason: ResyncReason::Lost, new_generation: true };
+    assert_eq!(source.link_up(other, &ahead, NEXT), lost);
+    let start = Start(9);
+    assert_eq!((source.start(), source.replica(ME).met), (start, start));
+    let next = resumed(&mut source, start).point_for(ME, &point(&source)).met;
+    assert_eq!(next, start, "and the ledger knows it");
+}
+
 #[test]
 fn nothing_of_a_new_generation_is_sent_before_the_ledger_holds_it() {
     let mut source = streaming(Overflow::Map);
