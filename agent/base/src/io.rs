@@ -90,7 +90,13 @@ impl Disk for FileDisk {
     }
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(into, offset)
+        self.file.read_exact_at(into, offset).map_err(|error| match (error.kind(), self.fixed) {
+            (io::ErrorKind::UnexpectedEof, Some(bytes)) => {
+                let text = format!("it ends before {bytes} bytes, which it had when it was opened");
+                io::Error::new(io::ErrorKind::UnexpectedEof, text)
+            }
+            _ => error,
+        })
     }
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
@@ -217,6 +223,11 @@ mod platform {
         let _ = posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
     }
 
+    fn reaches(file: &File, end: u64) -> bool {
+        let found = lseek64(file, 0, Whence::SeekEnd).ok().and_then(|len| u64::try_from(len).ok());
+        found.is_some_and(|len| len >= end)
+    }
+
     /// Asks the file system where data and holes are.
     pub(super) fn allocation(file: &File, offset: u64, end: u64) -> (Allocation, u64) {
         let Ok(start) = i64::try_from(offset) else { return (Allocation::Data, end) };
@@ -227,7 +238,9 @@ mod platform {
                 Ok(hole) if clamp(hole) > offset => (Allocation::Data, clamp(hole)),
                 _ => (Allocation::Data, end),
             },
-            Err(Errno::ENXIO) => (Allocation::Hole, end),
+            // No data behind it: a hole up to the end, or the file is shorter than it was when it
+            // was opened. What is not there is no hole: reading tells of it.
+            Err(Errno::ENXIO) if reaches(file, end) => (Allocation::Hole, end),
             Err(_) => (Allocation::Data, end),
         }
     }
@@ -299,5 +312,23 @@ mod tests {
         assert!((0..found.len()).all(|at| found[at] == if zeroed.contains(&at) { 0 } else { 7 }));
         assert!(disk.write_at(16 << 10, b"x").is_err());
         assert_eq!(disk.len(), 16 << 10);
+    }
+
+    /// Goal: an image that somebody cut short is not taken for one that was zeroed there.
+    #[test]
+    fn what_was_cut_off_is_no_hole() {
+        let place = tempfile::NamedTempFile::new().unwrap();
+        place.as_file().set_len(64 << 10).unwrap();
+        let disk = FileDisk::open(place.path()).unwrap();
+        assert_eq!(disk.allocation(0, 64 << 10).unwrap().1, 64 << 10);
+        disk.read_at(32 << 10, &mut [0; 4096]).unwrap();
+        place.as_file().set_len(8 << 10).unwrap();
+        for offset in [0, 4 << 10, 8 << 10, 32 << 10] {
+            let found = disk.allocation(offset, 64 << 10).unwrap();
+            assert_eq!(found, (Allocation::Data, 64 << 10), "{offset}");
+        }
+        let error = disk.read_at(32 << 10, &mut [0; 4096]).unwrap_err();
+        assert!(error.to_string().contains("ends before 65536 bytes"), "{error}");
+        assert!(disk.read_at(4 << 10, &mut [0; 4096]).is_ok());
     }
 }

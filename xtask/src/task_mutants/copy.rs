@@ -171,7 +171,11 @@ impl Copy {
             let said = messages(&output.stdout).find_map(|message| complaint(&message));
             bail!("{} failed: {}", tree::line(&cargo), said.map_or(String::new(), |it| it.text));
         }
-        Ok(messages(&output.stdout).filter_map(|message| program(&message)).collect())
+        // Cargo builds the package's other programs along.
+        let judges =
+            |it: &Built| it.name.ends_with(" lib") || it.name == "sim" || tests.contains(&it.name);
+        let built = messages(&output.stdout).filter_map(|message| program(&message));
+        Ok(built.filter(judges).collect())
     }
 }
 
