@@ -279,6 +279,18 @@ mod tests {
     }
 
     #[test]
+    fn a_region_marked_twice_is_one() {
+        let folder: SharedFolder = Arc::new(SimFolder::new(&Power::default()));
+        let (mut ledger, _) = Ledger::load(Arc::clone(&folder), &volumes(&[])).unwrap();
+        ledger.checkpoint(&state(1, vec![region(3)])).unwrap();
+        for regions in [&[region(3)][..], &[region(2), region(3)]] {
+            ledger.mark(regions).unwrap();
+        }
+        let (_, found) = Ledger::load(folder, &volumes(&[])).unwrap();
+        assert_eq!(found.unwrap().marked, [region(2), region(3)]);
+    }
+
+    #[test]
     fn what_could_not_be_marked_makes_everything_dirty_until_a_checkpoint() {
         let power = Power::default();
         let folder: SharedFolder = Arc::new(SimFolder::new(&power));

@@ -376,6 +376,29 @@ mod tests {
     }
 
     #[test]
+    fn more_replicas_than_there_can_be_are_refused() {
+        let many = |count| {
+            let replicas = vec![example().replicas.remove(0); count];
+            LedgerState { replicas, ..example() }
+        };
+        let most = many(REPLICAS_MAX);
+        assert_eq!(LedgerState::decode(&most.encode(), &layout(&SIZES)), Ok(most));
+        assert!(LedgerState::decode(&many(REPLICAS_MAX + 1).encode(), &layout(&SIZES)).is_err());
+    }
+
+    #[test]
+    fn volumes_that_came_or_went_are_refused_though_the_rest_fits() {
+        let (replicas, marked) = (vec![], vec![]);
+        let state = LedgerState { replicas, marked, volumes: vec![512], ..example() };
+        let bytes = state.encode();
+        assert!(LedgerState::decode(&bytes, &layout(&[512])).is_ok());
+        for other in [&[][..], &[512, 512]] {
+            let error = LedgerState::decode(&bytes, &layout(other)).unwrap_err();
+            assert!(error.to_string().contains("volumes"), "{error}");
+        }
+    }
+
+    #[test]
     fn every_bit_flip_and_cut_is_noticed() {
         let bytes = example().encode();
         for bit in 0..bytes.len() * 8 {

@@ -249,4 +249,6 @@ impl Source {
 }
 
 #[cfg(test)]
+mod check_tests;
+#[cfg(test)]
 mod tests;

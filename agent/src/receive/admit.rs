@@ -245,8 +245,14 @@ mod tests {
         let mut admit = streaming();
         let offer = Body::Offer { extent: Extent { volume: VolumeId(0), index: 1 }, hash: [0; 32] };
         assert_eq!(take(&mut admit, 7, ME, offer), Err(AdmitError::Session { seq: Seq(7) }));
-        let end = Body::ResyncEnd { session: 1 };
-        assert_eq!(take(&mut admit, 7, ME, end), Err(AdmitError::Session { seq: Seq(7) }));
+        for target in [ME, Target::All] {
+            let end = Body::ResyncEnd { session: 1 };
+            let refused = Err(AdmitError::Session { seq: Seq(7) });
+            assert_eq!(take(&mut admit, 7, target, end), refused, "{target:?}");
+        }
+        take(&mut admit, 7, ME, begin(6)).unwrap();
+        let other = take(&mut admit, 8, ME, Body::ResyncEnd { session: 2 });
+        assert_eq!(other, Err(AdmitError::Session { seq: Seq(8) }));
     }
 
     #[test]

@@ -174,7 +174,9 @@ mod tests {
         let job = flight.begin(EXTENT);
         flight.offered(EXTENT, Seq(9));
         assert_eq!(flight.matched(Seq(8)), None, "R1: another offer's answer");
+        assert_eq!(flight.shipping(), 0, "it is offered");
         flight.needs(Seq(9), vec![]);
+        assert_eq!(flight.shipping(), 1);
         assert!(!flight.wants(EXTENT, job.key));
         let job = flight.next_needed().unwrap();
         assert!(flight.wants(EXTENT, job.key));

@@ -268,6 +268,27 @@ mod tests {
         assert_eq!(pace.age(Tick(250)), 0);
     }
 
+    /// Goal: smooth, and neither faster nor much slower than the replica: at the limit its own rate,
+    /// at twice the limit a quarter of it.
+    #[test]
+    fn writers_beyond_the_limit_are_as_fast_as_the_replica_takes_records() {
+        const RATE: u64 = 8 * MIB;
+        for (lag, share) in [(MIB + 2048, 1000), (3 * MIB / 2, 500), (2 * MIB, 250), (9 * MIB, 250)]
+        {
+            let (mut pace, mut written) = (Pace::default(), 0_u64);
+            for now in 0..=20_000 {
+                let behind = (now > 10_000).then_some(Lag { bytes: lag, millis: 0 });
+                pace.review(Tick(now), RATE * now / 1000, behind, Some(slow(LagLimit::Bytes(MIB))));
+                while now > 10_000 && pace.allows() {
+                    pace.spend(4096);
+                    written += 4096;
+                }
+            }
+            let expected = 10 * RATE * share / 1000;
+            assert!(written.abs_diff(expected) < expected / 50, "{written} of {expected} at {lag}");
+        }
+    }
+
     #[test]
     fn a_stuck_replica_slows_writers_to_a_crawl_not_to_a_stop() {
         let (_, written) = largest_lag(0, 4096, MIB, 10_000);

@@ -169,6 +169,12 @@ mod tests {
                 lost(true),
             ),
             (
+                "an ancestor of the very start, which it cannot have met (R11)",
+                ReplicaPoint { generation: OLD, durable: Seq::before(s.start).next(), ..r },
+                SourcePoint { lineage: &[(OLD, Seq(u64::MAX))], met: Start(2), ..s },
+                lost(true),
+            ),
+            (
                 "ahead, and no start is left",
                 ReplicaPoint { durable: Seq(u64::MAX), ..r },
                 s,

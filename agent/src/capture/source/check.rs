@@ -12,13 +12,13 @@ use super::Source;
 
 /// Checks of one replica under way at once: each is answered within a round trip, and they go
 /// slowly on purpose.
-const CHECKS_MAX: usize = 8;
+pub(super) const CHECKS_MAX: usize = 8;
 
 /// Bytes that may wait for the link before no further check is added: live writes come first.
 const CHECK_BACKLOG: u64 = 1 << 20;
 
 /// How often an extent that is written while it is read is tried before the walk passes over it.
-const TRIES: u8 = 4;
+pub(super) const TRIES: u8 = 4;
 
 /// Where one replica's self-check is and what it found.
 #[derive(Debug, Default)]

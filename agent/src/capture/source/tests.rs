@@ -5,33 +5,36 @@ use vgship_base::extent::ExtentSize;
 use vgship_base::layout::VolumeLayout;
 
 use super::*;
+use vgship_base::record::Body;
+
+use crate::outbox::queue::{Queue, Room};
 use crate::ship::replica::Flow;
 use crate::ship::verdict::{ReplicaPoint, Verdict};
 
-const LV: VolumeId = VolumeId(0);
+pub(super) const LV: VolumeId = VolumeId(0);
 const GEN: Generation = Generation([1; 16]);
 const NEXT: Generation = Generation([2; 16]);
-const ME: ReplicaId = ReplicaId(0);
+pub(super) const ME: ReplicaId = ReplicaId(0);
 
-fn layout() -> Arc<Layout> {
+pub(super) fn layout() -> Arc<Layout> {
     let extent = ExtentSize::from_log2(12).unwrap();
     let name = "lv".parse().unwrap();
     Arc::new(Layout { extent, volumes: vec![VolumeLayout { name, bytes: 1 << 20, masked: 0 }] })
 }
 
-fn policy(overflow: Overflow) -> Policy {
+pub(super) fn policy(overflow: Overflow) -> Policy {
     let budget = Budget { ram: 2000, spill: 0 };
     let (region, sync) = (RegionSize::default(), SyncPolicy::default());
     Policy { overflow, budget, epoch: 1000, region, sync, lag: None }
 }
 
-fn point(source: &Source) -> ReplicaPoint {
+pub(super) fn point(source: &Source) -> ReplicaPoint {
     let (generation, durable) = (source.generation(), source.issued());
     ReplicaPoint { fresh: false, generation, durable, damaged: false }
 }
 
 /// A source whose one replica streams and has everything.
-fn streaming(overflow: Overflow) -> Source {
+pub(super) fn streaming(overflow: Overflow) -> Source {
     let mut source = Source::create(GroupId([3; 16]), GEN, layout(), policy(overflow));
     source.add_replica(PeerId([4; 32]));
     let fresh = ReplicaPoint { fresh: true, durable: Seq::ZERO, ..point(&source) };
@@ -50,7 +53,7 @@ fn streaming(overflow: Overflow) -> Source {
     source
 }
 
-fn begin(source: &mut Source, at: u64) -> Begin {
+pub(super) fn begin(source: &mut Source, at: u64) -> Begin {
     let data = Some(Bytes::from(vec![7; 512]));
     let change = Change { volume: LV, span: Span::new(at, 512), data };
     let hashes = change.hashes();
@@ -78,6 +81,54 @@ fn a_start_remembers_what_replicas_had_promised() {
     let behind = ReplicaPoint { durable: Seq(promised.0 - 1), ..point(&source) };
     let lost = Verdict::Full { reason: ResyncReason::Lost, new_generation: true };
     assert_eq!(next.link_up(ME, &behind, NEXT), lost, "it went backwards while we were down");
+    assert_eq!(next.start(), Start(2), "a replica that is behind takes no start away");
+}
+
+#[test]
+fn a_group_that_is_paused_ships_nothing() {
+    let mut source = streaming(Overflow::Map);
+    source.set_paused(true);
+    assert!(matches!(begin(&mut source, 0), Begin::Go(_)));
+    assert!(source.replica_mut(ME).batch().is_empty());
+    source.set_paused(false);
+    assert_eq!(source.replica_mut(ME).batch().len(), 1);
+}
+
+/// The epoch ends among what is on its way to a replica.
+fn epoch_ends(source: &mut Source, id: ReplicaId) -> usize {
+    let batch = source.replica_mut(id).batch();
+    batch.iter().filter(|record| matches!(record.body, Body::EpochEnd(_))).count()
+}
+
+#[test]
+fn an_epoch_ends_for_those_that_stream_whatever_the_others_do() {
+    let mut source = streaming(Overflow::Map);
+    source.add_replica(PeerId([5; 32]));
+    epoch_ends(&mut source, ME);
+    source.tick(Tick(999), 1);
+    assert_eq!(epoch_ends(&mut source, ME), 0);
+    source.tick(Tick(1000), 1);
+    assert_eq!(epoch_ends(&mut source, ME), 1, "the other is in its map");
+    source.tick(Tick(1999), 1);
+    assert_eq!(epoch_ends(&mut source, ME), 0);
+}
+
+/// Goal: writes that may wait for the spill do not empty an outbox that the spill would relieve.
+#[test]
+fn an_impatient_write_empties_the_outbox_rather_than_wait_for_the_spill() {
+    for patient in [true, false] {
+        let mut source = streaming(Overflow::Map);
+        let budget = Budget { ram: 2000, spill: 1 << 20 };
+        source.replica_mut(ME).outbox = Queue::new(budget, source.issued());
+        while source.replica(ME).outbox.room(700) == Room::Free {
+            let Begin::Go(ticket) = begin(&mut source, 0) else { panic!("there is room") };
+            assert_eq!(source.end(ticket, true), After::Done);
+        }
+        assert_eq!(source.replica(ME).outbox.room(700), Room::Soon);
+        assert_eq!(source.make_room(700, patient), !patient);
+        let map = Flow::Map(ResyncReason::Overflow);
+        assert_eq!(source.replica(ME).flow, if patient { Flow::Stream } else { map });
+    }
 }
 
 #[test]
