@@ -168,6 +168,30 @@ mod tests {
         assert!(newer > 20 && newer < 140, "{newer}");
     }
 
+    /// Fields out of range, each with a checksum that fits.
+    #[test]
+    fn what_was_never_written_is_refused() {
+        let with = |change: fn(&mut Vec<u8>)| {
+            let mut bytes = GOLDEN[..GOLDEN.len() - 4].to_vec();
+            change(&mut bytes);
+            let mut out = Writer::default();
+            out.put(&bytes);
+            decode(&with_checksum(out)).map(|point| point.seq)
+        };
+        assert_eq!(with(|_| {}), Ok(POINT.seq));
+        let changes: [(fn(&mut Vec<u8>), &str); 5] = [
+            (|bytes| bytes[3] = b'X', "VGCP"),
+            (|bytes| bytes[5] = 9, "version"),
+            (|bytes| bytes[6] = 2, "chained"),
+            (|bytes| bytes[7] = 99, "window"),
+            (|bytes| bytes.push(0), "1"),
+        ];
+        for (change, said) in changes {
+            let error = with(change).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+    }
+
     #[test]
     fn every_bit_flip_and_cut_is_noticed() {
         for bit in 0..GOLDEN.len() * 8 {

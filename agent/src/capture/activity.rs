@@ -299,6 +299,30 @@ mod tests {
     }
 
     #[test]
+    fn a_region_is_wanted_until_it_is_marked_and_busy_since_its_last_write() {
+        let mut map = written();
+        assert!(map.wanted().is_empty());
+        map.end(LV, RUN);
+        map.begin(LV, RUN, Seq(8), Tick(20));
+        map.end(LV, RUN);
+        map.flushed(LV, map.completed(LV));
+        assert!(map.unflushed(LV).is_empty());
+        assert!(map.unmark(Tick(19), |_| true).is_empty(), "written since");
+        assert_eq!(map.unmark(Tick(20), |_| true).len(), 1);
+    }
+
+    #[test]
+    fn a_client_is_told_once_of_flushes_that_failed() {
+        let mut map = written();
+        assert!(!map.owes_error(LV));
+        map.flush_failed(LV);
+        map.flush_failed(LV);
+        assert!(map.owes_error(LV) && !map.owes_error(LV));
+        map.flush_failed(LV);
+        assert!(map.owes_error(LV));
+    }
+
+    #[test]
     fn a_fresh_mark_waits_for_its_write() {
         let mut map = Activity::default();
         assert!(!map.ready(LV, RUN));

@@ -375,6 +375,54 @@ mod tests {
         assert!(LedgerState::decode(&more, &layout(&SIZES)).is_err());
     }
 
+    /// Fields out of range, each with a checksum that fits.
+    #[test]
+    fn what_was_never_written_is_refused() {
+        let whole = example().encode();
+        let with = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut bytes = whole[..whole.len() - 4].to_vec();
+            change(&mut bytes);
+            let mut out = Writer::default();
+            out.put(&bytes);
+            let bytes = with_checksum(out);
+            let len = LedgerState::claimed_len(&bytes)?;
+            LedgerState::decode(&bytes[..len], &layout(&SIZES))
+        };
+        assert_eq!(with(&|_| {}), Ok(example()));
+        let last = whole.len() - 4 - 10;
+        let changes: [(&dyn Fn(&mut Vec<u8>), &str); 6] = [
+            (&|bytes| bytes[3] = b'X', "VGLD"),
+            (&|bytes| bytes[5] = 9, "version"),
+            (&|bytes| bytes[7] = 1, "reserved"),
+            (&|bytes| bytes[8] = 1, "len"),
+            (&|bytes| bytes[50] = 2, "clean"),
+            (&|bytes| bytes[last] = 0x10, "volume"),
+        ];
+        for (change, said) in changes {
+            let error = with(change).unwrap_err().to_string();
+            assert!(error.contains(said), "{said}: {error}");
+        }
+        let longer = with(&|bytes| {
+            bytes.push(0);
+            bytes[15] += 1;
+        });
+        assert!(longer.is_err(), "something is behind its end");
+    }
+
+    #[test]
+    fn a_mark_of_no_region_or_of_none_that_can_be_is_refused() {
+        let with = |count: u8, volume: u8| {
+            let mut bytes = encode_mark(&[Region { volume: VolumeId(7), index: 0 }]);
+            bytes.truncate(508);
+            (bytes[5], bytes[6]) = (count, volume);
+            let mut out = Writer::default();
+            out.put(&bytes);
+            decode_mark(&with_checksum(out)).map(|regions| regions.len())
+        };
+        assert_eq!((with(1, 0), with(50, 0)), (Ok(1), Ok(50)));
+        assert!(with(0, 0).is_err() && with(51, 0).is_err() && with(1, 0x10).is_err());
+    }
+
     #[test]
     fn more_replicas_than_there_can_be_are_refused() {
         let many = |count| {

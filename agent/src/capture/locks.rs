@@ -88,6 +88,8 @@ mod tests {
         locks.lock(lv, Span::new(0, 512), Seq(1));
         locks.wait(lv, Span::new(0, 4096));
         assert!(locks.blocked(lv, Span::new(2048, 512)) && !locks.busy(lv, Span::new(2048, 512)));
+        assert!(!locks.blocked(VolumeId(1), Span::new(2048, 512)), "another volume");
+        assert!(!locks.blocked(lv, Span::new(4096, 512)), "another run");
         locks.unlock(lv, Span::new(0, 512));
         locks.lock(lv, Span::new(0, 4096), Seq(1));
         locks.unlock(lv, Span::new(0, 4096));

@@ -251,4 +251,6 @@ impl Source {
 #[cfg(test)]
 mod check_tests;
 #[cfg(test)]
+mod sync_tests;
+#[cfg(test)]
 mod tests;

@@ -158,7 +158,10 @@ fn all(list: &List) -> Result<(Vec<Mutant>, usize)> {
 fn is_core(file: &str) -> bool {
     let Some(inside) = file.strip_prefix(SOURCES) else { return false };
     let mut parts = inside.split('/');
-    let apart = parts.any(|part| ["io", "io.rs", "tests", "tests.rs", "sweep.rs"].contains(&part));
+    let shell_or_test = |part: &str| {
+        ["io", "io.rs", "tests", "sweep.rs"].contains(&part) || part.ends_with("tests.rs")
+    };
+    let apart = parts.any(shell_or_test);
     let is_source = std::path::Path::new(file).extension().is_some_and(|end| end == "rs");
     is_source && !apart && CORES.iter().any(|core| inside.starts_with(core))
 }

@@ -27,14 +27,14 @@ fn ask(source: &mut Source) -> Option<(Extent, Seq)> {
     Some((extent, source.issued()))
 }
 
-fn end_write(source: &mut Source, at: u64) {
+pub(super) fn end_write(source: &mut Source, at: u64) {
     let Begin::Go(ticket) = begin(source, at) else { panic!("nothing is in its way") };
     assert_eq!(source.end(ticket, true), After::Done);
     drain(source);
 }
 
 /// The replica has everything.
-fn drain(source: &mut Source) {
+pub(super) fn drain(source: &mut Source) {
     source.replica_mut(ME).batch();
     let durable = source.issued();
     source.replica_mut(ME).acked(&Progress { durable, ..Progress::default() });

@@ -143,6 +143,82 @@ fn a_start_says_whether_the_stop_was_clean() {
 }
 
 #[test]
+fn a_new_replica_lacks_everything() {
+    let mut source = streaming(Overflow::Map);
+    let other = source.add_replica(PeerId([5; 32]));
+    assert_eq!(source.replica(other).dirty.count(), 256);
+}
+
+/// Goal: what was being written when a life ended is offered, and stays marked until a flush.
+#[test]
+fn a_start_takes_over_the_marks_of_the_life_before() {
+    let mut source = streaming(Overflow::Map);
+    assert!(matches!(begin(&mut source, 0), Begin::Go(_)));
+    let mut state = source.begin_checkpoint(0);
+    assert_eq!(state.marked.len(), 1);
+    state.replicas[0].dirty[0] = vgship_base::extent::BitSet::new(256);
+    // One behind the end, of a volume that was larger.
+    let end = source.policy.region.span(Region { volume: LV, index: 1 }).offset;
+    let beyond = Region { volume: LV, index: (1 << 20) / end };
+    state.marked.push(beyond);
+    let marked = state.marked[0];
+    let next = Source::resume(state, layout(), policy(Overflow::Map), NEXT);
+    assert_eq!(next.state(false).marked, [marked], "what is behind the end is gone");
+    assert!(next.replica(ME).dirty.sets()[0].contains(0));
+    assert_eq!(next.unflushed(), [LV]);
+}
+
+#[test]
+fn a_stop_is_clean_when_all_is_flushed_and_leaves_no_mark() {
+    let mut source = streaming(Overflow::Map);
+    let Begin::Go(ticket) = begin(&mut source, 0) else { panic!("nothing is in its way") };
+    assert_eq!(source.end(ticket, true), After::Done);
+    let state = source.close();
+    assert!(!state.clean && state.marked.len() == 1, "no flush covers the write");
+    let covers = source.flush_begins(LV);
+    source.flush_ended(LV, covers, true);
+    let state = source.close();
+    assert!(state.clean && state.marked.is_empty());
+}
+
+#[test]
+fn a_region_stays_marked_while_one_replica_of_two_lacks_its_writes() {
+    let mut source = streaming(Overflow::Map);
+    let other = source.add_replica(PeerId([5; 32]));
+    source.replica_mut(other).dirty = DirtyMap::empty(&layout());
+    let fresh = ReplicaPoint { fresh: true, durable: Seq::ZERO, ..point(&source) };
+    source.link_up(other, &fresh, NEXT);
+    source.replica_mut(other).dirty = DirtyMap::empty(&layout());
+    source.tick(Tick(5), 5);
+    let Begin::Go(ticket) = begin(&mut source, 0) else { panic!("nothing is in its way") };
+    assert_eq!(source.end(ticket, true), After::Done);
+    let covers = source.flush_begins(LV);
+    source.flush_ended(LV, covers, true);
+    let has_all = |source: &mut Source, id: ReplicaId| {
+        source.replica_mut(id).batch();
+        let durable = source.issued();
+        let progress = crate::ship::replica::Progress { durable, ..Default::default() };
+        source.replica_mut(id).acked(&progress);
+    };
+    has_all(&mut source, ME);
+    source.tick(Tick(6), 6);
+    assert_eq!(source.begin_checkpoint(0).marked.len(), 1);
+    has_all(&mut source, other);
+    assert_eq!(source.begin_checkpoint(0).marked.len(), 0);
+}
+
+#[test]
+fn a_long_history_forgets_its_beginning() {
+    let mut source = streaming(Overflow::Map);
+    for number in 0..70 {
+        source.begin_generation(Generation([100 + number; 16]), Seq::ZERO);
+    }
+    let lineage = source.state(false).lineage;
+    assert_eq!(lineage.len(), crate::capture::ledger_format::LINEAGE_MAX);
+    assert_eq!(lineage.last().unwrap().0, Generation([168; 16]));
+}
+
+#[test]
 fn a_stop_with_a_write_under_way_is_not_clean() {
     let mut source = streaming(Overflow::Map);
     assert!(matches!(begin(&mut source, 0), Begin::Go(_)));
@@ -233,7 +309,7 @@ fn an_extent_that_cannot_be_read_stays_dirty_and_is_tried_again() {
     let (job, _) = source.next_job(ME).unwrap();
     let before = source.replica(ME).dirty.count();
     source.unreadable(ME, job.extent, job.key);
-    assert!(source.replica(ME).flight.is_empty());
+    assert!(source.replica(ME).flight.is_empty() && !source.wants(ME, &job));
     assert_eq!(source.replica(ME).dirty.count(), before + 1);
     let again = std::iter::from_fn(|| source.next_job(ME)).find(|(it, _)| it.extent == job.extent);
     let (again, _) = again.expect("the walk comes round");
