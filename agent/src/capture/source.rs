@@ -254,3 +254,5 @@ mod check_tests;
 mod sync_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod writes_tests;

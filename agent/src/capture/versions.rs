@@ -24,12 +24,13 @@ impl Versions {
         (mixed >> 52) as usize
     }
 
-    /// How often an extent of this slot began or ended being written.
+    /// How often a write of an extent of this slot has ended. One that is under way is known by its
+    /// lock.
     pub fn of(&self, extent: Extent) -> u64 {
         self.counts[Versions::slot(extent)]
     }
 
-    /// Notes that a write of the extent began or ended.
+    /// Notes that a write of the extent ended.
     pub fn bump(&mut self, extent: Extent) {
         self.counts[Versions::slot(extent)] += 1;
     }

@@ -82,7 +82,7 @@ const CORES: [&str; 12] = [
 ];
 
 /// Test binaries of `vgship-tests` that judge.
-const SCENARIOS: [&str; 3] = ["rules", "rules_sync", "bug_classes"];
+const SCENARIOS: [&str; 4] = ["rules", "rules_sync", "bug_classes", "lag"];
 
 /// Gives whether enough was noticed, and every guard by the tests that the list names.
 pub fn run(args: &Args) -> Result<bool> {

@@ -109,6 +109,7 @@ fn an_epoch_ends_for_those_that_stream_whatever_the_others_do() {
     assert_eq!(epoch_ends(&mut source, ME), 0);
     source.tick(Tick(1000), 1);
     assert_eq!(epoch_ends(&mut source, ME), 1, "the other is in its map");
+    assert_eq!(source.replica(ME).pace.age(Tick(1500)), 500);
     source.tick(Tick(1999), 1);
     assert_eq!(epoch_ends(&mut source, ME), 0);
 }

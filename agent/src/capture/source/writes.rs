@@ -97,7 +97,6 @@ impl Source {
             return Begin::Room;
         }
         self.locks.lock(volume, span, self.last.next());
-        self.bump(volume, span);
         let mut hashes = hashes.unwrap_or_default().iter().copied();
         for body in change.bodies() {
             self.last = self.last.next();
