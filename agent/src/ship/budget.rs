@@ -36,7 +36,7 @@ mod tests {
 
     #[test]
     fn no_more_is_read_than_the_rate_allows() {
-        for (rate, step) in [(1000, 64), (1 << 20, 65_536), (50, 4096)] {
+        for (rate, step) in [(1000, 64), (1 << 20, 65_536), (50, 4096), (500, 64)] {
             let (mut budget, mut read) = (Budget::default(), 0);
             for now in 0..100_000 {
                 if budget.allows(Tick(now), rate) {
@@ -51,6 +51,7 @@ mod tests {
 
     #[test]
     fn a_pause_is_not_made_up_for_and_zero_reads_nothing() {
+        assert!(Budget::default().allows(Tick(0), 1000), "the first is due at once");
         let mut budget = Budget::default();
         assert!(!budget.allows(Tick(0), 0));
         assert!(budget.allows(Tick(3_600_000), 1000));

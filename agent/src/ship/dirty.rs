@@ -109,6 +109,25 @@ mod tests {
     }
 
     #[test]
+    fn growth_makes_dirty_what_was_gained_and_the_extent_that_was_short() {
+        let layout = |sizes: [u64; 2]| Layout {
+            extent: vgship_base::extent::ExtentSize::from_log2(12).unwrap(),
+            volumes: sizes
+                .map(|bytes| vgship_base::layout::VolumeLayout {
+                    name: "lv".parse().unwrap(),
+                    bytes,
+                    masked: 0,
+                })
+                .to_vec(),
+        };
+        let (old, new) = (layout([4096 + 512, 4096 + 512]), layout([4096 + 512, 3 * 4096]));
+        let mut map = DirtyMap::empty(&old);
+        map.grow(&old, &new);
+        let dirty: Vec<Vec<u64>> = map.sets().iter().map(|set| set.iter().collect()).collect();
+        assert_eq!(dirty, [vec![], vec![1, 2]]);
+    }
+
+    #[test]
     fn the_walk_goes_round_and_skips() {
         let mut map = DirtyMap::from_sets(vec![BitSet::new(3), BitSet::new(0), BitSet::new(2)]);
         map.fill();

@@ -173,6 +173,7 @@ mod tests {
         let mut flight = Flight::default();
         let job = flight.begin(EXTENT);
         flight.offered(EXTENT, Seq(9));
+        assert!(!flight.wants(EXTENT, job.key), "what was read is offered once");
         assert_eq!(flight.matched(Seq(8)), None, "R1: another offer's answer");
         assert_eq!(flight.shipping(), 0, "it is offered");
         flight.needs(Seq(9), vec![]);
@@ -181,6 +182,7 @@ mod tests {
         let job = flight.next_needed().unwrap();
         assert!(flight.wants(EXTENT, job.key));
         flight.shipped(EXTENT, Seq(12));
+        assert!(!flight.wants(EXTENT, job.key), "and shipped once");
         assert_eq!(flight.matched(Seq(9)), None, "R1: a late answer");
         assert_eq!((flight.acked(Seq(11)), flight.len()), (0, 1));
         assert_eq!((flight.acked(Seq(12)), flight.len()), (1, 0));

@@ -266,6 +266,9 @@ mod tests {
         assert_eq!(pace.age(Tick(250)), 50);
         pace.durable(Seq(9));
         assert_eq!(pace.age(Tick(250)), 0);
+        pace.epoch_ended(Seq(12), Tick(300));
+        pace.clear();
+        assert_eq!(pace.age(Tick(400)), 0, "the order was lost: the map knows what is missing");
     }
 
     /// Goal: smooth, and neither faster nor much slower than the replica: at the limit its own rate,
@@ -287,6 +290,47 @@ mod tests {
             let expected = 10 * RATE * share / 1000;
             assert!(written.abs_diff(expected) < expected / 50, "{written} of {expected} at {lag}");
         }
+    }
+
+    /// A pace at the limit of 1 MiB for a replica that took `rate` bytes a second at last, after
+    /// ten seconds of 8 MiB a second.
+    fn at_the_limit(rate: u64, last: u64) -> Pace {
+        let mut pace = Pace::default();
+        let mut taken = 0;
+        for now in 0..=20_000 {
+            taken += if now < 10_000 { 8 * MIB / 1000 } else { rate / 1000 };
+            let behind = (now > last).then_some(Lag { bytes: MIB + 2048, millis: 0 });
+            pace.review(Tick(now), taken, behind, Some(slow(LagLimit::Bytes(MIB))));
+        }
+        pace
+    }
+
+    #[test]
+    fn what_counts_is_what_the_replica_took_lately_and_a_pause_is_not_made_up_for() {
+        let mut pace = at_the_limit(MIB, 20_000);
+        let behind = Some(Lag { bytes: MIB + 2048, millis: 0 });
+        for now in [20_001, 30_000] {
+            pace.review(Tick(now), 100 * MIB, behind, Some(slow(LagLimit::Bytes(MIB))));
+        }
+        let mut written = 0;
+        while pace.allows() {
+            pace.spend(512);
+            written += 512;
+        }
+        // The replica took nothing in the pause, which the average of the last times shows.
+        assert!(written <= MIB * BURST / 1000 + 512, "{written} at once");
+        let fast = at_the_limit(8 * MIB, 20_000).rate;
+        let now_slow = at_the_limit(MIB, 20_000).rate;
+        assert!(fast > 7 * now_slow && now_slow > MIB / 2, "{fast} and {now_slow}");
+    }
+
+    #[test]
+    fn an_operator_who_wants_an_alert_only_frees_the_writers() {
+        let mut pace = at_the_limit(MIB, 19_000);
+        assert!(pace.slows());
+        let alert = Some(LagPolicy { limit: LagLimit::Bytes(MIB), act: OnLag::Alert });
+        pace.review(Tick(20_001), 0, Some(Lag { bytes: 2 * MIB, millis: 0 }), alert);
+        assert!(!pace.slows() && pace.exceeded().is_some());
     }
 
     #[test]

@@ -210,7 +210,6 @@ impl Replica {
     /// A link stands; what follows needs a resync first. [`Replica::collapse`] came before.
     pub fn linked_at(&mut self, durable: Seq) {
         self.durable = durable;
-        self.moved = true;
         self.link = Some(Link { sent: durable });
     }
 

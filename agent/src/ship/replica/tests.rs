@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use vgship_base::extent::ExtentSize;
 use vgship_base::layout::VolumeLayout;
+use vgship_base::units::Tick;
 
 use super::*;
 
@@ -66,13 +67,55 @@ fn a_resync_begins_only_into_a_link_that_stands_and_moves() {
     assert_eq!(replica.must_resync(), None, "6 to 9 are still under way and nothing moves");
     replica.acked(&progress(6, 0, 0));
     assert_eq!(replica.must_resync(), Some(ResyncReason::Overflow));
+    replica.acked(&progress(9, 0, 0));
+    replica.collapse(&layout(), Seq(9), ResyncReason::Overflow);
+    assert_eq!(replica.must_resync(), Some(ResyncReason::Overflow), "nothing is under way");
     replica.paused = true;
     assert_eq!(replica.must_resync(), None);
     replica.paused = false;
     replica.link_lost();
     assert_eq!(replica.must_resync(), None);
-    replica.linked_at(Seq(6));
+    replica.linked_at(Seq(9));
     assert_eq!(replica.must_resync(), Some(ResyncReason::Overflow));
+}
+
+#[test]
+fn when_the_order_is_lost_so_is_all_that_stood_in_it() {
+    let mut replica = replica();
+    replica.end_resync(Seq(10));
+    replica.pace.epoch_ended(Seq(9), Tick(5));
+    replica.collapse(&layout(), Seq(10), ResyncReason::Overflow);
+    assert!(replica.resync.is_none() && replica.chain.is_none());
+    assert_eq!(replica.pace.age(Tick(50)), 0);
+    assert_eq!(replica.flow, Flow::Map(ResyncReason::Overflow));
+}
+
+#[test]
+fn a_replica_is_whole_when_a_resync_has_ended_there() {
+    let mut replica = replica();
+    replica.resync = None;
+    replica.acked(&progress(5, 0, 0));
+    assert!(!replica.whole, "none has");
+    replica.begin_resync(ResyncReason::Initial);
+    replica.acked(&progress(6, 0, 0));
+    assert!(!replica.whole && replica.resync.is_some(), "it is under way");
+    replica.end_resync(Seq(8));
+    replica.acked(&progress(7, 0, 0));
+    assert!(!replica.whole && replica.resync.is_some(), "its end is not durable");
+    replica.acked(&progress(8, 0, 0));
+    assert!(replica.whole && replica.resync.is_none());
+}
+
+/// Goal: what became durable behind a link's back ends what waits for it.
+#[test]
+fn a_link_that_continues_counts_as_an_acknowledgement() {
+    let mut replica = replica();
+    replica.pace.epoch_ended(Seq(6), Tick(5));
+    replica.end_resync(Seq(9));
+    replica.link_lost();
+    replica.link_continues(Seq(9));
+    assert!(replica.whole && replica.resync.is_none());
+    assert_eq!(replica.pace.age(Tick(50)), 0);
 }
 
 #[test]
@@ -96,6 +139,8 @@ fn the_first_epoch_behind_a_resync_begins_behind_its_end() {
     assert_eq!(replica.chain.map(|chain| chain.origin), Some(Seq(10)));
     assert_eq!(replica.roll_epoch(Seq(20)), Seq(11));
     assert_eq!(replica.roll_epoch(Seq(30)), Seq(21));
+    replica.begin_resync(ResyncReason::Fault);
+    assert_eq!(replica.chain, None, "inside a resync nothing is chained");
 }
 
 #[test]
@@ -108,8 +153,12 @@ fn a_resync_keeps_within_its_window_and_behind_live_writes() {
     replica.flight.settled(window[1].extent);
     replica.flight.offered(window[2].extent, Seq(9));
     replica.flight.needs(Seq(9), Vec::new());
-    let large = usize::try_from(RESYNC_BACKLOG).unwrap();
-    replica.take(&layout(), &record(10, large), None);
+    replica.take(&layout(), &record(10, 1000), None);
+    let head = replica.outbox.unsent_bytes() - 1000;
+    replica.batch();
+    let exactly = usize::try_from(RESYNC_BACKLOG - head).unwrap();
+    replica.take(&layout(), &record(11, exactly), None);
+    assert_eq!(replica.outbox.unsent_bytes(), RESYNC_BACKLOG);
     assert!(replica.next_offer(|_| false).is_none(), "live writes wait for the link");
     assert!(replica.next_ship().is_none());
     assert_eq!(replica.batch().len(), 1);
