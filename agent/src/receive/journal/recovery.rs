@@ -153,7 +153,8 @@ struct Kept {
 }
 
 /// Keeps what was promised where it lies. What is whole but was not promised may exist in the
-/// system's cache alone, even after a flush that failed: it is written anew.
+/// system's cache alone, even after a flush that failed: it is written anew, also when the volumes
+/// hold it, so that history has no hole.
 fn kept(walk: &Walk, chain: &VecDeque<Link>, tail: Tail, checkpoint: Seq) -> Kept {
     let Some(Passed { link, frames }) = walk.passed() else {
         let generation = chain.front().map_or(Generation::default(), |link| link.generation);
@@ -169,7 +170,7 @@ fn kept(walk: &Walk, chain: &VecDeque<Link>, tail: Tail, checkpoint: Seq) -> Kep
     if counted.is_some_and(|frames| frames > 1) {
         links.push(Link { frames: counted, ..link.clone() });
     }
-    let held = closed || walk.last() <= checkpoint;
+    let held = closed || walk.last() < checkpoint;
     let unpromised = if held { VecDeque::new() } else { tail.unpromised };
     let whole = walk.last().max(checkpoint);
     let after = unpromised.front().map_or(whole, |first| first.batch.after);

@@ -291,12 +291,84 @@ fn damage_below_the_checkpoint_costs_history_only() {
     let folder = SimFolder::new(&Power::default());
     fill(&mut recover(&folder, 0).0, 1..=6);
     folder.file(&segments(&folder)[0]).unwrap().decay(4096 * 2 + 50, 0); // record 2
-    let (journal, found) = recover(&folder, 3);
     let damage = Damage { segment: 1, offset: 4096 + 1024, after: Seq(1), promised: false };
-    assert_eq!(found, Recovered { last: Seq(6), damage: Some(damage) });
+    let expected = Recovered { last: Seq(6), damage: Some(damage) };
+    assert_eq!(recover(&folder, 2).1, expected, "up to the record behind the gap");
+    let (journal, found) = recover(&folder, 3);
+    assert_eq!(found, expected);
     assert_eq!(seqs(&journal, 3), [4, 5, 6]);
     let history: Vec<_> = journal.replay(Seq(0)).collect();
     assert!(history.last().unwrap().is_err(), "the gap is not passed over in silence");
+}
+
+/// Nine records in segments of two; what one life left.
+fn nine() -> SimFolder {
+    let folder = SimFolder::new(&Power::default());
+    let (mut journal, _) = recover(&folder, 0);
+    journal.set_segment_bytes(12 << 10);
+    fill(&mut journal, 1..=9);
+    folder
+}
+
+#[test]
+fn history_is_read_from_any_record_on() {
+    for checkpoint in 0..=9 {
+        let (journal, found) = recover(&nine(), checkpoint);
+        assert_eq!(found, Recovered { last: Seq(9), damage: None });
+        assert_eq!(journal.first_after(), Seq(0), "{checkpoint}");
+        for after in 0..=9 {
+            let expected: Vec<u64> = (after + 1..=9).collect();
+            assert_eq!(seqs(&journal, after), expected, "from {checkpoint}, after {after}");
+        }
+    }
+}
+
+#[test]
+fn a_closed_segment_below_the_checkpoint_is_not_read() {
+    for checkpoint in 2..=4 {
+        let folder = nine();
+        folder.file(&segments(&folder)[0]).unwrap().decay(4096 + 50, 0); // record 1
+        let (journal, found) = recover(&folder, checkpoint);
+        assert_eq!(found, Recovered { last: Seq(9), damage: None }, "{checkpoint}");
+        assert_eq!(seqs(&journal, 2), [3, 4, 5, 6, 7, 8, 9]);
+    }
+}
+
+#[test]
+fn a_gap_in_a_closed_segment_that_the_volumes_hold_is_passed_over() {
+    let folder = nine();
+    folder.file(&segments(&folder)[0]).unwrap().decay(4096 + 50, 0); // record 1
+    let (journal, found) = recover(&folder, 1);
+    assert_eq!(found.last, Seq(9));
+    assert!(found.damage.is_some_and(|damage| !damage.promised && damage.segment == 1));
+    assert_eq!(seqs(&journal, 1), [2, 3, 4, 5, 6, 7, 8, 9]);
+}
+
+#[test]
+fn a_closed_segment_that_ends_too_early_is_damaged_there() {
+    let folder = nine();
+    let file = folder.file(&segments(&folder)[1]).unwrap();
+    file.zero_at(8192, 1024).unwrap(); // record 4
+    let (_, found) = recover(&folder, 0);
+    assert_eq!(found.last, Seq(3));
+    let damage = found.damage.unwrap();
+    assert!(damage.promised && damage.segment == 2 && damage.after == Seq(3), "{damage:?}");
+}
+
+#[test]
+fn any_whole_frame_behind_a_gap_may_promise_what_is_in_it() {
+    for (promise, promised) in [(3, true), (1, false)] {
+        let folder = SimFolder::new(&Power::default());
+        let (mut journal, _) = recover(&folder, 0);
+        for (seq, promise) in [(1, 0), (2, 1), (3, 1), (4, promise), (5, 1)] {
+            journal.append(&[write(seq, 0, 600)], Seq(promise)).unwrap();
+            journal.flush().unwrap();
+        }
+        drop(journal);
+        folder.file(&segments(&folder)[0]).unwrap().decay(8192 + 50, 0); // record 2
+        let (_, found) = recover(&folder, 0);
+        assert_eq!((found.last, found.damage.is_some()), (Seq(1), promised), "{promise}");
+    }
 }
 
 #[test]
