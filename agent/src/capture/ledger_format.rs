@@ -390,16 +390,15 @@ mod tests {
         };
         assert_eq!(with(&|_| {}), Ok(example()));
         let last = whole.len() - 4 - 10;
-        let changes: [(&dyn Fn(&mut Vec<u8>), &str); 6] = [
-            (&|bytes| bytes[3] = b'X', "VGLD"),
-            (&|bytes| bytes[5] = 9, "version"),
-            (&|bytes| bytes[7] = 1, "reserved"),
-            (&|bytes| bytes[8] = 1, "len"),
-            (&|bytes| bytes[50] = 2, "clean"),
-            (&|bytes| bytes[last] = 0x10, "volume"),
-        ];
-        for (change, said) in changes {
-            let error = with(change).unwrap_err().to_string();
+        for (at, value, said) in [
+            (3, b'X', "VGLD"),
+            (5, 9, "version"),
+            (7, 1, "reserved"),
+            (8, 1, "len"),
+            (50, 2, "clean"),
+            (last, 0x10, "volume"),
+        ] {
+            let error = with(&|bytes| bytes[at] = value).unwrap_err().to_string();
             assert!(error.contains(said), "{said}: {error}");
         }
         let longer = with(&|bytes| {

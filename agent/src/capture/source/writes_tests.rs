@@ -12,7 +12,7 @@ use vgship_base::limits::PAYLOAD_MAX;
 use vgship_base::record::Body;
 
 fn change(len: usize, zero: bool) -> Change {
-    let data = (!zero).then(|| Bytes::from((0..len).map(|at| at as u8).collect::<Vec<u8>>()));
+    let data = (!zero).then(|| Bytes::from((0..=250).cycle().take(len).collect::<Vec<u8>>()));
     Change { volume: LV, span: Span::new(512, len as u64), data }
 }
 
