@@ -172,8 +172,9 @@ impl Copy {
             bail!("{} failed: {}", tree::line(&cargo), said.map_or(String::new(), |it| it.text));
         }
         // Cargo builds the package's other programs along.
-        let judges =
-            |it: &Built| it.name.ends_with(" lib") || it.name == "sim" || tests.contains(&it.name);
+        let judges = |it: &Built| {
+            ["vgship lib", "sim"].contains(&it.name.as_str()) || tests.contains(&it.name)
+        };
         let built = messages(&output.stdout).filter_map(|message| program(&message));
         Ok(built.filter(judges).collect())
     }

@@ -60,7 +60,6 @@ impl Court {
             match name.as_str() {
                 "vgship lib" => unit = Some(path),
                 "sim" => sim = Some(path),
-                _ if name.ends_with(" lib") => {}
                 _ => scenarios.push((name, path)),
             }
         }

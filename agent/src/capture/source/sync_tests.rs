@@ -1,13 +1,11 @@
 //! Sync mode and pace as the source decides them; how a replica stands is `ship::standing`'s.
 
 use super::check_tests::{drain, end_write};
-use super::tests::{ME, begin, streaming};
+use super::tests::{LV, ME, begin, streaming};
 use super::*;
 use crate::ship::pace::{LagLimit, OnLag};
 use crate::ship::replica::Progress;
 use crate::ship::standing::{Mode, OnTimeout, Out, Standing};
-
-const LV: VolumeId = VolumeId(0);
 
 fn standing(source: &Source) -> Standing {
     source.replica(ME).sync.standing()

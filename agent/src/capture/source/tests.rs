@@ -67,6 +67,12 @@ pub(super) fn begin(source: &mut Source, at: u64) -> Begin {
     }
 }
 
+/// A whole write.
+pub(super) fn write(source: &mut Source, at: u64) {
+    let Begin::Go(ticket) = begin(source, at) else { panic!("it waits") };
+    assert_eq!(source.end(ticket, true), After::Done);
+}
+
 fn resumed(source: &mut Source, start: Start) -> Source {
     let state = LedgerState { start, ..source.begin_checkpoint(0) };
     Source::resume(state, layout(), policy(Overflow::Map), NEXT)
@@ -122,8 +128,7 @@ fn an_impatient_write_empties_the_outbox_rather_than_wait_for_the_spill() {
         let budget = Budget { ram: 2000, spill: 1 << 20 };
         source.replica_mut(ME).outbox = Queue::new(budget, source.issued());
         while source.replica(ME).outbox.room(700) == Room::Free {
-            let Begin::Go(ticket) = begin(&mut source, 0) else { panic!("there is room") };
-            assert_eq!(source.end(ticket, true), After::Done);
+            write(&mut source, 0);
         }
         assert_eq!(source.replica(ME).outbox.room(700), Room::Soon);
         assert_eq!(source.make_room(700, patient), !patient);
@@ -172,8 +177,7 @@ fn a_start_takes_over_the_marks_of_the_life_before() {
 #[test]
 fn a_stop_is_clean_when_all_is_flushed_and_leaves_no_mark() {
     let mut source = streaming(Overflow::Map);
-    let Begin::Go(ticket) = begin(&mut source, 0) else { panic!("nothing is in its way") };
-    assert_eq!(source.end(ticket, true), After::Done);
+    write(&mut source, 0);
     let state = source.close();
     assert!(!state.clean && state.marked.len() == 1, "no flush covers the write");
     let covers = source.flush_begins(LV);
@@ -191,8 +195,7 @@ fn a_region_stays_marked_while_one_replica_of_two_lacks_its_writes() {
     source.link_up(other, &fresh, NEXT);
     source.replica_mut(other).dirty = DirtyMap::empty(&layout());
     source.tick(Tick(5), 5);
-    let Begin::Go(ticket) = begin(&mut source, 0) else { panic!("nothing is in its way") };
-    assert_eq!(source.end(ticket, true), After::Done);
+    write(&mut source, 0);
     let covers = source.flush_begins(LV);
     source.flush_ended(LV, covers, true);
     let has_all = |source: &mut Source, id: ReplicaId| {

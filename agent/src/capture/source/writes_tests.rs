@@ -1,7 +1,7 @@
 //! What a write meets before it may begin, and what it leaves behind.
 
 use super::check_tests::{drain, end_write};
-use super::tests::{LV, ME, begin, layout, point, policy, streaming};
+use super::tests::{LV, ME, begin, layout, point, policy, streaming, write};
 use super::*;
 use crate::outbox::queue::{Budget, Queue};
 use crate::ship::pace::{LagLimit, OnLag};
@@ -66,8 +66,7 @@ fn nobody_waits_for_a_replica_that_an_operator_stopped() {
     let mut source = streaming(Overflow::Stall);
     source.set_paused(true);
     for at in 0..20 {
-        let Begin::Go(ticket) = begin(&mut source, at * 4096) else { panic!("it waits") };
-        assert_eq!(source.end(ticket, true), After::Done);
+        write(&mut source, at * 4096);
     }
     assert_eq!(source.replica(ME).flow, Flow::Map(ResyncReason::Overflow));
 }

@@ -19,6 +19,13 @@ fn write(seq: u64) -> Record {
     Record { seq: Seq(seq), target: Target::All, body }
 }
 
+/// A step that the spill takes.
+fn spill(queue: &mut Queue, layout: &Layout) -> Vec<Record> {
+    let moved = queue.to_spill(layout).expect("there is something to move");
+    queue.spilled(queue.life(), Moved::Written);
+    moved
+}
+
 proptest! {
     /// Goal: whatever moves to the spill and back, whatever links do, every record is given in
     /// order and none is forgotten before it is acknowledged; a collapse names all the rest.
@@ -127,8 +134,7 @@ fn a_full_spill_is_used_again_when_it_has_room() {
     let (layout, budget) = (layout(), Budget { ram: 4000, spill: 100_000 });
     let mut queue = Queue::new(budget, Seq::ZERO);
     (1..4).for_each(|seq| queue.push(write(seq)));
-    let first = queue.to_spill(&layout).unwrap();
-    queue.spilled(queue.life(), Moved::Written);
+    let first = spill(&mut queue, &layout);
     queue.push(write(4));
     assert!(queue.to_spill(&layout).is_some());
     queue.spilled(queue.life(), Moved::Full);
@@ -143,8 +149,7 @@ fn a_full_spill_is_used_again_when_it_has_room() {
     let taken: Vec<u64> = queue.take().iter().map(|record| record.seq.0).collect();
     assert_eq!(taken, [4, 5]);
     (6..9).for_each(|seq| queue.push(write(seq)));
-    assert!(queue.to_spill(&layout).is_some());
-    queue.spilled(queue.life(), Moved::Written);
+    spill(&mut queue, &layout);
     queue.push(write(9));
     assert!(queue.to_spill(&layout).is_some());
     queue.spilled(queue.life(), Moved::Full);
@@ -165,8 +170,7 @@ fn while_something_is_spilled_half_of_the_memory_takes_new_records() {
         queue.push(write(next));
     }
     assert_eq!(next, budget.ram / one, "all of it before that");
-    assert!(queue.to_spill(&layout).is_some());
-    queue.spilled(queue.life(), Moved::Written);
+    spill(&mut queue, &layout);
     let before = next;
     while queue.room(one) == Room::Free {
         next += 1;
@@ -242,11 +246,9 @@ fn what_is_left_in_the_spill_is_named_by_a_collapse() {
     let (layout, budget) = (layout(), Budget { ram: 8000, spill: 100_000 });
     let mut queue = Queue::new(budget, Seq::ZERO);
     (1..=6).for_each(|seq| queue.push(write(seq)));
-    let first = queue.to_spill(&layout).unwrap();
-    queue.spilled(queue.life(), Moved::Written);
+    let first = spill(&mut queue, &layout);
     (7..=8).for_each(|seq| queue.push(write(seq)));
-    let second = queue.to_spill(&layout).unwrap();
-    queue.spilled(queue.life(), Moved::Written);
+    let second = spill(&mut queue, &layout);
     let seqs = |records: &[Record]| records.iter().map(|it| it.seq.0).collect::<Vec<_>>();
     assert_eq!((seqs(&first), seqs(&second)), (vec![5, 6], vec![7, 8]));
     queue.take();
@@ -267,8 +269,7 @@ fn what_waited_behind_the_spill_follows_when_it_is_empty() {
     let one = cost(&write(1));
     let mut queue = Queue::new(budget, Seq::ZERO);
     (1..=6).for_each(|seq| queue.push(write(seq)));
-    let moved = queue.to_spill(&layout).unwrap();
-    queue.spilled(queue.life(), Moved::Written);
+    let moved = spill(&mut queue, &layout);
     queue.push(write(7));
     assert_eq!((queue.held_bytes(), queue.spill_bytes()), (7 * one, 2 * one));
     queue.take();
@@ -284,8 +285,7 @@ fn a_spill_that_is_empty_names_nothing() {
     let (layout, budget) = (layout(), Budget { ram: 4000, spill: 100_000 });
     let mut queue = Queue::new(budget, Seq::ZERO);
     (1..4).for_each(|seq| queue.push(write(seq)));
-    let moved = queue.to_spill(&layout).unwrap();
-    queue.spilled(queue.life(), Moved::Written);
+    let moved = spill(&mut queue, &layout);
     queue.take();
     queue.acked(Seq(2));
     queue.refilled(queue.life(), moved);
@@ -351,8 +351,7 @@ fn what_is_spilled_comes_back_when_a_quarter_of_the_memory_is_left_to_send() {
     let mut queue = Queue::new(Budget { ram: 8 * one, spill: 100_000 }, Seq::ZERO);
     assert!(!queue.wants_refill(), "nothing is spilled");
     (1..=6).for_each(|seq| queue.push(write(seq)));
-    assert!(queue.to_spill(&layout).is_some());
-    queue.spilled(queue.life(), Moved::Written);
+    spill(&mut queue, &layout);
     queue.take();
     queue.acked(Seq(2));
     assert!(!queue.wants_refill(), "two of eight are left");
