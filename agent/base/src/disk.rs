@@ -34,6 +34,12 @@ pub trait Disk: Send + Sync {
     /// Makes a run read as zero, giving its room back where the disk can.
     fn zero_at(&self, offset: u64, len: u64) -> io::Result<()>;
 
+    /// Makes a file shorter, or longer by zeroes. Volumes refuse.
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let _ = len;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Makes all earlier writes durable. After an error nothing is known of them.
     fn flush(&self) -> io::Result<()>;
 

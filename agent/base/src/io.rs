@@ -112,6 +112,13 @@ impl Disk for FileDisk {
         }
     }
 
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        match self.fixed {
+            None => self.file.set_len(len),
+            Some(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     fn flush(&self) -> io::Result<()> {
         self.file.sync_data()
     }

@@ -21,4 +21,6 @@ pub mod folder;
 
 pub mod io;
 
+pub mod spread;
+
 pub mod sim;

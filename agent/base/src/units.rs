@@ -75,6 +75,13 @@ impl Span {
         self.offset < other.end() && other.offset < self.end()
     }
 
+    /// The bytes that both runs have; empty when there are none.
+    #[must_use]
+    pub fn common(self, other: Span) -> Span {
+        let offset = self.offset.max(other.offset);
+        Span::new(offset, self.end().min(other.end()).saturating_sub(offset))
+    }
+
     /// Whether the run lies within a volume of `bytes`.
     pub const fn within(self, bytes: u64) -> bool {
         match self.checked_end() {
@@ -102,6 +109,8 @@ mod tests {
     fn neighbours_do_not_overlap() {
         assert!(!Span::new(0, 8).overlaps(Span::new(8, 8)));
         assert!(Span::new(0, 9).overlaps(Span::new(8, 8)));
+        assert_eq!(Span::new(0, 9).common(Span::new(8, 8)), Span::new(8, 1));
+        assert_eq!(Span::new(0, 8).common(Span::new(9, 8)).len, 0);
         assert!(!Span::new(u64::MAX, 2).within(u64::MAX));
     }
 }

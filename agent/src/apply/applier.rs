@@ -5,18 +5,19 @@
 use std::io;
 use std::sync::Arc;
 
+use vgship_base::bytes::is_zero;
 use vgship_base::disk::SharedDisk;
 use vgship_base::extent::Extent;
 use vgship_base::folder::Folder;
 use vgship_base::ids::{Seq, VolumeId};
 use vgship_base::layout::Layout;
 use vgship_base::record::{Body, Hash, Record};
+use vgship_base::spread::spread;
 use vgship_base::units::Span;
 
 use super::checkpoint::{self, CheckpointError};
 use super::coalesce::{Content, Pending, Writes};
-use super::compare::{content_hash, is_zero, part_hashes, read_extent};
-use super::io::spread;
+use super::compare::{content_hash, part_hashes, read_extent};
 use crate::receive::admit::Point;
 
 /// Offers and bytes of a batch below which starting threads costs more than it saves.

@@ -3,22 +3,13 @@
 use std::io;
 use std::sync::OnceLock;
 
+use vgship_base::bytes::is_zero;
 use vgship_base::disk::{Allocation, Disk, SharedDisk};
 use vgship_base::extent::Extent;
 use vgship_base::layout::Layout;
 use vgship_base::limits::{EXTENT_LOG2_MAX, PART_BYTES};
 use vgship_base::record::Hash;
 use vgship_base::units::Span;
-
-/// Whether all bytes are zero.
-pub fn is_zero(bytes: &[u8]) -> bool {
-    // Equal to itself one further on: the comparison of memory is as fast as memory.
-    match bytes.split_first() {
-        Some((0, rest)) => bytes[..rest.len()] == *rest,
-        Some(_) => false,
-        None => true,
-    }
-}
 
 /// BLAKE3 of an extent's bytes. That of zeroes, which volumes have many of, is remembered.
 pub fn content_hash(bytes: &[u8]) -> Hash {

@@ -4,4 +4,3 @@ pub mod applier;
 pub mod checkpoint;
 pub mod coalesce;
 pub mod compare;
-pub mod io;

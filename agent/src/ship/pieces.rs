@@ -1,12 +1,13 @@
 //! What of an extent goes to a replica that needs it: only the parts that differ, zeroes as zero.
 
 use bytes::Bytes;
+use vgship_base::bytes::is_zero;
 use vgship_base::extent::Extent;
 use vgship_base::limits::PART_BYTES;
 use vgship_base::record::Body;
 use vgship_base::units::Span;
 
-use crate::apply::compare::{is_zero, part_hashes};
+use crate::apply::compare::part_hashes;
 
 /// The bodies that make a replica's extent equal to `bytes`, which lie at `span`. `parts` are the
 /// hashes of what the replica holds; empty when nothing of it can be used.

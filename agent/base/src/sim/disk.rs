@@ -229,6 +229,31 @@ impl Disk for SimDisk {
         zero_by_writing(self, offset, len)
     }
 
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.power.spend()?;
+        if !self.grows {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let mut state = self.state();
+        let (had, len) = (state.live.len(), usize::try_from(len).map_err(io::Error::other)?);
+        if len > had {
+            let end = self.grow_or_refuse(&mut state, len)?;
+            // Where the file was longer before, what was there must not come back.
+            let stored = state.stable.len().min(end);
+            if had < stored {
+                let zeroes = vec![0; stored - had];
+                state.write(had, stored, &zeroes);
+            }
+            return if end < len { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) };
+        }
+        state.live.truncate(len);
+        state.pending.retain(|(index, _)| index * SECTOR < len);
+        if let Some(room) = &state.room {
+            room.give(had - len);
+        }
+        Ok(())
+    }
+
     fn flush(&self) -> io::Result<()> {
         self.power.spend()?;
         let mut state = self.state();
@@ -280,6 +305,30 @@ mod tests {
             torn += u32::from(found[1024..3072] != [2; 2048]);
         }
         assert!(torn > 40, "a power cut must tear: {torn} of 50");
+    }
+
+    #[test]
+    fn a_file_that_was_cut_is_longer_again_or_does_not_show_what_was_cut_off() {
+        for seed in 0..20 {
+            let disk = SimDisk::file(&Power::default());
+            disk.write_at(0, &[1; 1024]).unwrap();
+            disk.flush().unwrap();
+            disk.set_len(100).unwrap();
+            disk.set_len(2048).unwrap();
+            let whole = [vec![1; 100], vec![0; 1948]].concat();
+            assert_eq!(disk.live(), whole);
+            let other = disk.clone();
+            if seed % 2 == 0 {
+                disk.flush().unwrap();
+                disk.power_cut(&mut Rng::new(seed));
+                assert_eq!(other.live(), whole);
+            } else {
+                disk.power_cut(&mut Rng::new(seed));
+                assert!(other.live().len() >= 1024, "a length that was flushed is kept");
+            }
+        }
+        let volume = SimDisk::volume(&Power::default(), 512);
+        assert!(volume.set_len(1024).is_err());
     }
 
     #[test]

@@ -46,8 +46,13 @@ impl Room {
 
     fn give_back(&self, file: &SimDisk) {
         file.live_in(None);
+        self.give(size(file));
+    }
+
+    /// Gives `bytes` back that a file does not take any more.
+    pub(super) fn give(&self, bytes: usize) {
         let mut taken = self.taken();
-        taken.used = taken.used.saturating_sub(size(file));
+        taken.used = taken.used.saturating_sub(bytes);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Apply's hands: spreads work over threads. Decides nothing.
+//! Work on many items at once. Decides nothing.
 
 /// Does `work` on every item, on up to `workers` threads, and gives the results in the items'
 /// order, or the first error by that order. With one worker everything happens in order, on the
