@@ -22,6 +22,9 @@ pub mod receive;
 /// 5: coalesce, judge offers, write, checkpoint.
 pub mod apply;
 
+/// 6: any point in time: a snapshot and the journal behind it; what of both is kept.
+pub mod history;
+
 /// Sealed files of records: what the spill and the journal are made of.
 pub mod segment;
 

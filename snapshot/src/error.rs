@@ -103,6 +103,9 @@ pub enum SnapshotError {
         /// Why.
         why: String,
     },
+    /// No consistent point can be had here now.
+    #[error("no snapshot can be taken: {0}")]
+    Inconsistent(String),
     /// Not durable up to there yet.
     #[error("snapshot {0} is not complete yet: its volumes are still being written")]
     Unsettled(String),
@@ -132,6 +135,7 @@ impl SnapshotError {
             SnapshotError::Unknown(_)
                 | SnapshotError::Named { .. }
                 | SnapshotError::Kept { .. }
+                | SnapshotError::Inconsistent(_)
                 | SnapshotError::Unsettled(_)
         )
     }

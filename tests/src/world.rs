@@ -15,6 +15,7 @@ pub mod replica;
 mod replica_steps;
 mod resync_steps;
 mod settle;
+mod snapshot_steps;
 pub mod source;
 mod source_start;
 mod source_steps;
@@ -117,6 +118,7 @@ pub struct World {
     layout: Arc<Layout>,
     generations: u64,
     tags: u64,
+    names: u64,
     paused: bool,
     verbose: bool,
 }
@@ -155,7 +157,7 @@ impl World {
             owed: (0..count).map(|_| None).collect(),
             skew: 0,
             source: SourceHost::new(&layout, policy, &settings),
-            replicas: (0..count).map(|_| ReplicaHost::new(&layout, settings.segment)).collect(),
+            replicas: (0..count).map(|_| ReplicaHost::new(&layout, settings.segment, settings.history)).collect(),
             links: (0..count).map(|_| None).collect(),
             offers: vec![0; count],
             windows: vec![false; count],
@@ -172,6 +174,7 @@ impl World {
             layout,
             generations: 0,
             tags: 0,
+            names: 0,
             paused: false,
             verbose,
         }

@@ -4,7 +4,7 @@
 //! ```text
 //! at  size  field   unit     rule
 //!  0     1  kind    -        1 write, 2 zero, 3 offer, 4 epoch end, 5 resync begin,
-//!                            6 resync end, 7 void, 8 check
+//!                            6 resync end, 7 void, 8 check, 9 marker
 //!  1     1  target  -        255 all replicas; 0 ..= 7 the replica it is for, void for others
 //!  2     2  volume  -        index in the layout; 0 where the kind has none
 //!  4     4  len     bytes    of the body: write 1 ..= 1 MiB, else as below
@@ -21,9 +21,13 @@
 //!               8 extents to be compared
 //! resync end    8 session
 //! void          nothing
+//! marker        1 order (1 event, 2 snapshot, 3 delete, 4 pin, 5 unpin), 1 quiesced (0 or 1),
+//!               2 length of the name (1 ..= 128), the name
 //! ```
 //!
 //! Integers are big-endian.
+
+mod marker;
 
 use bytes::Bytes;
 
@@ -33,6 +37,8 @@ use crate::ids::{Generation, ReplicaId, Seq, VolumeId};
 use crate::layout::Layout;
 use crate::limits::{PAYLOAD_MAX, REPLICAS_MAX};
 use crate::units::Span;
+
+pub use marker::{Marker, Order};
 
 /// Encoded length of what stands before a body. Unit: bytes.
 pub const HEADER_LEN: usize = 24;
@@ -106,6 +112,8 @@ pub enum Body {
     },
     /// A number that was taken for something that this replica does not get.
     Void,
+    /// A named place in the stream, and what is to be done there.
+    Marker(Marker),
 }
 
 /// The end of an epoch.
@@ -200,6 +208,12 @@ impl ResyncReason {
 }
 
 impl Record {
+    /// Whether it stands alone in a batch, because what is applied together must lie on one side of
+    /// it (R5).
+    pub const fn is_border(&self) -> bool {
+        matches!(self.body, Body::ResyncBegin(_) | Body::ResyncEnd { .. } | Body::Marker(_))
+    }
+
     /// The bytes of a volume that the record changes.
     pub fn changes(&self) -> Option<(VolumeId, Span)> {
         match &self.body {
@@ -227,6 +241,7 @@ impl Record {
                 Body::EpochEnd(_) => 56,
                 Body::ResyncBegin(_) => 41,
                 Body::Void => 0,
+                Body::Marker(marker) => marker.encoded_len(),
             }
     }
 
@@ -245,6 +260,7 @@ impl Record {
             Body::ResyncEnd { .. } => (6, VolumeId(0), 0),
             Body::Void => (7, VolumeId(0), 0),
             Body::Check { extent, .. } => (8, extent.volume, extent.index),
+            Body::Marker(_) => (9, VolumeId(0), 0),
         };
         let len = u32::try_from(self.encoded_len() - HEADER_LEN).expect("bodies are at most 1 MiB");
         out.u8(kind).u8(target).u16(volume.0).u32(len).u64(self.seq.0).u64(at);
@@ -266,6 +282,7 @@ impl Record {
             Body::ResyncEnd { session } => {
                 out.u64(*session);
             }
+            Body::Marker(marker) => marker.encode(out),
         }
     }
 
@@ -362,6 +379,7 @@ impl Head {
                 let extent = Extent { volume, index: offset };
                 Body::Check { extent, hash: from.array("hash")? }
             }
+            9 => Body::Marker(Marker::decode(&mut from)?),
             _ => {
                 let rule = "a known kind";
                 return Err(FormatError::Field { field: "kind", found: self.kind.into(), rule });
@@ -369,6 +387,7 @@ impl Head {
         };
         from.finish()?;
         let one = matches!(self.target, Target::One(_));
+        require("target", self.kind, "all for a marker", !(one && self.kind == 9))?;
         let needs_one = matches!(
             decoded,
             Body::Offer { .. } | Body::Check { .. } | Body::ResyncBegin(_) | Body::ResyncEnd { .. }
@@ -397,7 +416,7 @@ impl Chain {
     /// kinds pass `None`. Records of a resync, epoch ends and voids stand outside (R9).
     pub fn add(&mut self, record: &Record, data: Option<Hash>) {
         let live = record.target == Target::All
-            && matches!(record.body, Body::Write { .. } | Body::Zero { .. });
+            && matches!(record.body, Body::Write { .. } | Body::Zero { .. } | Body::Marker(_));
         if !live {
             return;
         }
@@ -496,6 +515,17 @@ mod tests {
                 record(ONE, Body::Check { extent: Extent { volume, index: 7 }, hash: [0xbb; 32] }),
                 with(&hex!("0802000300000020"), 7, &[0xbb; 32]),
             ),
+            (
+                record(
+                    Target::All,
+                    Body::Marker(Marker {
+                        name: "noon".parse().unwrap(),
+                        order: Order::Snapshot,
+                        quiesced: true,
+                    }),
+                ),
+                with(&hex!("09ff000000000008"), 0, &hex!("02 01 0004 6e6f6f6e")),
+            ),
         ]
     }
 
@@ -537,7 +567,7 @@ mod tests {
     }
 
     #[test]
-    fn the_chain_sees_order_and_content_of_live_writes_only() {
+    fn the_chain_sees_order_and_content_of_live_records_only() {
         let write = |at: u64, data: &'static [u8], target| Record {
             seq: SEQ,
             target,

@@ -17,8 +17,10 @@ use vgship_base::units::Span;
 
 use super::checkpoint::{self, CheckpointError};
 use super::coalesce::{Content, Pending, Writes};
+use super::keeper::Keeper;
 use super::compare::{content_hash, part_hashes, read_extent};
 use crate::receive::admit::Point;
+use vgship_snapshot::SnapshotError;
 
 /// Offers and bytes of a batch below which starting threads costs more than it saves.
 const SPREAD_OFFERS: usize = 8;
@@ -53,6 +55,9 @@ pub enum ApplyError {
     /// The checkpoint cannot be stored.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// What is about to be overwritten cannot be preserved, or a snapshot cannot be taken.
+    #[error(transparent)]
+    Snapshots(#[from] SnapshotError),
 }
 
 /// The answer to one offer.
@@ -72,6 +77,7 @@ pub struct Applier {
     workers: usize,
     touched: Vec<bool>,
     unflushed: u64,
+    keeper: Option<Keeper>,
 }
 
 /// An offer, and what lies over its extent by then.
@@ -87,12 +93,39 @@ impl Applier {
     pub fn new(layout: Arc<Layout>, volumes: Vec<SharedDisk>, workers: usize) -> Applier {
         assert_eq!(layout.volumes.len(), volumes.len(), "a disk for every volume");
         let touched = vec![false; volumes.len()];
-        Applier { layout, volumes, workers: workers.max(1), touched, unflushed: 0 }
+        let workers = workers.max(1);
+        Applier { layout, volumes, workers, touched, unflushed: 0, keeper: None }
+    }
+
+    /// From here on snapshots are taken and kept.
+    pub fn keep(&mut self, keeper: Keeper) {
+        self.keeper = Some(keeper);
+    }
+
+    /// What follows the stream for the snapshots.
+    pub fn keeper(&mut self) -> Option<&mut Keeper> {
+        self.keeper.as_mut()
     }
 
     /// Applies a batch that is durable in the journal, and judges its offers, unless it is
     /// replayed: then the source has forgotten them (R1).
+    ///
+    /// # Errors
+    /// When there is no room to preserve what is overwritten ([`SnapshotError::NoRoom`]), a batch
+    /// that is no replay has changed nothing and may be handed in again.
     pub fn apply(&mut self, batch: &[Record], replay: bool) -> Result<Vec<Answer>, ApplyError> {
+        let (mut rest, mut answers) = (batch, Vec::new());
+        while !rest.is_empty() {
+            let len = self.keeper.as_ref().map_or(rest.len(), |keeper| keeper.part(rest));
+            let (part, left) = rest.split_at(len);
+            answers.extend(self.apply_part(part, replay)?);
+            rest = left;
+        }
+        Ok(answers)
+    }
+
+    /// Applies records between which no snapshot stands.
+    fn apply_part(&mut self, batch: &[Record], replay: bool) -> Result<Vec<Answer>, ApplyError> {
         let (mut writes, mut offers) = (Writes::new(), Vec::new());
         for record in batch {
             match &record.body {
@@ -117,7 +150,14 @@ impl Applier {
         for (offer, _) in offers.iter().zip(&answers).filter(|(_, found)| found.need.is_none()) {
             self.touched[offer.extent.volume.index()] = true;
         }
+        if let Some(keeper) = &mut self.keeper {
+            // Before-image, then its catalogue entry, then the volume (R5).
+            keeper.before(batch, spans(&writes))?;
+        }
         self.write(&writes)?;
+        if let Some(keeper) = &mut self.keeper {
+            keeper.passed(batch);
+        }
         Ok(answers)
     }
 
@@ -206,6 +246,9 @@ impl Applier {
         }
         checkpoint::store(folder, point)?;
         self.unflushed = 0;
+        if let Some(keeper) = &self.keeper {
+            keeper.settle(point.seq);
+        }
         Ok(())
     }
 
@@ -220,6 +263,13 @@ impl Applier {
         }
         Ok(())
     }
+}
+
+fn spans(writes: &Writes) -> impl Iterator<Item = (VolumeId, Span)> {
+    let runs = |(&volume, pending): (&VolumeId, &'_ Pending)| {
+        pending.runs().map(move |(span, _)| (volume, span)).collect::<Vec<_>>()
+    };
+    writes.iter().flat_map(runs)
 }
 
 #[cfg(test)]

@@ -4,3 +4,4 @@ pub mod applier;
 pub mod checkpoint;
 pub mod coalesce;
 pub mod compare;
+pub mod keeper;

@@ -8,6 +8,7 @@ mod check;
 mod checkpoint;
 mod grow;
 mod links;
+mod marks;
 mod resync;
 mod sync;
 mod time;
@@ -23,6 +24,7 @@ use vgship_base::record::{Hash, ResyncReason};
 use vgship_base::units::{Span, Tick};
 
 pub use check::{CheckReport, Checks};
+pub use marks::Reach;
 pub use resync::Shipped;
 pub use sync::{After, Complete};
 pub use writes::{Begin, Change, Ticket};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex as Gate, Notify, mpsc};
 use tokio::task::JoinSet;
-use vgship_base::ids::{Name, PeerId};
+use vgship_base::ids::{Name, PeerId, Seq};
 use vgship_base::io::Clock;
 use vgship_base::layout::Layout;
 use vgship_base::record::Record;
@@ -141,6 +141,7 @@ impl ReplicaGroup {
         let volumes = open_replica(&spec, &layout, false).map_err(|it| text(&it))?;
         let folder = real_folder(&self.group_home, "replica").map_err(|it| text(&it))?;
         let journal = real_folder(&self.group_home, "journal").map_err(|it| text(&it))?;
+        let snapshots = real_folder(&self.group_home, "snapshots").map_err(|it| text(&it))?;
         let journal_place = journal.path().display().to_string();
         let parts = Parts {
             group: self.config.id,
@@ -149,7 +150,14 @@ impl ReplicaGroup {
             folder: Arc::new(folder),
             journal: Arc::new(journal),
             journal_place,
+            snapshots: Arc::new(snapshots),
             key: self.key.clone(),
+            // Nothing goes before the historian has looked.
+            floor: Seq::ZERO,
+            wall: Box::new({
+                let clock = self.clock;
+                move || clock.wall()
+            }),
         };
         Engine::open(parts, WORKERS).map_err(|it| text(&it))
     }

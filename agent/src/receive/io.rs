@@ -7,39 +7,40 @@
 //!              \-> apply thread (coalesce, judge, write, checkpoint) -> answers
 //! ```
 
+mod applying;
 mod journaling;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use vgship_base::disk::SharedDisk;
 use vgship_base::folder::SharedFolder;
-use vgship_base::ids::{GroupId, Seq};
+use vgship_base::ids::{GroupId, Name, Seq};
 use vgship_base::layout::Layout;
-use vgship_base::record::{Body, Chain, Record};
+use vgship_base::record::{Chain, Record};
+use vgship_snapshot::SnapshotError;
 use vgship_snapshot::seal::DataKey;
+use vgship_snapshot::set::{Origin, Preserver, Snapshot, SnapshotSet};
 
 use super::admit::{Admit, AdmitError, Point};
-use super::journal::{Journal, JournalError};
+use super::journal::{Journal, JournalError, Replay};
 use crate::apply::applier::{Answer, Applier, ApplyError};
 use crate::apply::checkpoint::{self, CheckpointError};
+use crate::apply::keeper::{Keeper, Wall};
 use crate::capture::io::report;
+use applying::Applying;
 use journaling::Journaling;
 
 /// Batches that may wait before each thread. A batch is at most 2 MiB: with both queues and the
 /// batches at hand a replica holds at most 40 MiB of records.
 const QUEUE: usize = 8;
 
-/// Bytes applied before a checkpoint.
-const CHECKPOINT_BYTES: u64 = 64 << 20;
-
 /// Time between checkpoints while records come; an idle replica makes one at once.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
-const IDLE: Duration = Duration::from_millis(100);
 
 /// How long a link that found no place in the queue waits before it looks again, in case nobody
 /// told it.
@@ -58,6 +59,12 @@ pub enum EngineError {
     /// The checkpoint cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The snapshot store failed.
+    #[error(transparent)]
+    Snapshots(#[from] SnapshotError),
+    /// A snapshot that was asked for failed; who asked was told why.
+    #[error("a snapshot could not be taken")]
+    Asked,
     /// The journal holds what may not follow its checkpoint.
     #[error("the journal does not follow the checkpoint")]
     Replay(#[from] AdmitError),
@@ -77,8 +84,15 @@ pub struct Parts {
     pub journal: SharedFolder,
     /// The same, for people.
     pub journal_place: String,
-    /// Of the journal.
+    /// Where the snapshot store is.
+    pub snapshots: SharedFolder,
+    /// Of journal and snapshots.
     pub key: DataKey,
+    /// Up to where the journal may be trimmed, as far as history is concerned, until
+    /// [`Engine::set_floor`] says otherwise.
+    pub floor: Seq,
+    /// This machine's wall clock.
+    pub wall: Wall,
 }
 
 /// What a replica shows of itself.
@@ -96,6 +110,12 @@ pub struct View {
     pub damaged: bool,
     /// Why it takes nothing from its link, though it works.
     pub waits: Option<String>,
+    /// Why it applies nothing, though it works.
+    pub holds: Option<String>,
+    /// The record behind which the journal begins.
+    pub journal_after: Seq,
+    /// What the journal takes. Unit: bytes.
+    pub journal_bytes: u64,
     /// Why the engine has stopped.
     pub fault: Option<String>,
 }
@@ -117,6 +137,17 @@ pub type Answers = mpsc::Sender<(u64, Vec<Answer>)>;
 enum Message {
     Batch { link: u64, records: Vec<Record> },
     Link { link: u64, answers: Answers, ready: oneshot::Sender<Greeting> },
+    Replay { after: Seq, ready: oneshot::Sender<Replay> },
+}
+
+/// What the applier is given.
+enum Work {
+    Batch(Applied),
+    Snapshot {
+        name: Name,
+        origin: Origin,
+        done: oneshot::Sender<Result<Option<Snapshot>, SnapshotError>>,
+    },
 }
 
 /// What a new link says to the source.
@@ -139,7 +170,9 @@ struct Applied {
 /// A replica at work.
 pub struct Engine {
     messages: Option<SyncSender<Message>>,
+    orders: Option<SyncSender<Work>>,
     taken: Arc<Notify>,
+    snapshots: Arc<SnapshotSet>,
     threads: Vec<JoinHandle<()>>,
     shared: Arc<Shared>,
 }
@@ -148,12 +181,30 @@ struct Shared {
     view: Mutex<View>,
     progress: watch::Sender<Progress>,
     refused: watch::Sender<Option<(u64, AdmitError)>>,
-    trim: AtomicU64,
+    /// Up to where the volumes hold the stream.
+    settled: AtomicU64,
+    /// Up to where history needs no journal.
+    floor: AtomicU64,
+    /// Who reads the journal: from which record on it must stay.
+    readers: Mutex<Vec<Seq>>,
     /// Nobody waits for room any more.
     stopping: AtomicBool,
 }
 
 impl Shared {
+    fn readers(&self) -> MutexGuard<'_, Vec<Seq>> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Up to where the journal may go: what the volumes hold, history does not need and nobody
+    /// reads (R12).
+    fn trimmable(&self) -> Seq {
+        let settled = self.settled.load(Ordering::SeqCst);
+        let floor = self.floor.load(Ordering::SeqCst);
+        let read = self.readers().iter().map(|after| after.0).min().unwrap_or(u64::MAX);
+        Seq(settled.min(floor).min(read))
+    }
+
     fn view(&self) -> MutexGuard<'_, View> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -168,41 +219,19 @@ impl Shared {
 impl Engine {
     /// Recovers a replica from its checkpoint and journal and sets it to work.
     pub fn open(parts: Parts, workers: usize) -> Result<Engine, EngineError> {
-        let Parts { group, layout, volumes, folder, journal, journal_place, key } = parts;
-        let stored = checkpoint::load(&*folder)?;
-        let start = stored.unwrap_or(Point::FRESH);
-        let (journal, recovered) = Journal::recover(journal, &key, group, start.seq)?;
-        let mut applier = Applier::new(Arc::clone(&layout), volumes, workers);
-        applier.flush_all()?;
-        let mut admit = Admit::new(layout, start);
-        for batch in journal.replay(start.seq) {
-            let batch = batch?;
-            for record in &batch {
-                admit.admit(record, Chain::data_hash(record))?;
-            }
-            applier.apply(&batch, true)?;
-        }
-        if let Some(damage) = recovered.damage {
-            tracing::error!(
-                ?damage,
-                "the journal was damaged; the source is asked for what is lost"
-            );
-            if damage.promised {
-                admit.break_off();
-            }
-        }
+        let Recovered { applier, admit, journal, journal_place, folder, snapshots, floor } =
+            recover(parts, workers)?;
         let point = admit.point();
-        if point.generation.is_some() {
-            applier.checkpoint(&*folder, &point)?;
-        }
-        let damaged = point.broken();
         let view = View {
             received: point,
             durable: point,
             applied: point,
             judged: 0,
-            damaged,
+            damaged: point.broken(),
             waits: None,
+            holds: None,
+            journal_after: journal.first_after(),
+            journal_bytes: journal.bytes(),
             fault: None,
         };
         let progress = Progress { received: point.seq, durable: point, applied: point };
@@ -210,30 +239,26 @@ impl Engine {
             view: Mutex::new(view),
             progress: watch::Sender::new(progress),
             refused: watch::Sender::new(None),
-            trim: AtomicU64::new(point.seq.0),
+            settled: AtomicU64::new(point.seq.0),
+            floor: AtomicU64::new(floor.0),
+            readers: Mutex::default(),
             stopping: AtomicBool::new(false),
         });
         let taken = Arc::new(Notify::new());
         let (messages, from_links) = sync_channel(QUEUE);
-        let (to_apply, from_journal) = sync_channel(QUEUE);
+        let (to_apply, work) = sync_channel(QUEUE);
         let journaling = Journaling::new(
             (admit, journal, journal_place),
-            (to_apply, Arc::clone(&taken)),
+            (to_apply.clone(), Arc::clone(&taken)),
             Arc::clone(&shared),
         );
-        let applying = Applying {
-            applier,
-            folder,
-            shared: Arc::clone(&shared),
-            point,
-            stored: point,
-            since: Instant::now(),
-        };
+        let applying = Applying::new(applier, folder, Arc::clone(&shared), point);
         let threads = vec![
             spawn("journal", move || journaling.run(&from_links)),
-            spawn("apply", move || applying.run(&from_journal)),
+            spawn("apply", move || applying.run(&work)),
         ];
-        Ok(Engine { messages: Some(messages), taken, threads, shared })
+        let (messages, orders) = (Some(messages), Some(to_apply));
+        Ok(Engine { messages, orders, taken, snapshots, threads, shared })
     }
 
     /// What it shows of itself.
@@ -251,6 +276,23 @@ impl Engine {
         self.shared.refused.subscribe()
     }
 
+    /// Its snapshots.
+    pub fn snapshots(&self) -> &Arc<SnapshotSet> {
+        &self.snapshots
+    }
+
+    /// History needs no journal up to `floor`.
+    pub fn set_floor(&self, floor: Seq) {
+        self.shared.floor.store(floor.0, Ordering::SeqCst);
+    }
+
+    /// Where to ask for snapshots and for the journal's records. Does not keep the engine from
+    /// stopping for longer than a request takes.
+    pub fn desk(&self) -> Option<Desk> {
+        let (messages, orders) = (self.messages.clone()?, self.orders.clone()?);
+        Some(Desk { messages, orders, shared: Arc::clone(&self.shared) })
+    }
+
     /// Where links put what they receive.
     pub fn intake(&self) -> Option<Intake> {
         let taken = Arc::clone(&self.taken);
@@ -261,7 +303,7 @@ impl Engine {
     /// what waits for room on the journal's disk, which was acknowledged to nobody.
     pub fn stop(mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
-        self.messages = None;
+        (self.messages, self.orders) = (None, None);
         for thread in self.threads.drain(..) {
             // A thread that panicked has said so; what is durable is recovered.
             let _ = thread.join();
@@ -272,6 +314,119 @@ impl Engine {
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
     let builder = std::thread::Builder::new().name(name.into());
     builder.spawn(run).expect("the system gives the agent two threads a replica")
+}
+
+/// What a replica is once it was recovered.
+struct Recovered {
+    applier: Applier,
+    admit: Admit,
+    journal: Journal,
+    journal_place: String,
+    folder: SharedFolder,
+    snapshots: Arc<SnapshotSet>,
+    floor: Seq,
+}
+
+/// Brings a replica to where its journal ends.
+fn recover(parts: Parts, workers: usize) -> Result<Recovered, EngineError> {
+    let Parts { group, layout, volumes, folder, journal, journal_place, .. } = parts;
+    let Parts { snapshots, key, floor, wall, .. } = parts;
+    let stored = checkpoint::load(&*folder)?;
+    let start = stored.unwrap_or(Point::FRESH);
+    let set = SnapshotSet::open(vgship_snapshot::set::Parts {
+        folder: snapshots,
+        key: key.clone(),
+        group,
+        layout: Arc::clone(&layout),
+        volumes: volumes.clone(),
+        pack_bytes: None,
+    })?;
+    let (journal, recovered) = Journal::recover(journal, &key, group, start.seq)?;
+    let mut preserver = Preserver::new(Arc::clone(&set), workers, start.seq)?;
+    for lost in preserver.drop_behind(recovered.last)? {
+        tracing::error!(
+            snapshot = %lost.name,
+            "a snapshot is lost: the journal was damaged before it was complete"
+        );
+    }
+    let mut applier = Applier::new(Arc::clone(&layout), volumes, workers);
+    applier.flush_all()?;
+    applier.keep(Keeper::new(preserver, &start, wall));
+    let mut admit = Admit::new(layout, start);
+    for batch in journal.replay(start.seq) {
+        let batch = batch?;
+        for record in &batch {
+            admit.admit(record, Chain::data_hash(record))?;
+        }
+        applier.apply(&batch, true)?;
+    }
+    if let Some(damage) = recovered.damage {
+        tracing::error!(?damage, "the journal was damaged; the source is asked for what is lost");
+        if damage.promised {
+            admit.break_off();
+            if let Some(keeper) = applier.keeper() {
+                keeper.break_off();
+            }
+        }
+    }
+    let point = admit.point();
+    if point.generation.is_some() {
+        applier.checkpoint(&*folder, &point)?;
+    }
+    Ok(Recovered { applier, admit, journal, journal_place, folder, snapshots: set, floor })
+}
+
+/// Where a replica is asked for what concerns its history.
+#[derive(Clone)]
+pub struct Desk {
+    messages: SyncSender<Message>,
+    orders: SyncSender<Work>,
+    shared: Arc<Shared>,
+}
+
+impl Desk {
+    /// Takes a snapshot of what is applied when the request comes up. `None` when one asked for by
+    /// the schedule is there already. Waits for the applier.
+    pub fn take(
+        &self,
+        name: Name,
+        origin: Origin,
+    ) -> Result<Result<Option<Snapshot>, SnapshotError>, Stopped> {
+        let (done, result) = oneshot::channel();
+        self.orders.send(Work::Snapshot { name, origin, done }).map_err(|_| Stopped)?;
+        result.blocking_recv().map_err(|_| Stopped)
+    }
+
+    /// The records after `after`, batch by batch, up to what the journal holds when the request
+    /// comes up; what of it is to be read stays until the hold is dropped. Waits for the journal.
+    pub fn replay(&self, after: Seq) -> Result<(Replay, Hold), Stopped> {
+        let hold = Hold::new(&self.shared, after);
+        let (ready, replay) = oneshot::channel();
+        self.messages.send(Message::Replay { after, ready }).map_err(|_| Stopped)?;
+        Ok((replay.blocking_recv().map_err(|_| Stopped)?, hold))
+    }
+}
+
+/// Keeps the journal from being trimmed behind a record.
+pub struct Hold {
+    shared: Arc<Shared>,
+    after: Seq,
+}
+
+impl Hold {
+    fn new(shared: &Arc<Shared>, after: Seq) -> Hold {
+        shared.readers().push(after);
+        Hold { shared: Arc::clone(shared), after }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut readers = self.shared.readers();
+        if let Some(place) = readers.iter().position(|&after| after == self.after) {
+            readers.swap_remove(place);
+        }
+    }
 }
 
 /// The way into an engine.
@@ -313,70 +468,6 @@ impl Intake {
             };
             let _ = tokio::time::timeout(LOOK, self.taken.notified()).await;
         }
-    }
-}
-
-struct Applying {
-    applier: Applier,
-    folder: SharedFolder,
-    shared: Arc<Shared>,
-    point: Point,
-    stored: Point,
-    since: Instant,
-}
-
-impl Applying {
-    fn run(mut self, from: &Receiver<Applied>) {
-        loop {
-            let (batch, ended) = match from.recv_timeout(IDLE) {
-                Ok(batch) => (Some(batch), false),
-                Err(RecvTimeoutError::Timeout) => (None, false),
-                Err(RecvTimeoutError::Disconnected) => (None, true),
-            };
-            let idle = batch.is_none();
-            let done = batch.map_or(Ok(()), |batch| self.apply(batch));
-            if let Err(error) = done.and_then(|()| self.checkpoint(idle)) {
-                self.shared.fail(&error);
-                return;
-            }
-            if ended {
-                return;
-            }
-        }
-    }
-
-    fn apply(&mut self, batch: Applied) -> Result<(), EngineError> {
-        let Applied { records, point, answers } = batch;
-        let session = point.window.map_or(0, |window| window.session);
-        let judged = self.applier.apply(&records, false)?;
-        let begins = records.iter().any(|record| matches!(record.body, Body::ResyncBegin(_)));
-        {
-            let mut view = self.shared.view();
-            view.judged = if begins { 0 } else { view.judged } + judged.len() as u64;
-        }
-        self.point = point;
-        if let (Some(answers), false) = (answers, judged.is_empty()) {
-            // A link that is gone needs no answers: its source asks anew.
-            let _ = answers.blocking_send((session, judged));
-        }
-        Ok(())
-    }
-
-    fn checkpoint(&mut self, idle: bool) -> Result<(), EngineError> {
-        let due = idle
-            || self.since.elapsed() >= CHECKPOINT_EVERY
-            || self.applier.unflushed() >= CHECKPOINT_BYTES;
-        if self.point == self.stored || !due {
-            return Ok(());
-        }
-        self.applier.checkpoint(&*self.folder, &self.point)?;
-        self.stored = self.point;
-        self.since = Instant::now();
-        self.shared.trim.store(self.point.seq.0, Ordering::SeqCst);
-        self.shared.view().applied = self.point;
-        let applied = self.point;
-        self.shared.progress.send_modify(|progress| progress.applied = applied);
-        Ok(())
     }
 }
 

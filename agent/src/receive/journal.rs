@@ -302,6 +302,12 @@ impl Journal {
         self.closed.first().map_or(self.current.head().after, |link| link.after)
     }
 
+    /// The last record of its oldest segment; `None` when it has one only.
+    pub fn oldest_end(&self) -> Option<Seq> {
+        let second = self.closed.get(1).map(|link| link.after);
+        self.closed.first().map(|_| second.unwrap_or(self.current.head().after))
+    }
+
     /// How much room it takes. Unit: bytes.
     pub fn bytes(&self) -> u64 {
         self.closed.iter().map(|link| link.bytes).sum::<u64>() + self.current.bytes()

@@ -9,7 +9,7 @@ use vgship_base::layout::Layout;
 
 use super::rows::{self, Content};
 use super::{
-    ABOUT, BEFORE, Before, CONTENTS, ERAS, Fresh, HOLDS, LAYOUTS, NAMES, PACKS, PRESERVED,
+    ABOUT, BEFORE, Before, CONTENTS, ERAS, Fresh, HOLDS, LAYOUTS, MARKERS, NAMES, Noted, PACKS, PRESERVED,
     SNAPSHOTS, SWEEPS, Snapshot, Swept, WRITE, damaged, failed, holders,
 };
 use crate::SnapshotError;
@@ -78,6 +78,15 @@ impl Change {
         Ok(())
     }
 
+    /// Writes a snapshot's row that had another name.
+    pub(crate) fn rename(&self, old: &str, snapshot: &Snapshot) -> Result<(), SnapshotError> {
+        {
+            let mut names = self.0.open_table(NAMES).map_err(failed(WRITE))?;
+            names.remove(old).map_err(failed(WRITE))?;
+        }
+        self.put(snapshot)
+    }
+
     /// Remembers a layout, and that a snapshot of `seq` was taken.
     pub(crate) fn took(&self, seq: Seq, layout: &Layout) -> Result<(), SnapshotError> {
         let mut layouts = self.0.open_table(LAYOUTS).map_err(failed(WRITE))?;
@@ -98,6 +107,26 @@ impl Change {
         let known = sweeps.get(snapshot.seq.0).map_err(failed(WRITE))?.map_or(0, |it| it.value());
         sweeps.insert(snapshot.seq.0, next.max(known)).map_err(failed(WRITE))?;
         Ok(())
+    }
+
+    /// Remembers a marker.
+    pub(crate) fn mark(&self, marker: &Noted) -> Result<(), SnapshotError> {
+        let mut table = self.0.open_table(MARKERS).map_err(failed(WRITE))?;
+        let row = rows::encode_marker(marker);
+        table.insert(marker.seq.0, &*row).map(drop).map_err(failed(WRITE))
+    }
+
+    /// Forgets the markers before `floor`; how many there were.
+    pub(crate) fn forget_markers(&self, floor: Seq) -> Result<usize, SnapshotError> {
+        let mut table = self.0.open_table(MARKERS).map_err(failed(WRITE))?;
+        let mut gone = Vec::new();
+        for row in table.range(..floor.0).map_err(failed(WRITE))? {
+            gone.push(row.map_err(failed(WRITE))?.0.value());
+        }
+        for seq in &gone {
+            table.remove(seq).map_err(failed(WRITE))?;
+        }
+        Ok(gone.len())
     }
 
     /// Whether a content is there already.

@@ -41,6 +41,20 @@ const PACKS: TableDefinition<'_, u64, &[u8; 16]> = TableDefinition::new("packs")
 const PRESERVED: TableDefinition<'_, u64, &[u8; 16]> = TableDefinition::new("preserved");
 const SWEEPS: TableDefinition<'_, u64, u64> = TableDefinition::new("sweeps");
 const HOLDS: TableDefinition<'_, &[u8], ()> = TableDefinition::new("holds");
+const MARKERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("markers");
+
+/// A named place in the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Noted {
+    /// Where.
+    pub seq: Seq,
+    /// Its name; the last of several of one name counts.
+    pub name: Name,
+    /// The source's wall clock at the last epoch end before it. Unit: microseconds since 1970.
+    pub clock: u64,
+    /// Whether applications were quiet.
+    pub quiesced: bool,
+}
 
 /// A kept image of the whole group at one place in its stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -205,6 +219,18 @@ impl Catalog {
         Ok(found)
     }
 
+    /// All markers, ascending.
+    pub(crate) fn markers(&self) -> Result<Vec<Noted>, SnapshotError> {
+        let table = self.read()?.open_table(MARKERS).map_err(failed(READ))?;
+        let mut found = Vec::new();
+        for row in table.iter().map_err(failed(READ))? {
+            let (seq, bytes) = row.map_err(failed(READ))?;
+            let marker = rows::decode_marker(Seq(seq.value()), bytes.value());
+            found.push(marker.map_err(damaged("a marker"))?);
+        }
+        Ok(found)
+    }
+
     /// The layout of this hash.
     pub(crate) fn layout(&self, hash: &Hash) -> Result<Option<Layout>, SnapshotError> {
         let table = self.read()?.open_table(LAYOUTS).map_err(failed(READ))?;
@@ -361,5 +387,6 @@ fn all_tables(write: &WriteTransaction) -> Result<(), SnapshotError> {
     write.open_table(PRESERVED).map_err(failed(WRITE))?;
     write.open_table(SWEEPS).map_err(failed(WRITE))?;
     write.open_table(HOLDS).map_err(failed(WRITE))?;
+    write.open_table(MARKERS).map_err(failed(WRITE))?;
     Ok(())
 }

@@ -15,6 +15,7 @@
 //! preserved  era 8                                   extents 8, bytes 8 (stored)
 //! sweeps     first era 8                             the era behind the last 8
 //! holds      seq 8, holder                           nothing
+//! markers    seq 8                                   clock 8 (us, as below), quiesced 1, name 2+n
 //!
 //! a snapshot:
 //! at  size  field       unit    rule
@@ -32,7 +33,7 @@ use vgship_base::bytes::{FormatError, Reader, Writer, require};
 use vgship_base::extent::Extent;
 use vgship_base::ids::{Generation, NAME_MAX, Name, Seq, VolumeId};
 
-use super::Snapshot;
+use super::{Noted, Snapshot};
 use crate::packs::{ExtentId, Stored};
 
 /// Why a snapshot was taken.
@@ -98,12 +99,7 @@ pub(super) fn decode_snapshot(seq: Seq, bytes: &[u8]) -> Result<Snapshot, Format
     let (clock, taken) = (from.u64("clock")?, from.u64("taken")?);
     let (generation, point) = (Generation(from.array("generation")?), Seq(from.u64("point")?));
     let layout = from.array("layout")?;
-    let text = from.text("name", NAME_MAX)?;
-    let name: Name = text.parse().map_err(|_| FormatError::Field {
-        field: "name",
-        found: text.len() as u64,
-        rule: "letters, digits, '.', '_' and '-'",
-    })?;
+    let name = name_of(from.text("name", NAME_MAX)?)?;
     from.finish()?;
     let has = |flag: u8| flags & flag != 0;
     Ok(Snapshot {
@@ -118,6 +114,29 @@ pub(super) fn decode_snapshot(seq: Seq, bytes: &[u8]) -> Result<Snapshot, Format
         generation,
         point,
         layout,
+    })
+}
+
+pub(super) fn encode_marker(marker: &Noted) -> Vec<u8> {
+    let mut out = Writer::with_capacity(32);
+    out.u64(marker.clock).u8(marker.quiesced.into()).text(marker.name.as_str());
+    out.into_vec()
+}
+
+pub(super) fn decode_marker(seq: Seq, bytes: &[u8]) -> Result<Noted, FormatError> {
+    let mut from = Reader::new(bytes);
+    let (clock, quiesced) = (from.u64("clock")?, from.u8("quiesced")?);
+    require("quiesced", quiesced, "0 or 1", quiesced <= 1)?;
+    let name = name_of(from.text("name", NAME_MAX)?)?;
+    from.finish()?;
+    Ok(Noted { seq, name, clock, quiesced: quiesced == 1 })
+}
+
+fn name_of(text: &str) -> Result<Name, FormatError> {
+    text.parse().map_err(|_| FormatError::Field {
+        field: "name",
+        found: text.len() as u64,
+        rule: "letters, digits, '.', '_' and '-'",
     })
 }
 
@@ -271,6 +290,12 @@ mod tests {
         assert_eq!(content.encode(), bytes);
         assert_eq!(Content::decode(&bytes), content);
         assert_eq!(pair_of(&pair(7, 8)), (7, 8));
+        let marker =
+            Noted { seq: Seq(9), name: "noon".parse().unwrap(), clock: 3, quiesced: true };
+        let bytes = hex!("0000000000000003" "01" "0004" "6e6f6f6e");
+        assert_eq!(encode_marker(&marker), bytes);
+        assert_eq!(decode_marker(Seq(9), &bytes), Ok(marker));
+        assert!(decode_marker(Seq(9), &bytes[..14]).is_err());
     }
 
     #[test]

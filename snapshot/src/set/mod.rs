@@ -18,7 +18,7 @@ use crate::catalog::Catalog;
 use crate::packs::{ExtentId, PACK_BYTES, Packs};
 use crate::seal::DataKey;
 
-pub use crate::catalog::{Origin, Snapshot, Swept};
+pub use crate::catalog::{Noted, Origin, Snapshot, Swept};
 pub use compact::Compacted;
 pub use preserver::Preserver;
 pub use view::{View, ViewDisk};
@@ -148,6 +148,45 @@ impl SnapshotSet {
     pub fn find(&self, name: &str) -> Result<Snapshot, SnapshotError> {
         let found = self.list()?.into_iter().find(|it| it.name.as_str() == name);
         found.ok_or_else(|| SnapshotError::Unknown(name.to_owned()))
+    }
+
+    /// All markers that are remembered, ascending.
+    pub fn markers(&self) -> Result<Vec<Noted>, SnapshotError> {
+        self.catalog.markers()
+    }
+
+    /// Forgets the markers before `floor`: history does not reach back to them.
+    pub fn forget_markers(&self, floor: Seq) -> Result<(), SnapshotError> {
+        if self.catalog.markers()?.first().is_none_or(|it| it.seq >= floor) {
+            return Ok(());
+        }
+        let change = self.catalog.change()?;
+        change.forget_markers(floor)?;
+        change.commit()
+    }
+
+    /// Remembers a marker, once.
+    pub fn mark(&self, marker: &Noted) -> Result<(), SnapshotError> {
+        let change = self.catalog.change()?;
+        change.mark(marker)?;
+        change.commit()
+    }
+
+    /// Gives a snapshot another name, for good: it is then one that a person asked for.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Named`] when another has that name: nothing was changed.
+    pub fn adopt(&self, name: &str, as_name: Name) -> Result<Snapshot, SnapshotError> {
+        let change = self.catalog.change()?;
+        let unknown = || SnapshotError::Unknown(name.to_owned());
+        let found = change.named(name)?.ok_or_else(unknown)?;
+        if let Some(other) = change.named(as_name.as_str())? {
+            return Err(SnapshotError::Named { name: other.name.to_string(), seq: other.seq });
+        }
+        let adopted = Snapshot { name: as_name, origin: Origin::Manual, ..found };
+        change.rename(name, &adopted)?;
+        change.commit()?;
+        Ok(adopted)
     }
 
     /// The highest seq of which a snapshot was ever taken.

@@ -158,10 +158,12 @@ impl Preserver {
         Ok(snapshot)
     }
 
-    /// The resync under way has ended: what guarded it is a snapshot like others.
-    pub fn release_guards(&mut self) -> Result<(), SnapshotError> {
+    /// A resync has ended at `end`: what guarded it is a snapshot like others. What guards a later
+    /// one stays, of which an earlier life knew.
+    pub fn release_guards(&mut self, end: Seq) -> Result<(), SnapshotError> {
+        let all = self.set.catalog.snapshots()?;
         let guards: Vec<Snapshot> =
-            self.set.catalog.snapshots()?.into_iter().filter(|it| it.guards).collect();
+            all.into_iter().filter(|it| it.guards && it.seq < end).collect();
         if guards.is_empty() {
             return Ok(());
         }

@@ -76,11 +76,11 @@ impl World {
         let (first, end) = self.layout.extent.touched(span);
         let places = (first..end).map(|extent| (volume, extent));
         if ours {
-            self.strays.iter_mut().for_each(|set| set.extend(places.clone()));
+            (0..self.strays.len()).for_each(|index| self.note_strays(index, places.clone()));
             self.promises.begins(volume, span);
             self.reread(volume);
         } else {
-            self.strays[index].extend(places);
+            self.note_strays(index, places);
         }
         self.coverage.hit(if ours { "stray write on the source" } else { "stray write" });
         true

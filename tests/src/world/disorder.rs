@@ -27,9 +27,13 @@ pub(super) enum Action {
     Read,
     Spill,
     Refill,
+    Mark,
+    TakeSnapshot,
+    ForgetSnapshot,
+    LookBack,
 }
 
-pub(super) const ACTIONS: [Action; 22] = [
+pub(super) const ACTIONS: [Action; 26] = [
     Action::Begin,
     Action::Retry,
     Action::Write,
@@ -52,6 +56,10 @@ pub(super) const ACTIONS: [Action; 22] = [
     Action::Read,
     Action::Spill,
     Action::Refill,
+    Action::Mark,
+    Action::TakeSnapshot,
+    Action::ForgetSnapshot,
+    Action::LookBack,
 ];
 
 impl World {
@@ -124,6 +132,11 @@ impl World {
             Action::Refill => self.refill_step(replica),
             Action::NextCheck => self.next_check(replica),
             Action::Check => self.check_step(replica),
+            Action::Mark if self.writing => self.put_marker(),
+            Action::TakeSnapshot if self.writing => self.take_snapshot(replica),
+            Action::ForgetSnapshot if self.writing => self.forget_snapshot(replica),
+            Action::LookBack if self.writing => self.look_back(replica),
+            Action::Mark | Action::TakeSnapshot | Action::ForgetSnapshot | Action::LookBack => {}
         }
         self.notice_power();
     }

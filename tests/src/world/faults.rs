@@ -46,11 +46,12 @@ pub enum Fault {
     ReplicaCheckpointFails,
     JournalFull,
     JournalFlushFails,
+    SnapshotsFull,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 31] = [
+    pub const ALL: [Fault; 32] = [
         Fault::SourcePowerCut,
         Fault::SourcePowerFailsSoon,
         Fault::SourceKilled,
@@ -82,6 +83,7 @@ impl Fault {
         Fault::ReplicaCheckpointFails,
         Fault::JournalFull,
         Fault::JournalFlushFails,
+        Fault::SnapshotsFull,
     ];
 }
 
@@ -128,6 +130,8 @@ pub struct Settings {
     pub reserve: bool,
     /// Whether the source has few starts left.
     pub old: bool,
+    /// Whether replicas keep their journals back to their oldest snapshot.
+    pub history: bool,
     /// Weight of each action.
     pub weights: Vec<u64>,
     /// Steps of disorder before each settling.
@@ -174,6 +178,7 @@ impl Settings {
             settled: rng.one_in(2),
             reserve: rng.one_in(2),
             old: rng.one_in(16),
+            history: rng.one_in(2),
             weights: (0..actions).map(|_| 1 + pick(rng, &[0, 3, 9, 20])).collect(),
             steps: 1000 + u32::try_from(rng.below(4000)).unwrap_or(0),
             rounds: 1 + u32::try_from(rng.below(3)).unwrap_or(0),
@@ -228,6 +233,7 @@ impl Settings {
             settled: false,
             reserve: false,
             old: false,
+            history: true,
             weights: Vec::new(),
             steps: 0,
             rounds: 0,

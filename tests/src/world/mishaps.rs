@@ -3,6 +3,7 @@
 use vgship::ship::replica::Replica;
 use vgship_base::disk::Disk;
 use vgship_base::folder::Folder;
+use vgship_base::ids::VolumeId;
 use vgship_base::sim::SimDisk;
 
 use super::World;
@@ -81,6 +82,7 @@ impl World {
             Fault::LedgerFull
             | Fault::SpillFull
             | Fault::JournalFull
+            | Fault::SnapshotsFull
             | Fault::ReplicaCheckpointFails => self.disk_fills_up(fault, index),
             Fault::JournalFlushFails => return self.journal_flush_fails(index),
             Fault::ReplicaPowerCut => self.replica_crashes(index, true),
@@ -140,10 +142,14 @@ impl World {
             Fault::LedgerFull => &self.source.ledger,
             Fault::SpillFull => &self.source.spills[index],
             Fault::JournalFull => &host.journal,
+            Fault::SnapshotsFull => &host.snapshots,
             _ => &host.state,
         };
-        let left =
-            if matches!(fault, Fault::JournalFull | Fault::SpillFull) { left } else { left / 16 };
+        let left = match fault {
+            Fault::JournalFull | Fault::SpillFull => left,
+            Fault::SnapshotsFull => left * 8,
+            _ => left / 16,
+        };
         let limit = (!folder.is_limited()).then(|| folder.used() + left);
         folder.set_capacity(limit);
     }
@@ -154,11 +160,22 @@ impl World {
         last.inspect(|file| file.fail_flushes(1)).is_some()
     }
 
+    /// These extents of this replica may differ from what the order says, and so may snapshots.
+    pub(super) fn note_strays(
+        &mut self,
+        index: usize,
+        places: impl Iterator<Item = (VolumeId, u64)> + Clone,
+    ) {
+        self.strays[index].extend(places.clone());
+        self.replicas[index].strays.extend(places);
+    }
+
     /// Any extent of this replica may differ from what the order says.
     pub(super) fn everything_strays(&mut self, index: usize) {
-        for (volume, lv) in self.layout.ids().zip(&self.layout.volumes) {
-            let all = 0..self.layout.extent.count(lv.bytes);
-            self.strays[index].extend(all.map(|extent| (volume, extent)));
+        let layout = std::sync::Arc::clone(&self.layout);
+        for (volume, lv) in layout.ids().zip(&layout.volumes) {
+            let all = 0..layout.extent.count(lv.bytes);
+            self.note_strays(index, all.map(|extent| (volume, extent)));
         }
     }
 
@@ -275,7 +292,7 @@ impl World {
     /// A replica is replaced by an empty one.
     pub fn replace_replica(&mut self, index: usize) {
         self.cut(index);
-        self.replicas[index] = ReplicaHost::new(&self.layout, self.settings.segment);
+        self.replicas[index] = ReplicaHost::new(&self.layout, self.settings.segment, self.settings.history);
         self.coverage.hit("replica replaced by an empty one");
     }
 }

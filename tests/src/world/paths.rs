@@ -9,6 +9,9 @@ use super::faults::{Coverage, Fault};
 const PATHS: &[&str] = &[
     // invariants
     "I1 checked",
+    "I4 checked inside a resync",
+    "I5 checked: a snapshot",
+    "I5 checked: a point in time",
     "I3 checked after a start",
     "I3 checked when a replica came later",
     "nothing acknowledged is lost: checked after a power cut",
@@ -116,6 +119,16 @@ const PATHS: &[&str] = &[
     "damage reported by recovery",
     "replica stopped by a failing volume",
     "replica replaced by an empty one",
+    // snapshots
+    "marker: Snapshot",
+    "marker: Event",
+    "marker: Delete",
+    "marker: Pin",
+    "replica took a snapshot",
+    "replica deleted a snapshot",
+    "before-images swept",
+    "snapshot packs compacted",
+    "a point inside a resync was refused",
     // the network
     "datagram came early",
     "datagram came again",

@@ -1,21 +1,24 @@
 //! The replica's machine: disks, folders, and a life between two starts. Does what the agent's
 //! shell will do, one step at a time.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use vgship::apply::applier::{Answer, Applier, ApplyError};
 use vgship::apply::checkpoint;
+use vgship::apply::keeper::Keeper;
 use vgship::receive::admit::{Admit, AdmitError, Point};
 use vgship::receive::journal::{Journal, JournalError};
 use vgship::ship::verdict::ReplicaPoint;
 use vgship_base::disk::{Disk, SharedDisk};
 use vgship_base::folder::Folder;
-use vgship_base::ids::{GroupId, Seq};
+use vgship_base::ids::{GroupId, Seq, VolumeId};
 use vgship_base::layout::Layout;
 use vgship_base::record::{Body, Chain, Record};
 use vgship_base::sim::{Power, Rng, SimDisk, SimFolder};
+use vgship_snapshot::SnapshotError;
 use vgship_snapshot::seal::DataKey;
+use vgship_snapshot::set::{Parts, Preserver, SnapshotSet};
 
 use super::model::{Images, change_image};
 use vgship::capture::source::Change;
@@ -39,6 +42,16 @@ pub struct ReplicaHost {
     pub journal: SimFolder,
     /// Its checkpoint's folder.
     pub state: SimFolder,
+    /// Its snapshot store's folder.
+    pub snapshots: SimFolder,
+    /// What each snapshot that it ever had must hold; `None` when nobody knows.
+    pub expected: BTreeMap<Seq, Option<Images>>,
+    /// Extents that something wrote into past all order, in any life.
+    pub strays: BTreeSet<(VolumeId, u64)>,
+    /// It was consistent once.
+    pub was_consistent: bool,
+    /// History keeps the journal back to its oldest snapshot.
+    pub history: bool,
     /// The running program.
     pub life: Option<ReplicaLife>,
     /// The highest seq that it acknowledged as durable.
@@ -106,12 +119,19 @@ pub enum Ended {
     Stopped(String),
 }
 
-fn stopped(error: &impl std::fmt::Debug) -> Ended {
+/// A program that stopped for an error.
+pub fn stopped(error: &impl std::fmt::Debug) -> Ended {
     Ended::Stopped(format!("{error:?}"))
 }
 
 impl From<JournalError> for Ended {
     fn from(error: JournalError) -> Ended {
+        stopped(&error)
+    }
+}
+
+impl From<SnapshotError> for Ended {
+    fn from(error: SnapshotError) -> Ended {
         stopped(&error)
     }
 }
@@ -124,7 +144,7 @@ impl From<ApplyError> for Ended {
 
 impl ReplicaHost {
     /// A machine with empty disks.
-    pub fn new(layout: &Arc<Layout>, segment: u64) -> ReplicaHost {
+    pub fn new(layout: &Arc<Layout>, segment: u64, history: bool) -> ReplicaHost {
         let power = Power::default();
         let disk =
             |volume: &vgship_base::layout::VolumeLayout| SimDisk::volume(&power, volume.bytes);
@@ -132,6 +152,11 @@ impl ReplicaHost {
             disks: layout.volumes.iter().map(disk).collect(),
             journal: SimFolder::new(&power),
             state: SimFolder::new(&power),
+            snapshots: SimFolder::new(&power),
+            expected: BTreeMap::new(),
+            strays: BTreeSet::new(),
+            was_consistent: false,
+            history,
             power,
             life: None,
             promised: Seq::ZERO,
@@ -154,9 +179,21 @@ impl ReplicaHost {
         journal.set_segment_bytes(self.segment);
         self.held = self.held.max(recovered.last);
         let share = |disk: &SimDisk| -> SharedDisk { Arc::new(disk.clone()) };
-        let volumes = self.disks.iter().map(share).collect();
+        let volumes: Vec<SharedDisk> = self.disks.iter().map(share).collect();
+        let set = SnapshotSet::open(Parts {
+            folder: Arc::new(self.snapshots.clone()),
+            key: key(),
+            group: GROUP,
+            layout: Arc::clone(&self.layout),
+            volumes: volumes.clone(),
+            pack_bytes: Some(32 << 10),
+        })?;
+        let mut preserver = Preserver::new(set, 1, point.seq)?;
+        preserver.set_reserve(0);
+        preserver.drop_behind(recovered.last)?;
         let mut applier = Applier::new(Arc::clone(&self.layout), volumes, 1);
         applier.flush_all()?;
+        applier.keep(Keeper::new(preserver, &point, Box::new(|| 0)));
         let mut admit = Admit::new(Arc::clone(&self.layout), point);
         for batch in journal.replay(point.seq) {
             let batch = batch?;
@@ -170,7 +207,10 @@ impl ReplicaHost {
         let lost = recovered.damage.is_some_and(|damage| damage.promised);
         if lost && admit.point().generation.is_some() {
             admit.break_off();
+            applier.keeper().expect("it was given one").break_off();
             applier.checkpoint(&self.state, &admit.point())?;
+        } else if point.generation.is_some() {
+            applier.keeper().expect("it was given one").settle(point.seq);
         }
         let point = admit.point();
         while self.histories.last().is_some_and(|(begin, _)| *begin > point.seq) {
@@ -205,6 +245,7 @@ impl ReplicaHost {
         self.disks.iter().for_each(|disk| disk.power_cut(rng));
         self.journal.power_cut(rng);
         self.state.power_cut(rng);
+        self.snapshots.power_cut(rng);
     }
 
     /// What its volumes hold now.
@@ -281,8 +322,6 @@ impl ReplicaLife {
     ) -> Result<Option<AdmitError>, Ended> {
         let mut refused = None;
         let mut batches: Vec<Batch> = Vec::new();
-        let border =
-            |record: &Record| matches!(record.body, Body::ResyncBegin(_) | Body::ResyncEnd { .. });
         let mut alone = true;
         for record in records {
             if let Err(error) = self.admit.admit(record, Chain::data_hash(record)) {
@@ -291,7 +330,7 @@ impl ReplicaLife {
                 break;
             }
             let point = self.admit.point();
-            let ends = border(record);
+            let ends = record.is_border();
             match batches.last_mut().filter(|_| !alone && !ends) {
                 Some(batch) => {
                     batch.records.push(record.clone());
@@ -315,10 +354,7 @@ impl ReplicaLife {
         let mut ended = false;
         for _ in 0..count {
             let durable = self.journal.durable();
-            let border = |batch: &Batch| {
-                let first = &batch.records[0].body;
-                matches!(first, Body::ResyncBegin(_) | Body::ResyncEnd { .. })
-            };
+            let border = |batch: &Batch| batch.records[0].is_border();
             let fits =
                 |batch: &&Batch| batch.point.seq <= durable && (whole.is_none() || !border(batch));
             if self.received.front().is_none_or(|batch| !fits(&batch)) {
@@ -339,21 +375,35 @@ impl ReplicaLife {
             }
         }
         let Some(batch) = whole else { return Ok(None) };
-        let answers = self.applier.apply(&batch.records, false)?;
+        let answers = match self.applier.apply(&batch.records, false) {
+            Err(ApplyError::Snapshots(SnapshotError::NoRoom { .. })) => {
+                self.received.push_front(batch);
+                return Ok(None);
+            }
+            done => done?,
+        };
         self.applied = batch.point;
         let session = batch.point.window.map_or(0, |window| window.session);
         Ok(Some((session, answers, ended)))
     }
 
     /// Flushes the volumes and moves the checkpoint, then trims the journal.
-    pub fn checkpoint(&mut self, state: &SimFolder, trim: bool) -> Result<(), Ended> {
+    pub fn checkpoint(
+        &mut self,
+        state: &SimFolder,
+        trim: bool,
+        history: bool,
+    ) -> Result<(), Ended> {
         if self.applied.generation.is_none() {
             return Ok(());
         }
         self.applier.checkpoint(state, &self.applied)?;
         self.checkpointed = self.applied.seq;
         if trim {
-            self.journal.trim(self.checkpointed)?;
+            let keeper = self.applier.keeper().expect("replicas keep snapshots");
+            let oldest = keeper.set().list()?.first().map(|it| it.point);
+            let floor = oldest.filter(|_| history).unwrap_or(self.checkpointed);
+            self.journal.trim(self.checkpointed.min(floor))?;
         }
         Ok(())
     }

@@ -1,7 +1,6 @@
 //! Steps of links and of the replicas' machines.
 
 use vgship_base::ids::Seq;
-use vgship_base::sim::SimDisk;
 
 use super::model::equal;
 use super::replica::{Ended, ReplicaHost};
@@ -35,8 +34,13 @@ impl World {
     }
 
     fn recover(&mut self, index: usize) {
+        let before = self.astray(index);
+        let started = self.replicas[index].start();
+        if self.astray(index) > before {
+            self.everything_strays(index);
+        }
         let host = &mut self.replicas[index];
-        let found = match host.start() {
+        let found = match started {
             Ok(found) => found,
             Err(Ended::Stopped(text)) => {
                 host.life = None;
@@ -77,6 +81,11 @@ impl World {
             }
         }
         self.check_prefix(index, "after recovery");
+        self.note_snapshots(index);
+        self.look_back(index);
+        if !self.replica_up(index) {
+            return;
+        }
         if let Some(owed) = self.owed[index].take() {
             self.check_owed(index, &owed);
             self.coverage.hit("I3 checked when a replica came later");
@@ -145,11 +154,10 @@ impl World {
             return;
         }
         let count = 1 + self.rng.index(4);
-        let host = &mut self.replicas[index];
-        let astray = |host: &ReplicaHost| host.disks.iter().map(SimDisk::misdirected).sum::<u64>();
-        let before = astray(host);
-        let applied = host.life.as_mut().expect("it is up").apply(count);
-        if astray(host) > before {
+        let before = self.astray(index);
+        let life = self.replicas[index].life.as_mut();
+        let applied = life.expect("it is up").apply(count);
+        if self.astray(index) > before {
             self.coverage.hit("replica judged what was not asked for");
             self.everything_strays(index);
         }
@@ -157,6 +165,7 @@ impl World {
             Ok(applied) => applied,
             Err(ended) => return self.ended(index, &ended),
         };
+        self.note_snapshots(index);
         let Some((session, answers, ended)) = applied else { return };
         if ended {
             self.replicas[index].spoiled = false;
@@ -181,8 +190,8 @@ impl World {
             return;
         }
         let trim = self.rng.one_in(2);
-        let ReplicaHost { life, state, .. } = &mut self.replicas[index];
-        let done = life.as_mut().expect("it is up").checkpoint(state, trim);
+        let ReplicaHost { life, state, history, .. } = &mut self.replicas[index];
+        let done = life.as_mut().expect("it is up").checkpoint(state, trim, *history);
         match done {
             Ok(()) => {
                 self.check_prefix(index, "at a checkpoint");
@@ -195,9 +204,9 @@ impl World {
 
 /// Whether a program stopped for a disk that was told to fail, or to be full.
 fn volume_refuses(text: &str) -> bool {
-    text.contains("the simulated disk refuses") || is_full(text)
+    text.contains("the simulated disk refuses") || is_full(text) || text.contains("one sector only")
 }
 
 fn is_full(text: &str) -> bool {
-    text.contains("StorageFull")
+    text.contains("StorageFull") || text.contains("NoRoom")
 }

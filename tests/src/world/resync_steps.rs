@@ -128,7 +128,7 @@ impl World {
         let bytes = self.source.read(extent);
         if self.source.misdirected() > before {
             self.coverage.hit("source read what was not asked for");
-            self.strays[index].insert((extent.volume, extent.index));
+            self.note_strays(index, std::iter::once((extent.volume, extent.index)));
         }
         bytes
     }

@@ -69,6 +69,7 @@ impl World {
             host.disks.iter().for_each(mend);
             host.journal.set_capacity(None);
             host.state.set_capacity(None);
+            host.snapshots.set_capacity(None);
             for name in host.journal.list().unwrap_or_default() {
                 host.journal.file(&name).iter().for_each(mend);
             }
@@ -143,6 +144,7 @@ impl World {
                 super::model::differing(&self.layout, &ours, &theirs)
             );
             self.check_prefix(index, "in sync");
+            self.look_back(index);
         }
     }
 }

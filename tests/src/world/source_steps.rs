@@ -187,6 +187,12 @@ impl World {
 
     // ---- time ----
 
+    /// The wall clock. Unit: microseconds since 1970.
+    pub(super) fn wall(&self) -> u64 {
+        let clock = 1_000_000_000 + i64::try_from(self.now.0 * 1000).expect("years are enough");
+        u64::try_from(clock + self.skew).unwrap_or(0)
+    }
+
     /// Time passes.
     pub fn tick(&mut self, step: u64) {
         self.now.0 += step;
@@ -194,9 +200,7 @@ impl World {
             return;
         }
         let now = self.now;
-        let before = self.look();
-        let clock = 1_000_000_000 + i64::try_from(now.0 * 1000).expect("years are enough");
-        let clock = u64::try_from(clock + self.skew).unwrap_or(0);
+        let (before, clock) = (self.look(), self.wall());
         self.life().source.tick(now, clock);
         self.note_overflow(&before);
         self.note_resyncs(&before);

@@ -49,6 +49,14 @@ impl Room {
         self.give(size(file));
     }
 
+    /// Takes all of `bytes`, or nothing; which.
+    pub(super) fn take_all(&self, bytes: usize) -> bool {
+        let mut taken = self.taken();
+        let fits = bytes <= taken.left();
+        taken.used += if fits { bytes } else { 0 };
+        fits
+    }
+
     /// Gives `bytes` back that a file does not take any more.
     pub(super) fn give(&self, bytes: usize) {
         let mut taken = self.taken();

@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use vgship_base::ids::Seq;
-use vgship_base::record::{Body, Chain, Record};
+use vgship_base::record::{Chain, Record};
 use vgship_base::units::ByteLen;
 
 use super::super::admit::{Admit, AdmitError, Point};
 use super::super::journal::Journal;
 use super::super::room::{self, Disk, Room};
-use super::{Answers, Applied, CHECKPOINT_EVERY, EngineError, Greeting, LOOK, Message, Shared};
+use super::{
+    Answers, Applied, CHECKPOINT_EVERY, EngineError, Greeting, LOOK, Message, Shared, Work,
+};
 
 /// Bytes journaled with one flush.
 const GROUP_BYTES: u64 = 4 << 20;
@@ -28,7 +30,7 @@ pub(super) struct Journaling {
     admit: Admit,
     journal: Journal,
     place: String,
-    to_apply: SyncSender<Applied>,
+    to_apply: SyncSender<Work>,
     taken: Arc<Notify>,
     shared: Arc<Shared>,
     link: Option<(u64, Answers)>,
@@ -38,7 +40,7 @@ pub(super) struct Journaling {
 impl Journaling {
     pub(super) fn new(
         (admit, journal, place): (Admit, Journal, String),
-        (to_apply, taken): (SyncSender<Applied>, Arc<Notify>),
+        (to_apply, taken): (SyncSender<Work>, Arc<Notify>),
         shared: Arc<Shared>,
     ) -> Journaling {
         let (link, ready) = (None, VecDeque::new());
@@ -69,11 +71,14 @@ impl Journaling {
         }
     }
 
-    /// Removes what the volumes hold; up to where they do.
+    /// Removes what the volumes hold, history does not need and nobody reads; up to where.
     fn trim(&mut self) -> Result<Seq, EngineError> {
-        let settled = Seq(self.shared.trim.load(Ordering::SeqCst));
-        self.journal.trim(settled)?;
-        Ok(settled)
+        let upto = self.shared.trimmable();
+        self.journal.trim(upto)?;
+        let mut view = self.shared.view();
+        (view.journal_after, view.journal_bytes) =
+            (self.journal.first_after(), self.journal.bytes());
+        Ok(upto)
     }
 
     /// Takes all that waits, up to a group's size, and journals it with one flush. Whether to go on.
@@ -86,6 +91,10 @@ impl Journaling {
                     let (durable, applied) = (view.durable, view.applied);
                     // A link that is gone already needs no greeting.
                     let _ = ready.send(Greeting { durable, applied, damaged: view.damaged });
+                }
+                Message::Replay { after, ready } => {
+                    // Who asked may have gone.
+                    let _ = ready.send(self.journal.replay(after));
                 }
                 Message::Batch { link, records } => {
                     if !self.group(from, link, records)? {
@@ -143,7 +152,7 @@ impl Journaling {
                 progress.received = durable.seq;
                 progress.durable = durable;
             });
-            if self.to_apply.send(applied).is_err() {
+            if self.to_apply.send(Work::Batch(applied)).is_err() {
                 return Ok(true); // the applier has said why it stopped
             }
         }
@@ -166,6 +175,7 @@ impl Journaling {
                     return Ok(true);
                 }
                 Room::Rotate => self.journal.rotate()?,
+                Room::Wait { .. } if self.history_gives_way() => {}
                 Room::Wait { needed } => {
                     if self.shared.stopping.load(Ordering::SeqCst)
                         || self.shared.view().fault.is_some()
@@ -177,6 +187,25 @@ impl Journaling {
                 }
             }
         }
+    }
+
+    /// Where history alone keeps the journal from being trimmed, its oldest part goes: the stream
+    /// comes first. Whether that may help.
+    fn history_gives_way(&self) -> bool {
+        let (settled, floor) = (&self.shared.settled, &self.shared.floor);
+        let settled = settled.load(Ordering::SeqCst);
+        let had = floor.load(Ordering::SeqCst);
+        if had >= settled || self.shared.readers().iter().any(|after| after.0 <= had) {
+            return false;
+        }
+        let oldest = self.journal.oldest_end().map_or(settled, |end| end.0);
+        floor.store(oldest.min(settled), Ordering::SeqCst);
+        tracing::warn!(
+            journal = self.place,
+            upto = %Seq(oldest),
+            "the journal's disk is full: points in time up to here leave the history"
+        );
+        true
     }
 
     fn say(&self, said: &mut Option<Instant>, free: u64, needed: u64) {
@@ -193,8 +222,8 @@ impl Journaling {
         self.shared.view().waits = Some(text);
     }
 
-    /// Admits a batch of the present link, cut so that no part crosses a resync's begin or end
-    /// (R5). What follows a refused record is dropped; the link is told. What it takes in the
+    /// Admits a batch of the present link, cut so that no part crosses a resync's begin or end,
+    /// or a marker (R5). What follows a refused record is dropped; the link is told. What it takes in the
     /// journal.
     fn admit(
         &mut self,
@@ -219,7 +248,7 @@ impl Journaling {
                 self.shared.refused.send_replace(Some((link, error)));
                 break;
             }
-            let border = matches!(record.body, Body::ResyncBegin(_) | Body::ResyncEnd { .. });
+            let border = record.is_border();
             if border && !part.is_empty() {
                 taken.push((std::mem::take(&mut part), before));
             }

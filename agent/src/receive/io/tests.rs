@@ -9,8 +9,10 @@ use vgship_base::folder::Folder;
 use vgship_base::ids::{Generation, ReplicaId, VolumeId};
 use vgship_base::layout::VolumeLayout;
 use vgship_base::limits::JOURNAL_RESERVE;
-use vgship_base::record::{ResyncBegin, ResyncReason, Target};
+use vgship_base::record::{Body, ResyncBegin, ResyncReason, Target};
 use vgship_base::sim::{Power, SimDisk, SimFolder};
+
+use std::time::Instant;
 
 use super::*;
 
@@ -24,6 +26,7 @@ struct Host {
     disk: SimDisk,
     journal: SimFolder,
     state: SimFolder,
+    snapshots: SimFolder,
 }
 
 impl Host {
@@ -33,6 +36,7 @@ impl Host {
             disk: SimDisk::volume(&power, BYTES),
             journal: SimFolder::new(&power),
             state: SimFolder::new(&power),
+            snapshots: SimFolder::new(&power),
         }
     }
 
@@ -46,7 +50,10 @@ impl Host {
             folder: Arc::new(self.state.clone()),
             journal: Arc::new(self.journal.clone()),
             journal_place: "/the/journal".into(),
+            snapshots: Arc::new(self.snapshots.clone()),
             key: DataKey::from_bytes([5; 32]),
+            floor: Seq(u64::MAX),
+            wall: Box::new(|| 1),
         };
         Engine::open(parts, 1)
     }

@@ -1,0 +1,3 @@
+//! History: any point in time, from the newest snapshot before it and the journal's records after.
+
+pub mod roll;

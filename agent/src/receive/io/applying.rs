@@ -1,0 +1,171 @@
+//! The thread that applies: batches in order, snapshots where they are asked for, checkpoints.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use vgship_base::folder::SharedFolder;
+use vgship_base::record::{Body, Record};
+use vgship_snapshot::SnapshotError;
+
+use super::super::admit::Point;
+use super::{Applied, CHECKPOINT_EVERY, EngineError, LOOK, Shared, Work};
+use crate::apply::applier::{Answer, Applier, ApplyError};
+use crate::apply::keeper::News;
+
+/// Bytes applied before a checkpoint.
+const CHECKPOINT_BYTES: u64 = 64 << 20;
+
+/// How long nothing may come before a checkpoint is made at once.
+const IDLE: Duration = Duration::from_millis(100);
+
+/// How often a wait for room is logged.
+const SAY_EVERY: Duration = Duration::from_mins(1);
+
+/// The applier's thread.
+pub(super) struct Applying {
+    applier: Applier,
+    folder: SharedFolder,
+    shared: Arc<Shared>,
+    point: Point,
+    stored: Point,
+    since: Instant,
+    /// A batch was not applied, for want of room, and the engine is being stopped.
+    given_up: bool,
+}
+
+impl Applying {
+    pub(super) fn new(
+        applier: Applier,
+        folder: SharedFolder,
+        shared: Arc<Shared>,
+        point: Point,
+    ) -> Applying {
+        let (stored, since) = (point, Instant::now());
+        Applying { applier, folder, shared, point, stored, since, given_up: false }
+    }
+
+    pub(super) fn run(mut self, from: &Receiver<Work>) {
+        loop {
+            let (work, ended) = match from.recv_timeout(IDLE) {
+                Ok(work) => (Some(work), false),
+                Err(RecvTimeoutError::Timeout) => (None, false),
+                Err(RecvTimeoutError::Disconnected) => (None, true),
+            };
+            let idle = work.is_none();
+            let done = match work {
+                Some(Work::Batch(batch)) => self.apply(batch),
+                Some(Work::Snapshot { name, origin, done }) => {
+                    let taken = self.applier.keeper().map_or(Ok(None), |keeper| {
+                        keeper.take_here(name, origin)
+                    });
+                    let failed = taken.as_ref().is_err_and(|error| !error.is_refusal());
+                    // Who asked may have gone.
+                    let _ = done.send(taken);
+                    if failed { Err(EngineError::Asked) } else { Ok(()) }
+                }
+                None => Ok(()),
+            };
+            self.tell();
+            if let Err(error) = done.and_then(|()| self.checkpoint(idle)) {
+                self.shared.fail(&error);
+                return;
+            }
+            if ended || self.given_up {
+                return;
+            }
+        }
+    }
+
+    fn apply(&mut self, batch: Applied) -> Result<(), EngineError> {
+        let Applied { records, point, answers } = batch;
+        let session = point.window.map_or(0, |window| window.session);
+        let Some(judged) = self.apply_when_there_is_room(&records)? else {
+            self.given_up = true;
+            return Ok(());
+        };
+        let begins = records.iter().any(|record| matches!(record.body, Body::ResyncBegin(_)));
+        {
+            let mut view = self.shared.view();
+            view.judged = if begins { 0 } else { view.judged } + judged.len() as u64;
+        }
+        self.point = point;
+        if let (Some(answers), false) = (answers, judged.is_empty()) {
+            // A link that is gone needs no answers: its source asks anew.
+            let _ = answers.blocking_send((session, judged));
+        }
+        Ok(())
+    }
+
+    /// Applies a batch; waits while what it overwrites cannot be preserved. `None` when the engine
+    /// is being stopped meanwhile: the journal has the batch.
+    fn apply_when_there_is_room(
+        &mut self,
+        records: &[Record],
+    ) -> Result<Option<Vec<Answer>>, EngineError> {
+        let mut said: Option<Instant> = None;
+        loop {
+            let why = match self.applier.apply(records, false) {
+                Err(ApplyError::Snapshots(why @ SnapshotError::NoRoom { .. })) => why,
+                done => {
+                    if said.is_some() {
+                        self.shared.view().holds = None;
+                        tracing::info!("the snapshot store has room again");
+                    }
+                    return Ok(Some(done?));
+                }
+            };
+            if self.shared.stopping.load(Ordering::SeqCst) {
+                return Ok(None);
+            }
+            let text = format!(
+                "{why}; free some, or delete snapshots: the replica goes on by itself, and no \
+                 point that a snapshot holds is given up for it"
+            );
+            if said.is_none_or(|since| since.elapsed() >= SAY_EVERY) {
+                tracing::warn!(reason = text, "the replica applies nothing");
+                said = Some(Instant::now());
+            }
+            self.shared.view().holds = Some(text);
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Says what became of snapshots.
+    fn tell(&mut self) {
+        let news = self.applier.keeper().map(crate::apply::keeper::Keeper::news);
+        for news in news.unwrap_or_default() {
+            match news {
+                News::Taken(snapshot) => tracing::info!(
+                    snapshot = %snapshot.name,
+                    seq = %snapshot.point,
+                    origin = snapshot.origin.text(),
+                    "a snapshot was taken"
+                ),
+                News::Did(did, name) => tracing::info!(snapshot = %name, "a snapshot was {did}"),
+                News::Refused { name, why } => {
+                    tracing::warn!(marker = %name, why, "a marker of the source was not followed");
+                }
+                News::Released => tracing::debug!("the resync's way back is no longer guarded"),
+            }
+        }
+    }
+
+    fn checkpoint(&mut self, idle: bool) -> Result<(), EngineError> {
+        let due = idle
+            || self.since.elapsed() >= CHECKPOINT_EVERY
+            || self.applier.unflushed() >= CHECKPOINT_BYTES;
+        if self.point == self.stored || !due {
+            return Ok(());
+        }
+        self.applier.checkpoint(&*self.folder, &self.point)?;
+        self.stored = self.point;
+        self.since = Instant::now();
+        self.shared.settled.store(self.point.seq.0, Ordering::SeqCst);
+        self.shared.view().applied = self.point;
+        let applied = self.point;
+        self.shared.progress.send_modify(|progress| progress.applied = applied);
+        Ok(())
+    }
+}
