@@ -1,5 +1,5 @@
-//! Sealed files and the extent store of vgship. Knows nothing of networks, tasks or agents; files
-//! come through [`vgship_base::folder::Folder`], so that everything runs on simulated disks too.
+//! Sealed files, the extent store and the retention of vgship. Knows nothing of networks, tasks or
+//! agents; files come through [`vgship_base::folder::Folder`], so that everything runs on simulated disks too.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -20,3 +20,5 @@
 pub mod seal;
 
 pub mod store;
+
+pub mod retention;
