@@ -54,6 +54,8 @@ mod catalog;
 mod error;
 mod packs;
 
+pub mod retention;
+
 pub mod seal;
 
 pub mod set;
