@@ -1,4 +1,4 @@
-//! Sealed files and the extent store of vgship. Knows nothing of networks, tasks or agents; files
+//! Sealed files, the extent store and the writable clones of vgship. Knows nothing of networks, tasks or agents; files
 //! come through [`vgship_base::folder::Folder`], so that everything runs on simulated disks too.
 //!
 //! ```
@@ -20,3 +20,6 @@
 pub mod seal;
 
 pub mod store;
+
+/// A writable clone of a read-only disk.
+pub mod overlay;
