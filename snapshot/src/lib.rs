@@ -21,5 +21,4 @@ pub mod seal;
 
 pub mod store;
 
-/// A writable clone of a read-only disk.
 pub mod overlay;

@@ -130,7 +130,7 @@ impl Blocks {
     }
 
     /// What to store for the members that are not in `without`, from `word` on: at most `max`
-    /// entries. The next ones begin at [`Entry::end`] of the last; none are left when there is none.
+    /// entries. The next begin at [`Entry::end`] of the last; without a last one none are left.
     pub(super) fn entries(&self, without: &Blocks, word: u64, max: usize) -> Vec<Entry> {
         let mut found: Vec<Entry> = Vec::new();
         for (word, mask) in self.words(word) {

@@ -110,7 +110,7 @@ impl Overlay {
         Ok(Claim { overlay: self, runs, blocks, written: false })
     }
 
-    /// Writes a whole block for the first time, of which `part` is given and the rest is the base's.
+    /// Writes a whole block for the first time: `part` of it is given, the rest is the base's.
     fn fill_block(&self, part: Span, data: &[u8]) -> io::Result<()> {
         let block = part.offset / BLOCK;
         let span = self.bytes_of(block, block + 1);
@@ -161,8 +161,8 @@ impl Overlay {
         Ok(found)
     }
 
-    /// Makes a run in claimed blocks zero where the data file ended at `reach`. Behind that it gets a
-    /// hole when the file grows; before it an earlier life may have left something.
+    /// Makes a run in claimed blocks zero where the data file ended at `reach`. Behind that it gets
+    /// a hole when the file grows; before it an earlier life may have left something.
     fn zero_claimed(&self, span: Span, reach: u64) -> io::Result<()> {
         let cut = Cut::of(span, self.len);
         for part in [cut.head, cut.tail] {

@@ -2,7 +2,7 @@
 //!
 //! A log, not pages that are written in place, because of three things. A frame never touches what
 //! was promised before, so nothing can tear it. A flush costs a sector or two wherever in the clone
-//! the blocks lie. And frames have an order, so that one which is damaged can be told from one which
+//! the blocks lie. And frames have an order, so that one which is damaged can be told from one that
 //! was torn before anybody was promised it: frames behind it say how far was promised. Behind each
 //! flush an empty frame says so for the last one; it is flushed with the next, so until the system
 //! writes it by itself, damage to that last frame looks like a torn tail.

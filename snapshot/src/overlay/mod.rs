@@ -12,10 +12,10 @@
 //! A block is the base's until the first write into it has stood in the data file as a whole; from
 //! then on it is the clone's own, and bytes go into the data file as they come. [`Disk::flush`]
 //! flushes the data file first, then stores in the map which blocks have become own since and
-//! flushes that. So a block of which the map speaks is whole in the data file, and after a power cut
-//! a block of which it does not speak is the base's again, whatever the data file holds in its
-//! place: nobody was promised more, and the next write into it begins with the base's bytes anew.
-//! A later write into an own block touches its own sectors only, so it tears as on any disk.
+//! flushes that. So a block of which the map speaks is whole in the data file. After a power cut a
+//! block of which it does not speak is the base's again, whatever the data file holds in its place:
+//! nobody was promised more, and the next write into it begins with the base's bytes anew. A later
+//! write into an own block touches its own sectors only, so it tears as on any disk.
 //!
 //! When a flush of the data file fails, nothing is known of what it should have stored, and the
 //! system may take it for stored ever after. So the clone is *poisoned*: writes and flushes fail
@@ -146,8 +146,9 @@ impl From<OverlayError> for io::Error {
 ///
 /// Shape:   as [`Disk`] says; besides, writes to different bytes of one block need no order.
 /// Unit:    a clone owns blocks of [`BLOCK`] bytes, each from the first byte written into it.
-/// Durable: what [`Disk`] says. Before a flush a sector shows, after a power cut, something that was
-///          written there or what it held; never another block's content, nor zeroes of nobody.
+/// Durable: what [`Disk`] says. What was not flushed is, after a power cut and sector by sector,
+///          something that was written there or what it held before; never another block's
+///          content, nor zeroes that nobody wrote.
 /// Memory:  about two bits for each block that is owned, at least 1 KiB for each 16 MiB with any.
 ///
 /// # Errors
@@ -254,8 +255,8 @@ impl Overlay {
     }
 
     /// Limits [`Overlay::written_bytes`] from now on; `None` for no limit. What is there stays, and
-    /// can be written again, even if it is more. Zeroing counts as writing, except where the base is
-    /// known to hold nothing. Unit: bytes.
+    /// can be written again, even if it is more. Zeroing counts as writing, except where the base
+    /// is known to hold nothing. Unit: bytes.
     ///
     /// A write that would take more is refused with [`io::ErrorKind::QuotaExceeded`] and changes
     /// nothing.
