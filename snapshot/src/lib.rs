@@ -54,6 +54,8 @@ mod catalog;
 mod error;
 mod packs;
 
+pub mod overlay;
+
 pub mod retention;
 
 pub mod seal;
