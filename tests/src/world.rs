@@ -157,7 +157,9 @@ impl World {
             owed: (0..count).map(|_| None).collect(),
             skew: 0,
             source: SourceHost::new(&layout, policy, &settings),
-            replicas: (0..count).map(|_| ReplicaHost::new(&layout, settings.segment, settings.history)).collect(),
+            replicas: (0..count)
+                .map(|_| ReplicaHost::new(&layout, settings.segment, settings.history))
+                .collect(),
             links: (0..count).map(|_| None).collect(),
             offers: vec![0; count],
             windows: vec![false; count],

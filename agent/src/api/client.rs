@@ -108,11 +108,11 @@ impl Client {
         self.post("/v1/pairs/revoke", revoke).await
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ControlError> {
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ControlError> {
         self.ask(Method::GET, path, Bytes::new()).await
     }
 
-    async fn post<T: DeserializeOwned>(
+    pub(super) async fn post<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &impl Serialize,

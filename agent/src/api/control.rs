@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use vgship_base::ids::{Name, PeerId};
 
+use super::past::Past;
 use super::status::Status;
 use crate::home::{
     GroupConfig, GroupSpec, HomeError, Mode, Period, Role, Settings, SettingsChange, text,
@@ -54,6 +55,9 @@ pub trait Control: Send + Sync + 'static {
 
     /// Takes away all that a peer may do. `peer` is its name or id.
     fn pair_revoke(&self, peer: String) -> Answer<'_, Revoked>;
+
+    /// The past of its groups.
+    fn past(&self) -> &dyn Past;
 }
 
 /// An agent that several callers share.
@@ -111,9 +115,9 @@ pub struct SetRequest {
 impl SetRequest {
     /// Makes the change to a group of which this agent is the source.
     pub fn apply(&self, to: &mut GroupConfig, pairs: &Pairings) -> Result<(), ControlError> {
-        if to.role != Role::Source {
+        if to.role != Role::Source && !self.change.is_of_history() {
             return Err(ControlError::refused(format!("group {} is a replica here", to.name))
-                .hint("change it where its source is"));
+                .hint("change it where its source is; a replica has --history and --snapshots"));
         }
         let peer = self.replica.as_ref().map(|who| pairs.replica(to, who)).transpose()?;
         self.change.apply(&mut to.policy, peer);

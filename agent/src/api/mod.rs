@@ -12,6 +12,16 @@
 //! POST    /v1/pairs/invite       InviteRequest          Invitation
 //! POST    /v1/pairs/join         JoinRequest            Joined
 //! POST    /v1/pairs/revoke       RevokeRequest          Revoked
+//! POST    /v1/groups/G/markers   MarkerRequest          Marked
+//! GET     /v1/groups/G/snapshots -                      Snapshots
+//! POST    /v1/groups/G/snapshots SnapshotRequest        Marked
+//! POST    /v1/groups/G/snapshots/change  SnapshotChange  Done
+//! GET     /v1/groups/G/history   -                      History
+//! POST    /v1/exports            ExportRequest          Exported
+//! GET     /v1/environments       -                      Environments
+//! POST    /v1/environments       EnvRequest             Environment
+//! POST    /v1/environments/E/extend   {"lease"}         Environment
+//! POST    /v1/environments/E/destroy  -                 Done
 //! ```
 //!
 //! Every refusal is `{"error", "hint", "code"}` with `code` one of `failed`, `usage`, `refused`,
@@ -24,6 +34,12 @@ pub mod control;
 pub mod io;
 
 pub mod pairs;
+
+pub mod past;
+
+mod past_client;
+
+mod past_routes;
 
 pub mod progress;
 

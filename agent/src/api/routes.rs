@@ -19,6 +19,7 @@ use super::control::{
     JoinRequest, Joined, Pairings, RemoveRequest, Removed, RevokeRequest, Revoked, SetRequest,
     SharedControl, WaitRequest,
 };
+use super::past_routes;
 use super::status::{GroupStatus, Status};
 use crate::home::GroupSpec;
 
@@ -27,8 +28,8 @@ pub const BODY_MAX: usize = 64 << 10;
 
 /// What every handler needs.
 #[derive(Clone)]
-struct Served {
-    control: SharedControl,
+pub(super) struct Served {
+    pub(super) control: SharedControl,
     stopping: watch::Receiver<bool>,
 }
 
@@ -46,6 +47,7 @@ pub fn router(control: SharedControl, stopping: watch::Receiver<bool>) -> Router
         .route("/v1/pairs/invite", post(pair_invite))
         .route("/v1/pairs/join", post(pair_join))
         .route("/v1/pairs/revoke", post(pair_revoke))
+        .merge(past_routes::router())
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_path)
         .layer(DefaultBodyLimit::max(BODY_MAX))
@@ -53,7 +55,7 @@ pub fn router(control: SharedControl, stopping: watch::Receiver<bool>) -> Router
 }
 
 /// A handler's answer.
-type Reply<T> = Result<Json<T>, ControlError>;
+pub(super) type Reply<T> = Result<Json<T>, ControlError>;
 
 impl IntoResponse for ControlError {
     fn into_response(self) -> Response {
@@ -68,7 +70,7 @@ impl IntoResponse for ControlError {
 }
 
 /// A request's body as JSON, or why it is not.
-struct Body<T>(Result<T, ControlError>);
+pub(super) struct Body<T>(pub(super) Result<T, ControlError>);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Infallible;
@@ -215,6 +217,6 @@ async fn no_such_path(request: Request) -> Response {
     (StatusCode::NOT_FOUND, Json(error)).into_response()
 }
 
-fn name(text: &str) -> Result<Name, ControlError> {
+pub(super) fn name(text: &str) -> Result<Name, ControlError> {
     text.parse().map_err(ControlError::usage)
 }

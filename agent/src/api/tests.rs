@@ -14,6 +14,10 @@ use super::control::{
     SetRequest, WaitFor, WaitRequest,
 };
 use super::io::Server;
+use super::past::{
+    EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked, MarkerRequest,
+    Past, SnapshotChange, SnapshotRequest, Snapshots,
+};
 use super::status::tests::{agent, in_sync};
 use super::{Client, Status};
 use crate::home::{GroupSpec, Home, Mode, Period, Role, Settings, SettingsChange};
@@ -34,6 +38,50 @@ impl Drop for Waiting {
 
 fn ready<'a, T: Send + 'a>(value: Result<T, ControlError>) -> Answer<'a, T> {
     Box::pin(std::future::ready(value))
+}
+
+impl Past for Fake {
+    fn marker(&self, group: Name, request: MarkerRequest) -> Answer<'_, Marked> {
+        let (group, name) = (group.to_string(), request.name.to_string());
+        let replicas = vec!["dr1".into()];
+        ready(Ok(Marked { group, name, seq: 9, at: "0.9".into(), replicas }))
+    }
+
+    fn snapshot_create(&self, _: Name, _: SnapshotRequest) -> Answer<'_, Marked> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn snapshot_list(&self, _: Name) -> Answer<'_, Snapshots> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn snapshot_change(&self, _: Name, _: SnapshotChange) -> Answer<'_, Done> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn export(&self, _: ExportRequest) -> Answer<'_, Exported> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn history(&self, _: Name) -> Answer<'_, History> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn env_create(&self, _: EnvRequest) -> Answer<'_, Environment> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn env_list(&self) -> Answer<'_, Environments> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn env_extend(&self, _: Name, _: Period) -> Answer<'_, Environment> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn env_destroy(&self, _: Name) -> Answer<'_, Done> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
 }
 
 impl Control for Fake {
@@ -101,6 +149,10 @@ impl Control for Fake {
 
     fn pair_revoke(&self, peer: String) -> Answer<'_, Revoked> {
         ready(Ok(Revoked { peer, peer_id: "a0".repeat(32), groups: vec!["payroll".into()] }))
+    }
+
+    fn past(&self) -> &dyn Past {
+        self
     }
 }
 

@@ -17,8 +17,8 @@ use vgship_base::units::Span;
 
 use super::checkpoint::{self, CheckpointError};
 use super::coalesce::{Content, Pending, Writes};
-use super::keeper::Keeper;
 use super::compare::{content_hash, part_hashes, read_extent};
+use super::keeper::Keeper;
 use crate::receive::admit::Point;
 use vgship_snapshot::SnapshotError;
 

@@ -7,7 +7,7 @@ use super::table::Table;
 use super::{Context, output};
 use crate::api::ControlError;
 use crate::api::control::{GroupSettings, GroupSummary, Groups, Removed, SetRequest};
-use crate::home::{Amount, GroupSpec, HomeError, Period, SettingsChange, Size};
+use crate::home::{GroupSpec, HomeError, Period, SettingsChange, Size};
 
 /// Add, change, list and remove replicated groups
 #[derive(Debug, clap::Subcommand)]
@@ -51,9 +51,6 @@ pub struct Add {
     /// How often an epoch ends [default: 1 s]
     #[arg(long, value_name = "DURATION")]
     epoch: Option<Period>,
-    /// How far back points shall reach; kept until there is a history
-    #[arg(long, value_name = "SIZE|DURATION")]
-    history: Option<Amount>,
     #[command(flatten)]
     policy: SettingsChange,
 }
@@ -94,7 +91,6 @@ impl Add {
             outbox_ram: self.outbox_ram.unwrap_or(default.outbox_ram),
             spill: self.spill.unwrap_or(default.spill),
             epoch: self.epoch.unwrap_or(default.epoch),
-            history: self.history,
             policy,
             ..default
         }
@@ -156,14 +152,17 @@ fn settings(set: &GroupSettings) -> String {
     let GroupSettings { group, policy } = set;
     let mut text = format!(
         "group {group}: mode {}, sync timeout {} then {}, when the outbox is full {}, max lag {} then \
-         {}, self-check {} a second",
+         {}, self-check {} a second\nas a replica: history {}, budget {}, snapshots {}",
         policy.mode.as_str(),
         policy.sync_timeout,
         policy.on_sync_timeout.as_str(),
         policy.on_overflow.as_str(),
         policy.max_lag,
         policy.on_lag.as_str(),
-        policy.self_check
+        policy.self_check,
+        policy.history_window,
+        policy.history_budget,
+        policy.snapshots
     );
     for known in &policy.replica {
         let peer = known.peer.to_string();

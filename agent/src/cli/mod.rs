@@ -7,11 +7,17 @@ pub mod agent;
 
 pub mod check;
 
+pub mod env;
+
 pub mod group;
+
+pub mod history;
 
 pub mod init;
 
 pub mod logging;
+
+pub mod marker;
 
 pub mod output;
 
@@ -24,6 +30,8 @@ pub mod pause;
 pub mod program;
 
 pub mod render;
+
+pub mod snapshot;
 
 pub mod status;
 
@@ -88,6 +96,12 @@ enum Command {
     Pause(pause::Args),
     /// Take a paused group up again
     Resume(pause::Args),
+    Marker(marker::Args),
+    #[command(subcommand)]
+    Snapshot(snapshot::Command),
+    History(history::Args),
+    #[command(subcommand)]
+    Env(env::Command),
     Demo(crate::demo::Args),
 }
 
@@ -182,6 +196,10 @@ fn run(command: Command, context: &Context<'_>) -> Result<(), ControlError> {
         Command::Wait(args) => wait::run(&args, context),
         Command::Pause(args) => pause::pause(&args, context),
         Command::Resume(args) => pause::resume(&args, context),
+        Command::Marker(args) => marker::run(args, context),
+        Command::Snapshot(command) => snapshot::run(command, context),
+        Command::History(args) => history::run(&args, context),
+        Command::Env(command) => env::run(command, context),
         Command::Demo(args) => crate::demo::run(&args, context),
     }
 }

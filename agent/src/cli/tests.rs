@@ -184,7 +184,8 @@ fn without_an_agent_the_home_itself_is_changed() {
     vgship(&home, "init --name prod --json").unwrap();
     vgship(&home, "group add g --volumes images:/srv/g --extent 4KiB --history 48h").unwrap();
     let group = home.load_group(&"g".parse().unwrap()).unwrap();
-    assert_eq!((group.extent.to_string(), group.history), ("4 KiB".into(), "48h".parse().ok()));
+    let window = group.policy.history_window.to_string();
+    assert_eq!((group.extent.to_string(), window), ("4 KiB".into(), "2 d".into()));
     vgship(&home, "group list").unwrap();
     vgship(&home, "pair invite --group g --role replica").unwrap();
     vgship(&home, "pair invite --group brought --role source").unwrap();

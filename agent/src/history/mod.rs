@@ -1,3 +1,4 @@
 //! History: any point in time, from the newest snapshot before it and the journal's records after.
 
 pub mod roll;
+pub mod spec;

@@ -11,7 +11,7 @@ use vgship_base::units::ByteLen;
 
 use super::config::parse;
 use super::error::HomeError;
-use super::quantity::{Amount, Period, Size};
+use super::quantity::{Period, Size};
 use super::settings::Settings;
 use super::text;
 
@@ -54,9 +54,6 @@ pub struct GroupSpec {
     /// How often an epoch ends.
     #[serde(default = "epoch_default")]
     pub epoch: Period,
-    /// How far back points shall reach. Kept for the history, which this version does not have.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub history: Option<Amount>,
     /// What may be changed while it runs.
     #[serde(default)]
     pub policy: Settings,
@@ -88,9 +85,6 @@ pub struct GroupConfig {
     /// How often an epoch ends.
     #[serde(default = "epoch_default")]
     pub epoch: Period,
-    /// How far back points shall reach.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub history: Option<Amount>,
     /// The other side, once paired.
     #[serde(default, with = "text::some_id", skip_serializing_if = "Option::is_none")]
     pub peer: Option<PeerId>,
@@ -129,7 +123,6 @@ impl GroupSpec {
             outbox_ram: OUTBOX_RAM_DEFAULT,
             spill: SPILL_DEFAULT,
             epoch: EPOCH_DEFAULT,
-            history: None,
             policy: Settings::default(),
         }
     }
@@ -155,7 +148,6 @@ impl GroupSpec {
             outbox_ram: self.outbox_ram,
             spill: self.spill,
             epoch: self.epoch,
-            history: self.history,
             peer: None,
             policy: self.policy,
         }
@@ -223,7 +215,7 @@ mod tests {
     #[test]
     fn the_golden_group_holds_both_ways() {
         let mut group = example();
-        group.history = Some("48 h".parse().unwrap());
+        group.policy.history_window = "48 h".parse().unwrap();
         group.peer = Some(PeerId([0xa0; 32]));
         assert_eq!(group.to_text(), include_str!("golden/group.toml"));
         assert_eq!(read(&group.to_text()), Ok(group));

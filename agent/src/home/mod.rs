@@ -29,6 +29,8 @@ pub mod group;
 
 pub mod io;
 
+pub mod keep;
+
 pub mod quantity;
 
 pub mod settings;
@@ -137,6 +139,11 @@ impl Home {
     /// The folder of one group.
     pub fn group(&self, name: &Name) -> GroupHome {
         GroupHome { folder: self.groups().join(name.as_str()) }
+    }
+
+    /// The folder of all environments.
+    pub fn environments(&self) -> PathBuf {
+        self.state.join("environments")
     }
 
     /// Where the folders of removed groups are kept.

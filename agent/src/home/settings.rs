@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use vgship_base::ids::PeerId;
 use vgship_base::units::ByteLen;
 
+use super::keep::{self, Budget, Schedule, WINDOW_DEFAULT, Window};
 use super::quantity::{Amount, Period, QuantityError, Size};
 use super::text;
 use crate::capture::source::Overflow;
@@ -97,6 +98,12 @@ pub struct Settings {
     pub on_lag: OnLag,
     /// What the self-check reads a second; zero means none.
     pub self_check: Size,
+    /// On a replica: how far back any point can be opened.
+    pub history_window: Window,
+    /// On a replica: what snapshots and the journal behind them may take.
+    pub history_budget: Budget,
+    /// On a replica: when snapshots are taken by themselves, and which stay.
+    pub snapshots: Schedule,
     /// Replicas for which `mode` does not count.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub replica: Vec<ReplicaMode>,
@@ -112,6 +119,9 @@ impl Default for Settings {
             max_lag: MaxLag::default(),
             on_lag: OnLag::default(),
             self_check: SELF_CHECK_DEFAULT,
+            history_window: WINDOW_DEFAULT,
+            history_budget: Budget::default(),
+            snapshots: Schedule::default(),
             replica: Vec::new(),
         }
     }
@@ -192,9 +202,25 @@ pub struct SettingsChange {
     #[arg(long, value_name = "SIZE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub self_check: Option<Size>,
+    /// On a replica: how far back any point can be opened, in time, or what history may take, in
+    /// bytes [default: 24 h, and half of what its disk has for it]
+    #[arg(long, value_name = "SIZE|DURATION")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history: Option<Amount>,
+    /// On a replica: when snapshots are taken by themselves, and which stay [default: "4x15m, 24x1h,
+    /// 14x1d, 8x1w"]
+    #[arg(long, value_name = "GRID|none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<Schedule>,
 }
 
 impl SettingsChange {
+    /// Whether it concerns history alone, which the replica's side keeps.
+    pub fn is_of_history(&self) -> bool {
+        let rest = SettingsChange { history: None, snapshots: None, ..self.clone() };
+        rest.is_empty() && !self.is_empty()
+    }
+
     /// Whether nothing is to be otherwise.
     pub fn is_empty(&self) -> bool {
         *self == SettingsChange::default()
@@ -221,6 +247,10 @@ impl SettingsChange {
         set(&mut to.max_lag, self.max_lag);
         set(&mut to.on_lag, self.on_lag);
         set(&mut to.self_check, self.self_check);
+        if let Some(amount) = self.history {
+            keep::apply(amount, &mut to.history_window, &mut to.history_budget);
+        }
+        set(&mut to.snapshots, self.snapshots.clone());
     }
 }
 

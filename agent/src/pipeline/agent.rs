@@ -11,6 +11,7 @@ use vgship_base::io::Clock;
 use super::control::Controlled;
 use super::exports::Served;
 use super::links;
+use super::past::environments::{Environments, LEASES};
 use super::replica::ReplicaGroup;
 use super::source::SourceGroup;
 use super::turned_away::TurnedAway;
@@ -65,6 +66,7 @@ pub(super) struct Inner {
     pub(super) peer_id: PeerId,
     pub(super) clock: Clock,
     pub(super) served: Arc<Served>,
+    pub(super) environments: Environments,
     pub(super) turned_away: TurnedAway,
     pub(super) nbd: OnceLock<NbdClients>,
     pub(super) removing: Gate<()>,
@@ -112,6 +114,7 @@ impl Agent {
             peer_id: identity.id(),
             clock: Clock::start(),
             served: Arc::clone(&served),
+            environments: Environments::new(home.environments(), home.nbd_socket()),
             turned_away: TurnedAway::new(),
             nbd: OnceLock::new(),
             removing: Gate::new(()),
@@ -123,9 +126,12 @@ impl Agent {
             config,
         });
         let opening = Arc::clone(&inner);
-        tokio::task::spawn_blocking(move || opening.open_groups())
-            .await
-            .map_err(|error| failed(&error))??;
+        let opened = tokio::task::spawn_blocking(move || {
+            opening.open_groups()?;
+            opening.environments.load(|group| opening.replica_of(group), &opening.served);
+            opening.release_orphans()
+        });
+        opened.await.map_err(|error| failed(&error))??;
         let (endpoint, from) = Endpoint::bind(EndpointConfig {
             identity,
             name: inner.config.name.clone(),
@@ -148,6 +154,7 @@ impl Agent {
         inner.nbd.get_or_init(|| nbd.handle());
         tokio::spawn(links::arrivals(Arc::clone(&inner), from));
         tokio::spawn(links::remind(Arc::clone(&inner)));
+        tokio::spawn(look_after(Arc::clone(&inner)));
         for group in inner.groups() {
             if let Group::Replica(replica) = group {
                 tokio::spawn(replica.supervise());
@@ -170,6 +177,10 @@ impl Agent {
         let ended = tokio::task::spawn_blocking(move || nbd.shutdown()).await;
         if ended.is_err() {
             tracing::error!("the NBD server did not end cleanly");
+        }
+        let flushing = Arc::clone(&inner);
+        if tokio::task::spawn_blocking(move || flushing.environments.flush()).await.is_err() {
+            tracing::error!("the environments did not end cleanly");
         }
         for group in inner.groups() {
             if let Group::Source(source) = group {
@@ -368,6 +379,17 @@ impl Inner {
                 Group::Failed { .. } => {}
             }
         }
+    }
+}
+
+/// Looks after environments for as long as the agent runs.
+async fn look_after(agent: Arc<Inner>) {
+    let agent = Arc::downgrade(&agent);
+    loop {
+        tokio::time::sleep(LEASES).await;
+        let Some(agent) = agent.upgrade() else { return };
+        // One that panicked has said so; the next look comes.
+        let _ = tokio::task::spawn_blocking(move || agent.look_after_environments()).await;
     }
 }
 

@@ -14,6 +14,7 @@ use crate::api::control::{
     Answer, Control, Done, GroupSettings, GroupSummary, Groups, Invitation, InviteRequest,
     JoinRequest, Joined, Pairings, Removed, Revoked, SetRequest, WaitFor,
 };
+use crate::api::past::Past;
 use crate::api::status::{State, Status};
 use crate::api::{ControlError, ErrorKind, pairs};
 use crate::group::{GroupError, open_replica, open_source};
@@ -60,8 +61,10 @@ impl Control for Controlled {
             let mut config = agent.home.load_group(&group)?;
             request.apply(&mut config, &pairs::list(&agent.book))?;
             agent.home.save_group(&config)?;
-            if let Group::Source(source) = found {
-                source.set(&config.policy);
+            match found {
+                Group::Source(source) => source.set(&config.policy),
+                Group::Replica(replica) => replica.change_settings(&config.policy),
+                Group::Failed { .. } => {}
             }
             Ok(GroupSettings { group: group.to_string(), policy: config.policy })
         })
@@ -127,9 +130,13 @@ impl Control for Controlled {
             Ok(revoked)
         })
     }
+
+    fn past(&self) -> &dyn Past {
+        self
+    }
 }
 
-fn blocking<'a, T: Send + 'static>(
+pub(super) fn blocking<'a, T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ControlError> + Send + 'static,
 ) -> Answer<'a, T> {
     Box::pin(async move {

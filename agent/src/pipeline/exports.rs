@@ -1,4 +1,5 @@
-//! All LVs that NBD serves: those of every group that this agent is the source of.
+//! All LVs that NBD serves: those of every group that this agent is the source of, and the clones
+//! of environments.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -13,6 +14,7 @@ use crate::capture::nbd::backend::{Export, Exports};
 #[derive(Default)]
 pub(super) struct Served {
     volumes: RwLock<BTreeMap<String, (Arc<Tap>, VolumeId)>>,
+    clones: RwLock<BTreeMap<String, Arc<dyn Export>>>,
 }
 
 impl Served {
@@ -23,6 +25,17 @@ impl Served {
         for (id, volume) in layout.ids().zip(&layout.volumes) {
             volumes.insert(format!("{group}/{}", volume.name), (Arc::clone(tap), id));
         }
+    }
+
+    /// Serves a clone.
+    pub(super) fn add_clone(&self, export: String, clone: Arc<dyn Export>) {
+        self.clones.write().unwrap_or_else(PoisonError::into_inner).insert(export, clone);
+    }
+
+    /// Serves no clone any more whose name begins so. Who is connected stays so.
+    pub(super) fn remove_clones(&self, prefix: &str) {
+        let mut clones = self.clones.write().unwrap_or_else(PoisonError::into_inner);
+        clones.retain(|export, _| !export.starts_with(prefix));
     }
 
     /// Serves nothing of a group any more. Who is connected stays so.
@@ -39,12 +52,21 @@ pub(super) fn is_of(group: &str, export: &str) -> bool {
 
 impl Exports for Served {
     fn names(&self) -> Vec<String> {
-        self.volumes.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+        let volumes = self.volumes.read().unwrap_or_else(PoisonError::into_inner);
+        let clones = self.clones.read().unwrap_or_else(PoisonError::into_inner);
+        // What is being masked is nobody's to see.
+        let clones = clones.keys().filter(|export| export.starts_with("env/"));
+        let mut names: Vec<String> = volumes.keys().chain(clones).cloned().collect();
+        names.sort();
+        names
     }
 
     fn find(&self, name: &str) -> Option<Arc<dyn Export>> {
         let volumes = self.volumes.read().unwrap_or_else(PoisonError::into_inner);
-        let (tap, id) = volumes.get(name)?;
-        Some(Arc::new(TappedVolume::new(Arc::clone(tap), *id)))
+        if let Some((tap, id)) = volumes.get(name) {
+            return Some(Arc::new(TappedVolume::new(Arc::clone(tap), *id)));
+        }
+        let clones = self.clones.read().unwrap_or_else(PoisonError::into_inner);
+        clones.get(name).cloned()
     }
 }

@@ -16,6 +16,8 @@ mod links;
 
 mod opening;
 
+mod past;
+
 mod removal;
 
 mod replica;

@@ -29,6 +29,12 @@ impl Inner {
     ) -> Result<Removed, ControlError> {
         let _alone = self.removing.lock().await;
         let group = self.group(name)?;
+        let environments = self.environments.of_group(name);
+        if !environments.is_empty() {
+            let names: Vec<&str> = environments.iter().map(Name::as_str).collect();
+            let text = format!("environments build on group {name}: {}", names.join(", "));
+            return Err(ControlError::refused(text).hint("destroy them first: vgship env destroy"));
+        }
         if let Group::Source(source) = &group {
             self.end_clients(source, force).await?;
         }

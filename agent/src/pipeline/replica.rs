@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex as Gate, Notify, mpsc};
@@ -13,11 +13,13 @@ use vgship_base::io::Clock;
 use vgship_base::layout::Layout;
 use vgship_base::record::Record;
 use vgship_snapshot::seal::DataKey;
+use vgship_snapshot::set::SnapshotSet;
 
 mod grow;
 
 use super::keys::data_key;
 use super::opening::Opening;
+use super::past::historian::Historian;
 use super::source::real_folder;
 use super::view::PeerView;
 use crate::api::ControlError;
@@ -25,8 +27,8 @@ use crate::api::progress::Progress;
 use crate::apply::applier::Answer as Judged;
 use crate::capture::io::report;
 use crate::group::open_replica;
-use crate::home::{GroupConfig, GroupHome, Home};
-use crate::receive::io::{Engine, Greeting, Intake, Parts, View};
+use crate::home::{GroupConfig, GroupHome, Home, Settings};
+use crate::receive::io::{Desk, Engine, Greeting, Intake, Parts, View};
 use crate::wire::frame::{Ack, Answer, Frame};
 use crate::wire::hello::{Hello, Refusal};
 use crate::wire::io::{FrameReceiver, FrameSender, HelloError, Link, Opened};
@@ -38,6 +40,9 @@ const ANSWERS: usize = 1024;
 
 /// Threads that judge and write.
 const WORKERS: usize = 2;
+
+/// How long those who read snapshots may take to let go of them.
+const LET_GO: Duration = Duration::from_secs(10);
 
 /// How often the supervisor looks at the engine.
 const LOOK: Duration = Duration::from_millis(100);
@@ -55,9 +60,18 @@ pub(super) struct ReplicaGroup {
     pub(super) clock: Clock,
     group_home: GroupHome,
     key: DataKey,
+    /// What of it may be changed while it runs.
+    settings: Mutex<Settings>,
+    /// The snapshots of the engine that works, or worked last.
+    last_set: Mutex<Weak<SnapshotSet>>,
+    /// From when on any point can be opened (microseconds since 1970), and why history is shorter
+    /// than it should be.
+    history: Mutex<(Option<u64>, Option<String>)>,
+    /// Somebody wants it decided now what of history stays.
+    pub(super) history_asked: AtomicBool,
     engine: Mutex<Engined>,
     links: AtomicU64,
-    stopping: AtomicBool,
+    pub(super) stopping: AtomicBool,
     changed: Notify,
     /// Held by the link that feeds the engine: with two links to one peer, one works.
     turn: Gate<Turn>,
@@ -114,6 +128,10 @@ impl ReplicaGroup {
             clock: Clock::start(),
             group_home,
             key,
+            settings: Mutex::new(config.policy.clone()),
+            last_set: Mutex::default(),
+            history: Mutex::default(),
+            history_asked: AtomicBool::new(false),
             engine: Mutex::new(Engined::Stopped),
             links: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
@@ -143,6 +161,7 @@ impl ReplicaGroup {
         let journal = real_folder(&self.group_home, "journal").map_err(|it| text(&it))?;
         let snapshots = real_folder(&self.group_home, "snapshots").map_err(|it| text(&it))?;
         let journal_place = journal.path().display().to_string();
+        self.await_readers()?;
         let parts = Parts {
             group: self.config.id,
             layout,
@@ -159,7 +178,80 @@ impl ReplicaGroup {
                 move || clock.wall()
             }),
         };
-        Engine::open(parts, WORKERS).map_err(|it| text(&it))
+        let engine = Engine::open(parts, WORKERS).map_err(|it| text(&it))?;
+        *self.last_set() = Arc::downgrade(engine.snapshots());
+        Ok(engine)
+    }
+
+    fn last_set(&self) -> MutexGuard<'_, Weak<SnapshotSet>> {
+        self.last_set.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The snapshot store is opened once at a time: those who still read the last one come first.
+    fn await_readers(&self) -> Result<(), String> {
+        let since = Instant::now();
+        while self.last_set().strong_count() > 0 {
+            if since.elapsed() > LET_GO {
+                return Err("somebody still reads the snapshots of the engine that failed".into());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// Its snapshots, or why there are none now.
+    pub(super) fn snapshots(&self) -> Result<Arc<SnapshotSet>, String> {
+        match &*self.engine() {
+            Engined::Working(engine) => Ok(Arc::clone(engine.snapshots())),
+            Engined::Failed { why, .. } => Err(why.clone()),
+            Engined::Stopped => Err("stopped".into()),
+        }
+    }
+
+    /// Where to ask for snapshots and records.
+    pub(super) fn desk(&self) -> Result<Desk, ControlError> {
+        let desk = match &*self.engine() {
+            Engined::Working(engine) => engine.desk().ok_or_else(|| "stopped".to_owned()),
+            Engined::Failed { why, .. } => Err(why.clone()),
+            Engined::Stopped => Err("stopped".to_owned()),
+        };
+        desk.map_err(|why| ControlError::failed(format!("the replica does not work now: {why}")))
+    }
+
+    /// History needs no journal up to `floor`.
+    pub(super) fn set_floor(&self, floor: Seq) {
+        if let Engined::Working(engine) = &*self.engine() {
+            engine.set_floor(floor);
+        }
+    }
+
+    /// The journal's closed segments.
+    pub(super) fn journal_segments(&self) -> Vec<(Seq, u64)> {
+        match &*self.engine() {
+            Engined::Working(engine) => engine.journal_segments(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// What of it may be changed while it runs, as it is now.
+    pub(super) fn settings(&self) -> Settings {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on these count.
+    pub(super) fn change_settings(&self, settings: &Settings) {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone_from(settings);
+        self.history_asked.store(true, Ordering::SeqCst);
+    }
+
+    /// From when on any point can be opened, and why history is short.
+    pub(super) fn history_state(&self, reaches: Option<u64>, short: Option<String>) {
+        *self.history.lock().unwrap_or_else(PoisonError::into_inner) = (reaches, short);
+    }
+
+    /// The same, as it was last told.
+    pub(super) fn history(&self) -> (Option<u64>, Option<String>) {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn opening(&self) -> MutexGuard<'_, Opening> {
@@ -187,6 +279,11 @@ impl ReplicaGroup {
 
     /// Opens the engine again whenever it has failed, until the group is closed.
     pub(super) async fn supervise(self: Arc<Self>) {
+        let historian = Historian::new(Arc::clone(&self));
+        let name = format!("history {}", self.config.name);
+        if let Err(error) = std::thread::Builder::new().name(name).spawn(|| historian.run()) {
+            tracing::error!(%error, "no thread for the history: no snapshots are taken");
+        }
         while !self.stopping.load(Ordering::SeqCst) {
             tokio::time::sleep(LOOK).await;
             let this = Arc::clone(&self);

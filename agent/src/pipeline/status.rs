@@ -341,7 +341,7 @@ fn replica_status(replica: &ReplicaGroup) -> GroupStatus {
     } else {
         (State::InSync, None)
     };
-    if let Some(waits) = view.waits {
+    if let Some(waits) = view.waits.or(view.holds) {
         if status.state == State::InSync {
             status.state = State::Streaming;
         }

@@ -185,6 +185,8 @@ struct Shared {
     settled: AtomicU64,
     /// Up to where history needs no journal.
     floor: AtomicU64,
+    /// The journal's closed segments: the last record of each, and its bytes.
+    segments: Mutex<Vec<(Seq, u64)>>,
     /// Who reads the journal: from which record on it must stay.
     readers: Mutex<Vec<Seq>>,
     /// Nobody waits for room any more.
@@ -241,6 +243,7 @@ impl Engine {
             refused: watch::Sender::new(None),
             settled: AtomicU64::new(point.seq.0),
             floor: AtomicU64::new(floor.0),
+            segments: Mutex::new(journal.closed()),
             readers: Mutex::default(),
             stopping: AtomicBool::new(false),
         });
@@ -279,6 +282,11 @@ impl Engine {
     /// Its snapshots.
     pub fn snapshots(&self) -> &Arc<SnapshotSet> {
         &self.snapshots
+    }
+
+    /// The journal's closed segments, oldest first: the last record of each, and its bytes.
+    pub fn journal_segments(&self) -> Vec<(Seq, u64)> {
+        self.shared.segments.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// History needs no journal up to `floor`.

@@ -304,8 +304,15 @@ impl Journal {
 
     /// The last record of its oldest segment; `None` when it has one only.
     pub fn oldest_end(&self) -> Option<Seq> {
-        let second = self.closed.get(1).map(|link| link.after);
-        self.closed.first().map(|_| second.unwrap_or(self.current.head().after))
+        self.closed.first()?;
+        Some(self.closed.get(1).map_or(self.current.head().after, |link| link.after))
+    }
+
+    /// Its closed segments, oldest first: the last record of each, and its bytes.
+    pub fn closed(&self) -> Vec<(Seq, u64)> {
+        let ends = self.closed.iter().skip(1).map(|link| link.after);
+        let ends = ends.chain([self.current.head().after]);
+        ends.zip(&self.closed).map(|(end, link)| (end, link.bytes)).collect()
     }
 
     /// How much room it takes. Unit: bytes.

@@ -16,6 +16,7 @@ mod overflow;
 mod remove;
 mod restart;
 mod retry;
+mod snapshots;
 mod status;
 mod sync;
 mod wire;

@@ -9,8 +9,8 @@ use vgship_base::layout::Layout;
 
 use super::rows::{self, Content};
 use super::{
-    ABOUT, BEFORE, Before, CONTENTS, ERAS, Fresh, HOLDS, LAYOUTS, MARKERS, NAMES, Noted, PACKS, PRESERVED,
-    SNAPSHOTS, SWEEPS, Snapshot, Swept, WRITE, damaged, failed, holders,
+    ABOUT, BEFORE, Before, CONTENTS, ERAS, Fresh, HOLDS, LAYOUTS, MARKERS, NAMES, Noted, PACKS,
+    PRESERVED, SNAPSHOTS, SWEEPS, Snapshot, Swept, WRITE, damaged, failed, holders,
 };
 use crate::SnapshotError;
 use crate::packs::{ExtentId, Stored};

@@ -290,8 +290,7 @@ mod tests {
         assert_eq!(content.encode(), bytes);
         assert_eq!(Content::decode(&bytes), content);
         assert_eq!(pair_of(&pair(7, 8)), (7, 8));
-        let marker =
-            Noted { seq: Seq(9), name: "noon".parse().unwrap(), clock: 3, quiesced: true };
+        let marker = Noted { seq: Seq(9), name: "noon".parse().unwrap(), clock: 3, quiesced: true };
         let bytes = hex!("0000000000000003" "01" "0004" "6e6f6f6e");
         assert_eq!(encode_marker(&marker), bytes);
         assert_eq!(decode_marker(Seq(9), &bytes), Ok(marker));

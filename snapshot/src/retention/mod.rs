@@ -35,6 +35,8 @@ use thiserror::Error;
 use vgship_base::ids::Seq;
 use vgship_base::units::ByteLen;
 
+use crate::set::Origin;
+
 pub use decide::decide;
 pub use grid::{Grid, GridError, ROWS_MAX};
 
@@ -69,19 +71,6 @@ impl Moment {
 /// A duration as a count of microseconds; the largest count for any that is longer.
 fn micros(period: Duration) -> u64 {
     u64::try_from(period.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// Why a snapshot was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Origin {
-    /// The grid's interval had passed.
-    Automatic,
-    /// A person asked for it, and only a person deletes it.
-    Manual,
-    /// A resync was about to change the replica.
-    BeforeResync,
-    /// The replica was about to be rolled to another point.
-    BeforeRollback,
 }
 
 /// What retention needs to know of a snapshot.

@@ -279,6 +279,17 @@ impl SnapshotSet {
         Ok(View::new(Arc::clone(self), snapshot.seq, Arc::new(self.layout_of(snapshot)?)))
     }
 
+    /// The same without a question: of a snapshot that the caller holds and that could be read
+    /// before.
+    pub fn view_at(self: &Arc<Self>, seq: Seq, layout: Arc<Layout>) -> View {
+        View::new(Arc::clone(self), seq, layout)
+    }
+
+    /// How much more the store's disk has, as far as is known. Unit: bytes.
+    pub fn available(&self) -> Result<u64, SnapshotError> {
+        self.packs.available()
+    }
+
     /// Looks at up to `limit` before-images of deleted snapshots and removes those that no other
     /// snapshot needs, with the packs that are then empty. To be called until it is done.
     pub fn sweep(&self, limit: usize) -> Result<Swept, SnapshotError> {

@@ -27,6 +27,11 @@ fn odd(what: &str) -> Error {
 impl Nbd {
     /// Opens the export of a volume of `g`.
     pub fn open(socket: &Path, volume: &str) -> io::Result<Nbd> {
+        Nbd::open_export(socket, &format!("g/{volume}"))
+    }
+
+    /// Opens any export.
+    pub fn open_export(socket: &Path, name: &str) -> io::Result<Nbd> {
         let stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let mut nbd = Nbd { stream, cookie: 0, bytes: 0 };
@@ -34,7 +39,6 @@ impl Nbd {
         if &hello[..16] != b"NBDMAGICIHAVEOPT" {
             return Err(odd("no NBD server"));
         }
-        let name = format!("g/{volume}");
         let mut go = Vec::new();
         go.extend(3_u32.to_be_bytes()); // fixed newstyle, no zeroes
         go.extend(OPTION_MAGIC.to_be_bytes());

@@ -292,7 +292,8 @@ impl World {
     /// A replica is replaced by an empty one.
     pub fn replace_replica(&mut self, index: usize) {
         self.cut(index);
-        self.replicas[index] = ReplicaHost::new(&self.layout, self.settings.segment, self.settings.history);
+        self.replicas[index] =
+            ReplicaHost::new(&self.layout, self.settings.segment, self.settings.history);
         self.coverage.hit("replica replaced by an empty one");
     }
 }

@@ -127,8 +127,7 @@ impl World {
             Ok(all) => all,
             Err(error) => return self.ended(index, &stopped(&error)),
         };
-        let settled: Vec<Snapshot> =
-            all.iter().filter(|it| set.is_settled(it)).cloned().collect();
+        let settled: Vec<Snapshot> = all.iter().filter(|it| set.is_settled(it)).cloned().collect();
         if !settled.is_empty() {
             let snapshot = &settled[self.rng.index(settled.len())];
             let done = self.read_back(index, &set, snapshot);
@@ -171,12 +170,7 @@ impl World {
     }
 
     /// I5: a snapshot with the journal's records behind it is the history up to any point.
-    fn roll_on(
-        &mut self,
-        index: usize,
-        snapshot: &Snapshot,
-        images: &Images,
-    ) -> Result<(), Ended> {
+    fn roll_on(&mut self, index: usize, snapshot: &Snapshot, images: &Images) -> Result<(), Ended> {
         let host = &self.replicas[index];
         let life = host.life.as_ref().expect("it is up");
         let (from, to) = (snapshot.point, life.applied.seq);

@@ -57,9 +57,10 @@ impl Applying {
             let done = match work {
                 Some(Work::Batch(batch)) => self.apply(batch),
                 Some(Work::Snapshot { name, origin, done }) => {
-                    let taken = self.applier.keeper().map_or(Ok(None), |keeper| {
-                        keeper.take_here(name, origin)
-                    });
+                    let taken = self
+                        .applier
+                        .keeper()
+                        .map_or(Ok(None), |keeper| keeper.take_here(name, origin));
                     let failed = taken.as_ref().is_err_and(|error| !error.is_refusal());
                     // Who asked may have gone.
                     let _ = done.send(taken);

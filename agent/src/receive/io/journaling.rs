@@ -2,9 +2,9 @@
 //! flushes, and hands on to the applier.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -35,6 +35,8 @@ pub(super) struct Journaling {
     shared: Arc<Shared>,
     link: Option<(u64, Answers)>,
     ready: VecDeque<Message>,
+    /// Of which segments others were told.
+    told: (usize, Seq),
 }
 
 impl Journaling {
@@ -43,8 +45,8 @@ impl Journaling {
         (to_apply, taken): (SyncSender<Work>, Arc<Notify>),
         shared: Arc<Shared>,
     ) -> Journaling {
-        let (link, ready) = (None, VecDeque::new());
-        Journaling { admit, journal, place, to_apply, taken, shared, link, ready }
+        let (link, ready, told) = (None, VecDeque::new(), (0, Seq::ZERO));
+        Journaling { admit, journal, place, to_apply, taken, shared, link, ready, told }
     }
 
     pub(super) fn run(mut self, from: &Receiver<Message>) {
@@ -75,9 +77,17 @@ impl Journaling {
     fn trim(&mut self) -> Result<Seq, EngineError> {
         let upto = self.shared.trimmable();
         self.journal.trim(upto)?;
-        let mut view = self.shared.view();
-        (view.journal_after, view.journal_bytes) =
-            (self.journal.first_after(), self.journal.bytes());
+        let segments = self.journal.segments();
+        {
+            let mut view = self.shared.view();
+            (view.journal_after, view.journal_bytes) =
+                (self.journal.first_after(), self.journal.bytes());
+        }
+        if (segments, self.journal.first_after()) != self.told {
+            self.told = (segments, self.journal.first_after());
+            let mut told = self.shared.segments.lock().unwrap_or_else(PoisonError::into_inner);
+            *told = self.journal.closed();
+        }
         Ok(upto)
     }
 

@@ -1,0 +1,66 @@
+//! How commands ask for the past.
+
+use vgship_base::ids::Name;
+
+use super::Client;
+use super::control::{ControlError, Done};
+use super::past::{
+    EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked, MarkerRequest,
+    SnapshotChange, SnapshotRequest, Snapshots,
+};
+use super::past_routes::Extend;
+use crate::home::Period;
+
+type Result<T> = std::result::Result<T, ControlError>;
+
+impl Client {
+    /// Puts a marker into a group's stream.
+    pub async fn marker(&self, group: &Name, request: &MarkerRequest) -> Result<Marked> {
+        self.post(&format!("/v1/groups/{group}/markers"), request).await
+    }
+
+    /// Takes a snapshot.
+    pub async fn snapshot_create(&self, group: &Name, request: &SnapshotRequest) -> Result<Marked> {
+        self.post(&format!("/v1/groups/{group}/snapshots"), request).await
+    }
+
+    /// A group's snapshots.
+    pub async fn snapshot_list(&self, group: &Name) -> Result<Snapshots> {
+        self.get(&format!("/v1/groups/{group}/snapshots")).await
+    }
+
+    /// Deletes, pins or unpins a snapshot.
+    pub async fn snapshot_change(&self, group: &Name, request: &SnapshotChange) -> Result<Done> {
+        self.post(&format!("/v1/groups/{group}/snapshots/change"), request).await
+    }
+
+    /// Writes a point's volumes to image files.
+    pub async fn export(&self, request: &ExportRequest) -> Result<Exported> {
+        self.post("/v1/exports", request).await
+    }
+
+    /// The window of points.
+    pub async fn history(&self, group: &Name) -> Result<History> {
+        self.get(&format!("/v1/groups/{group}/history")).await
+    }
+
+    /// Makes an environment.
+    pub async fn env_create(&self, request: &EnvRequest) -> Result<Environment> {
+        self.post("/v1/environments", request).await
+    }
+
+    /// All environments.
+    pub async fn env_list(&self) -> Result<Environments> {
+        self.get("/v1/environments").await
+    }
+
+    /// Gives an environment a new lease.
+    pub async fn env_extend(&self, name: &Name, lease: Period) -> Result<Environment> {
+        self.post(&format!("/v1/environments/{name}/extend"), &Extend { lease }).await
+    }
+
+    /// Removes an environment.
+    pub async fn env_destroy(&self, name: &Name) -> Result<Done> {
+        self.post(&format!("/v1/environments/{name}/destroy"), &()).await
+    }
+}

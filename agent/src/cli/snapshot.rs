@@ -1,0 +1,171 @@
+//! `vgship snapshot`: kept images of a group.
+
+use std::path::PathBuf;
+
+use vgship_base::ids::Name;
+use vgship_base::units::ByteLen;
+
+use super::table::Table;
+use super::{Context, marker, pause};
+use crate::api::ControlError;
+use crate::api::past::{
+    ExportRequest, Exported, SnapshotChange, SnapshotOrder, SnapshotRequest, SnapshotRow, Snapshots,
+};
+use crate::history::spec::{At, GroupPoint};
+use crate::home::Period;
+
+/// Take, list, keep, delete and export snapshots
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Take a snapshot of the whole group; prints its name and where it stands
+    ///
+    /// On the source it is put into the stream, and this returns when the replicas have taken it. On
+    /// a replica it is taken of what is applied.
+    Create(Create),
+    /// List a group's snapshots, oldest first
+    List(Of),
+    /// Delete a snapshot
+    Delete(One),
+    /// Keep a snapshot until it is unpinned
+    Pin(One),
+    /// Let a snapshot go when history has no room for it
+    Unpin(One),
+    /// Write a snapshot, or any point, to image files: one per LV, sparse
+    Export(Export),
+}
+
+/// Take a snapshot
+#[derive(Debug, clap::Args)]
+pub struct Create {
+    /// Which group
+    #[arg(value_name = "G")]
+    group: Name,
+    /// What it is called [default: by the time]
+    #[arg(value_name = "NAME")]
+    name: Option<Name>,
+    /// On a source: how long to wait for its replicas [default: 30 s]
+    #[arg(long, value_name = "DURATION")]
+    timeout: Option<Period>,
+}
+
+/// Of a group
+#[derive(Debug, clap::Args)]
+pub struct Of {
+    /// Which group
+    #[arg(value_name = "G")]
+    group: Name,
+}
+
+/// One snapshot
+#[derive(Debug, clap::Args)]
+pub struct One {
+    /// Which snapshot
+    #[arg(value_name = "G@NAME")]
+    snapshot: GroupPoint,
+}
+
+/// Write a point to image files
+#[derive(Debug, clap::Args)]
+pub struct Export {
+    /// Which snapshot or point
+    #[arg(value_name = "G@NAME|G@POINT")]
+    from: GroupPoint,
+    /// The folder, which is made, or is empty
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+}
+
+pub(super) fn run(command: Command, context: &Context<'_>) -> Result<(), ControlError> {
+    match command {
+        Command::Create(create) => run_create(create, context),
+        Command::List(of) => {
+            let all = super::block_on(async { context.client().snapshot_list(&of.group).await })?;
+            context.output.result(&all, rendered)
+        }
+        Command::Delete(one) => change(one, SnapshotOrder::Delete, context),
+        Command::Pin(one) => change(one, SnapshotOrder::Pin, context),
+        Command::Unpin(one) => change(one, SnapshotOrder::Unpin, context),
+        Command::Export(export) => run_export(&export, context),
+    }
+}
+
+fn run_create(create: Create, context: &Context<'_>) -> Result<(), ControlError> {
+    let Create { group, name, timeout } = create;
+    let request = SnapshotRequest { name: name.map(|name| name.to_string()), timeout };
+    let made = super::block_on(async { context.client().snapshot_create(&group, &request).await })?;
+    context.output.result(&made, |it| {
+        format!("{}@{} at {}{}", it.group, it.name, it.at, marker::followed(it))
+    })
+}
+
+fn change(one: One, order: SnapshotOrder, context: &Context<'_>) -> Result<(), ControlError> {
+    let GroupPoint { group, at } = one.snapshot;
+    let At::Snapshot(name) = at else {
+        return Err(ControlError::usage(format!("{at} is no snapshot's name")));
+    };
+    let request = SnapshotChange { name, order };
+    let done = super::block_on(async { context.client().snapshot_change(&group, &request).await })?;
+    context.output.result(&done, pause::rendered)
+}
+
+fn run_export(export: &Export, context: &Context<'_>) -> Result<(), ControlError> {
+    // The agent has another working folder.
+    let to = std::path::absolute(&export.to).map_err(ControlError::usage)?;
+    let request = ExportRequest { from: export.from.to_string(), to };
+    let done = super::block_on(async { context.client().export(&request).await })?;
+    context.output.result(&done, exported)
+}
+
+fn exported(done: &Exported) -> String {
+    let mut table = Table::new(["IMAGE", "BYTES", "WRITTEN"]);
+    for file in &done.files {
+        let (bytes, written) = (ByteLen(file.bytes), ByteLen(file.written_bytes));
+        table.row([file.path.display().to_string(), bytes.to_string(), written.to_string()]);
+    }
+    format!("{table}group {} as it was at {} ({})", done.group, done.at, done.time)
+}
+
+/// How old something is, in a word.
+pub(super) fn age(seconds: u64) -> String {
+    match seconds {
+        0..=99 => format!("{seconds} s"),
+        100..=5999 => format!("{} m", seconds / 60),
+        6000..=172_799 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+fn notes(row: &SnapshotRow) -> String {
+    let mut notes: Vec<String> = [
+        (row.pinned, "pinned"),
+        (row.guards, "way back of the resync"),
+        (row.quiesced, "quiesced"),
+        (!row.complete, "not complete yet"),
+    ]
+    .into_iter()
+    .filter(|(holds, _)| *holds)
+    .map(|(_, note)| note.to_owned())
+    .collect();
+    notes.extend(row.users.iter().cloned());
+    notes.join(", ")
+}
+
+fn rendered(all: &Snapshots) -> String {
+    if all.snapshots.is_empty() {
+        return format!("group {} has no snapshot yet", all.group);
+    }
+    let mut table = Table::new(["NAME", "AT", "TIME", "AGE", "TAKEN", "PRESERVED", "NOTES"]);
+    for row in &all.snapshots {
+        table.row([
+            format!("{}@{}", all.group, row.name),
+            row.at.clone(),
+            row.time.clone(),
+            age(row.age_seconds),
+            row.origin.clone(),
+            ByteLen(row.bytes).to_string(),
+            notes(row),
+        ]);
+    }
+    let (stored, needed) = (ByteLen(all.stored_bytes), ByteLen(all.needed_bytes));
+    format!("{table}stored: {stored}, of which {needed} are needed")
+}

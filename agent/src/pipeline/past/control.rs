@@ -1,0 +1,400 @@
+//! What commands ask of the past.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use vgship_base::ids::{Name, ReplicaId, Seq};
+use vgship_base::record::{Marker, Order};
+use vgship_snapshot::set::{Listed, Noted, Origin, Snapshot};
+
+use super::points::snapshot_error;
+use super::{export, historian};
+use crate::api::ControlError;
+use crate::api::control::{Answer, Done};
+use crate::api::past::{
+    EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked, MarkerRequest,
+    Past, PointRow, SnapshotChange, SnapshotOrder, SnapshotRequest, SnapshotRow, Snapshots,
+};
+use crate::capture::source::Reach;
+use crate::history::spec::{GroupPoint, rfc3339};
+use crate::home::Period;
+use crate::pipeline::agent::{Group, Inner};
+use crate::pipeline::control::{Controlled, blocking};
+use crate::pipeline::replica::ReplicaGroup;
+use crate::pipeline::source::SourceGroup;
+use crate::receive::admit::Point;
+
+/// How long a source waits for its replicas to follow a marker, unless it is told.
+const FOLLOW: Duration = Duration::from_secs(30);
+
+const LOOK: Duration = Duration::from_millis(10);
+
+impl Past for Controlled {
+    fn marker(&self, group: Name, request: MarkerRequest) -> Answer<'_, Marked> {
+        let agent = Arc::clone(&self.0);
+        blocking(move || {
+            let MarkerRequest { name, quiesced } = request;
+            let source = source(&agent, &group, "a marker is put in where the source is")?;
+            let marker = Marker { name, order: Order::Event, quiesced };
+            put(&agent, &source, &marker, FOLLOW)
+        })
+    }
+
+    fn snapshot_create(&self, group: Name, request: SnapshotRequest) -> Answer<'_, Marked> {
+        let agent = Arc::clone(&self.0);
+        blocking(move || {
+            let now = agent.clock.wall();
+            let name: Name = match &request.name {
+                Some(name) => name.parse().map_err(ControlError::usage)?,
+                None => by_time(now)?,
+            };
+            let patience = request.timeout.map_or(FOLLOW, |timeout| timeout.0);
+            match agent.group(&group)? {
+                Group::Source(source) => {
+                    let marker = Marker { name, order: Order::Snapshot, quiesced: false };
+                    put(&agent, &source, &marker, patience)
+                }
+                Group::Replica(replica) => {
+                    let taken = replica.take_snapshot(name, Origin::Manual)?;
+                    let taken = taken.ok_or_else(|| ControlError::failed("nothing was taken"))?;
+                    Ok(marked(&group, &taken))
+                }
+                Group::Failed { error, .. } => Err(error),
+            }
+        })
+    }
+
+    fn snapshot_list(&self, group: Name) -> Answer<'_, Snapshots> {
+        let agent = Arc::clone(&self.0);
+        blocking(move || {
+            let replica = replica(&agent, &group)?;
+            let set = replica.snapshots().map_err(ControlError::failed)?;
+            let all = set.list_costs().map_err(|it| snapshot_error(&it))?;
+            let usage = set.usage().map_err(|it| snapshot_error(&it))?;
+            let now = agent.clock.wall();
+            let row = |listed: Listed| {
+                let complete = set.is_settled(&listed.snapshot);
+                row(listed, complete, now)
+            };
+            Ok(Snapshots {
+                group: group.to_string(),
+                snapshots: all.into_iter().map(row).collect(),
+                stored_bytes: usage.total,
+                needed_bytes: usage.live,
+            })
+        })
+    }
+
+    fn snapshot_change(&self, group: Name, request: SnapshotChange) -> Answer<'_, Done> {
+        let agent = Arc::clone(&self.0);
+        blocking(move || {
+            let SnapshotChange { name, order } = request;
+            let did = match order {
+                SnapshotOrder::Delete => "deleted",
+                SnapshotOrder::Pin => "pinned",
+                SnapshotOrder::Unpin => "unpinned",
+            };
+            match agent.group(&group)? {
+                Group::Source(source) => {
+                    let order = match order {
+                        SnapshotOrder::Delete => Order::Delete,
+                        SnapshotOrder::Pin => Order::Pin,
+                        SnapshotOrder::Unpin => Order::Unpin,
+                    };
+                    let marker = Marker { name: name.clone(), order, quiesced: false };
+                    let put = put(&agent, &source, &marker, FOLLOW)?;
+                    let replicas = put.replicas.join(", ");
+                    let done = format!("{name}: the order to have it {did} has reached {replicas}");
+                    return Ok(Done { group: group.to_string(), done });
+                }
+                Group::Replica(replica) => {
+                    let set = replica.snapshots().map_err(ControlError::failed)?;
+                    let changed = match order {
+                        SnapshotOrder::Delete => set.delete(name.as_str()),
+                        SnapshotOrder::Pin => set.pin(name.as_str(), true),
+                        SnapshotOrder::Unpin => set.pin(name.as_str(), false),
+                    };
+                    changed.map_err(|it| snapshot_error(&it))?;
+                    tracing::info!(%group, snapshot = %name, did, "by an operator");
+                }
+                Group::Failed { error, .. } => return Err(error),
+            }
+            Ok(Done { group: group.to_string(), done: format!("{name} is {did}") })
+        })
+    }
+
+    fn export(&self, request: ExportRequest) -> Answer<'_, Exported> {
+        let agent = Arc::clone(&self.0);
+        blocking(move || {
+            let point: GroupPoint = request.from.parse().map_err(ControlError::usage)?;
+            let replica = replica(&agent, &point.group)?;
+            let found = replica.find_point(&point.at)?;
+            let number = agent.clock.wall();
+            let (holder, scratch) = (format!("export {number}"), scratch(&agent, number));
+            replica.hold(&found, &holder)?;
+            let done = export::export(&replica, &found, &request.to, &scratch);
+            let released = replica.release(found.base.seq, &holder);
+            if scratch.exists()
+                && let Err(error) = std::fs::remove_dir_all(&scratch)
+            {
+                tracing::warn!(path = %scratch.display(), %error, "cannot be removed");
+            }
+            released.and(done)
+        })
+    }
+
+    fn history(&self, group: Name) -> Answer<'_, History> {
+        let agent = Arc::clone(&self.0);
+        blocking(move || history(&*replica(&agent, &group)?))
+    }
+
+    fn env_create(&self, request: EnvRequest) -> Answer<'_, Environment> {
+        let agent = Arc::clone(&self.0);
+        blocking(move || {
+            let point: GroupPoint = request.from.parse().map_err(ControlError::usage)?;
+            let replica = replica(&agent, &point.group)?;
+            agent.environments.create(&request, &point, &replica, &agent.served)
+        })
+    }
+
+    fn env_list(&self) -> Answer<'_, Environments> {
+        let environments = self.0.environments.list();
+        Box::pin(async { Ok(Environments { environments }) })
+    }
+
+    fn env_extend(&self, name: Name, lease: Period) -> Answer<'_, Environment> {
+        let agent = Arc::clone(&self.0);
+        blocking(move || agent.environments.extend(&name, lease, agent.clock.wall()))
+    }
+
+    fn env_destroy(&self, name: Name) -> Answer<'_, Done> {
+        let agent = Arc::clone(&self.0);
+        blocking(move || agent.destroy_environment(&name))
+    }
+}
+
+impl Inner {
+    /// The replica of a name, if it is one.
+    pub(in crate::pipeline) fn replica_of(&self, group: &Name) -> Option<Arc<ReplicaGroup>> {
+        match self.group(group) {
+            Ok(Group::Replica(replica)) => Some(replica),
+            _ => None,
+        }
+    }
+
+    /// Ends an environment's clients and removes all of it.
+    fn destroy_environment(&self, name: &Name) -> Result<Done, ControlError> {
+        let nbd = self.nbd.get().expect("the NBD server serves before any command is heard");
+        let replica = |group: &Name| self.replica_of(group);
+        self.environments.destroy(name, replica, &self.served, nbd)
+    }
+
+    /// Destroys environments whose lease is over, and lets go of snapshots that are held for
+    /// nobody. To be called now and then.
+    pub(in crate::pipeline) fn look_after_environments(&self) {
+        for name in self.environments.expired(self.clock.wall()) {
+            tracing::info!(environment = %name, "its lease is over");
+            if let Err(error) = self.destroy_environment(&name) {
+                tracing::warn!(environment = %name, %error, "it cannot be destroyed");
+            }
+        }
+    }
+
+    /// Lets go of snapshots that an earlier life of this agent held for what it did not finish.
+    pub(in crate::pipeline) fn release_orphans(&self) -> Result<(), ControlError> {
+        for group in self.groups() {
+            let Group::Replica(replica) = group else { continue };
+            let Ok(set) = replica.snapshots() else { continue };
+            for listed in set.list_costs().map_err(|it| snapshot_error(&it))? {
+                for holder in listed.holders {
+                    // Exports do not outlive the agent.
+                    if holder.starts_with("export ") || self.environments.is_orphan(&holder) {
+                        replica.release(listed.snapshot.seq, &holder)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn scratch(agent: &Inner, number: u64) -> PathBuf {
+    agent.home.environments().join(format!(".export-{number}"))
+}
+
+fn by_time(now: u64) -> Result<Name, ControlError> {
+    let text = rfc3339(now);
+    let plain: String = text.chars().filter(char::is_ascii_alphanumeric).collect();
+    format!("snap-{plain}").parse().map_err(ControlError::failed)
+}
+
+fn source(agent: &Inner, group: &Name, why: &str) -> Result<Arc<SourceGroup>, ControlError> {
+    match agent.group(group)? {
+        Group::Source(source) => Ok(source),
+        Group::Replica(_) => {
+            Err(ControlError::refused(format!("group {group} is a replica here: {why}")))
+        }
+        Group::Failed { error, .. } => Err(error),
+    }
+}
+
+fn replica(agent: &Inner, group: &Name) -> Result<Arc<ReplicaGroup>, ControlError> {
+    match agent.group(group)? {
+        Group::Replica(replica) => Ok(replica),
+        Group::Source(source) => {
+            let names: Vec<String> =
+                source.links().into_iter().map(|(_, place)| place.view.name().to_owned()).collect();
+            let there = if names.is_empty() { "a replica".to_owned() } else { names.join(", ") };
+            Err(ControlError::refused(format!(
+                "group {group} has its source here; its points are kept by {there}"
+            ))
+            .hint("ask there"))
+        }
+        Group::Failed { error, .. } => Err(error),
+    }
+}
+
+/// Puts a marker into the stream and waits until replicas have followed it.
+fn put(
+    agent: &Inner,
+    source: &SourceGroup,
+    marker: &Marker,
+    patience: Duration,
+) -> Result<Marked, ControlError> {
+    let group = &source.config.name;
+    let (reach, seq) = {
+        let mut core = source.tap.core();
+        let reach = core.reach();
+        let useful = reach.iter().any(|(_, reach)| match marker.order {
+            Order::Snapshot | Order::Event => *reach == Reach::Follows,
+            _ => *reach != Reach::Away,
+        });
+        let seq = if useful { core.mark(marker.clone(), agent.clock.wall()) } else { None };
+        (reach, seq)
+    };
+    source.tap.records.notify_one();
+    let seq = seq.ok_or_else(|| nobody_follows(source, &reach))?;
+    let follows: Vec<ReplicaId> =
+        reach.into_iter().filter(|it| it.1 == Reach::Follows).map(|it| it.0).collect();
+    let since = Instant::now();
+    loop {
+        let there = |id: &&ReplicaId| source.tap.core().replica(**id).applied >= seq;
+        let followed: Vec<ReplicaId> = follows.iter().filter(there).copied().collect();
+        if followed.len() == follows.len() {
+            return Ok(Marked {
+                group: group.to_string(),
+                name: marker.name.to_string(),
+                seq: seq.0,
+                at: seq.to_string(),
+                replicas: names(source, &followed),
+            });
+        }
+        if since.elapsed() >= patience {
+            let late: Vec<ReplicaId> =
+                follows.into_iter().filter(|id| !followed.contains(id)).collect();
+            return Err(ControlError::timed_out(format!(
+                "{} stands at {seq} in the stream of group {group}, but {} has not followed yet",
+                marker.name,
+                names(source, &late).join(", ")
+            ))
+            .hint(format!("it will when it has caught up, unless the outbox overflows before: vgship status {group}")));
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+fn names(source: &SourceGroup, ids: &[ReplicaId]) -> Vec<String> {
+    let links = source.links();
+    let name = |id: &ReplicaId| {
+        let place = links.iter().find(|(known, _)| known == id);
+        place.map_or_else(|| format!("replica {}", id.0), |(_, place)| place.view.name().to_owned())
+    };
+    ids.iter().map(name).collect()
+}
+
+fn nobody_follows(source: &SourceGroup, reach: &[(ReplicaId, Reach)]) -> ControlError {
+    let group = &source.config.name;
+    let resyncs: Vec<ReplicaId> =
+        reach.iter().filter(|it| it.1 == Reach::Resyncs).map(|it| it.0).collect();
+    let why = match (reach.is_empty(), resyncs.is_empty()) {
+        (true, _) => "it has no replica".to_owned(),
+        (false, true) => "no replica follows its stream".to_owned(),
+        (false, false) => format!("{} is being resynchronised", names(source, &resyncs).join(", ")),
+    };
+    ControlError::refused(format!("no snapshot or marker of group {group} can be made now: {why}"))
+        .hint(format!("wait for it with: vgship wait {group} --for in-sync"))
+}
+
+fn marked(group: &Name, snapshot: &Snapshot) -> Marked {
+    Marked {
+        group: group.to_string(),
+        name: snapshot.name.to_string(),
+        seq: snapshot.point.0,
+        at: snapshot.point.to_string(),
+        replicas: Vec::new(),
+    }
+}
+
+fn row(listed: Listed, complete: bool, now: u64) -> SnapshotRow {
+    let Listed { snapshot, extents, bytes, holders } = listed;
+    SnapshotRow {
+        name: snapshot.name.to_string(),
+        seq: snapshot.point.0,
+        at: snapshot.point.to_string(),
+        origin: snapshot.origin.text().to_owned(),
+        pinned: snapshot.pinned,
+        guards: snapshot.guards,
+        quiesced: snapshot.quiesced,
+        complete,
+        time: rfc3339(snapshot.clock),
+        age_seconds: now.saturating_sub(snapshot.clock) / 1_000_000,
+        generation: snapshot.generation.to_string(),
+        bytes,
+        extents,
+        users: holders,
+    }
+}
+
+/// How far a point is from the newest.
+fn point_row(name: String, seq: Seq, clock: u64, newest: &Point) -> PointRow {
+    let same = seq.start() == newest.seq.start();
+    PointRow {
+        name,
+        seq: seq.0,
+        at: seq.to_string(),
+        time: rfc3339(clock),
+        seconds_ago: newest.clock.saturating_sub(clock) / 1_000_000,
+        records_ago: same.then(|| newest.seq.count().saturating_sub(seq.count())),
+    }
+}
+
+fn history(replica: &ReplicaGroup) -> Result<History, ControlError> {
+    let set = replica.snapshots().map_err(ControlError::failed)?;
+    let failed = |error| snapshot_error(&error);
+    let view = replica.look_at().map_err(ControlError::failed)?;
+    let settings = replica.settings();
+    let plan = historian::plan(replica, &set, &view, &settings)?;
+    let newest = view.applied;
+    let all = set.list().map_err(failed)?;
+    let of = |it: &Snapshot| point_row(it.name.to_string(), it.point, it.clock, &newest);
+    let marker = |it: &Noted| point_row(format!("marker:{}", it.name), it.seq, it.clock, &newest);
+    // From the oldest snapshot that the journal reaches back to, any point can be opened.
+    let oldest = all.iter().find(|it| it.point >= view.journal_after);
+    Ok(History {
+        group: replica.config.name.to_string(),
+        oldest: oldest.map(of),
+        newest: newest
+            .generation
+            .map(|_| point_row("now".into(), newest.seq, newest.clock, &newest)),
+        inside_resync: newest.generation.is_some() && !newest.consistent(),
+        snapshots: all.iter().map(of).collect(),
+        markers: set.markers().map_err(failed)?.iter().map(marker).collect(),
+        window: settings.history_window.to_string(),
+        budget: settings.history_budget.to_string(),
+        schedule: settings.snapshots.to_string(),
+        preserved_bytes: set.usage().map_err(failed)?.total,
+        journal_bytes: view.journal_bytes,
+        short: replica.history().1.or_else(|| plan.short.map(|it| it.to_string())),
+    })
+}

@@ -1,0 +1,17 @@
+//! The past of a replica: points, snapshots, what of both stays, and what is made of them.
+
+mod clone;
+
+pub(super) mod control;
+
+pub(super) mod environments;
+
+mod export;
+
+pub(super) mod historian;
+
+mod live;
+
+mod mask;
+
+mod points;
