@@ -25,7 +25,7 @@
 //! })?;
 //! let mut preserver = Preserver::new(Arc::clone(&set), 1, Seq(0))?;
 //! disk.write_at(0, b"first")?; // record 1
-//! let monday = preserver.take(NewSnapshot {
+//! let monday = preserver.take(&NewSnapshot {
 //!     seq: Seq(1),
 //!     name: "monday".parse()?,
 //!     origin: Origin::Manual,

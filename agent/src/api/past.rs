@@ -105,6 +105,7 @@ pub struct SnapshotChange {
 
 /// One snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each a field of JSON")]
 pub struct SnapshotRow {
     /// Its name.
     pub name: String,

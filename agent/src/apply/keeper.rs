@@ -124,7 +124,7 @@ impl Keeper {
                 let name = format!("before-resync-{}", self.seq);
                 let name = name.parse().expect("digits and a dot");
                 let new = self.new_snapshot(record.seq, name, Origin::BeforeResync);
-                self.note(NewSnapshot { guards: true, point: self.seq, ..new })
+                self.note(&NewSnapshot { guards: true, point: self.seq, ..new })
             }
             Body::ResyncEnd { .. } => {
                 self.preserver.release_guards(record.seq)?;
@@ -152,7 +152,7 @@ impl Keeper {
                     return Ok(());
                 }
                 let new = self.new_snapshot(seq, name.clone(), Origin::Manual);
-                self.note(NewSnapshot { quiesced, ..new })
+                self.note(&NewSnapshot { quiesced, ..new })
             }
             Order::Delete => self.change(seq, &name, "deleted", |set| set.delete(name.as_str())),
             Order::Pin => self.change(seq, &name, "pinned", |set| set.pin(name.as_str(), true)),
@@ -200,7 +200,7 @@ impl Keeper {
         }
     }
 
-    fn note(&mut self, new: NewSnapshot) -> Result<(), SnapshotError> {
+    fn note(&mut self, new: &NewSnapshot) -> Result<(), SnapshotError> {
         let taken = self.preserver.take(new)?;
         self.news.extend(taken.map(News::Taken));
         Ok(())
@@ -238,7 +238,7 @@ impl Keeper {
             return Err(SnapshotError::Inconsistent(why.into()));
         }
         let new = self.new_snapshot(self.seq, name, origin);
-        self.preserver.take(new)
+        self.preserver.take(&new)
     }
 
     /// The volumes hold everything up to `seq` durably.

@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn a_file_of_another_kind_is_refused() {
         let disk = SimDisk::file(&Power::default());
-        disk.write_at(0, &[1; 40_000]).unwrap();
+        disk.write_at(0, &vec![1; 40_000]).unwrap();
         assert!(Backend::open(Box::new(disk)).is_err());
     }
 }

@@ -117,7 +117,7 @@ impl Preserver {
     ///
     /// # Errors
     /// [`SnapshotError::Named`] when another has its name: nothing was changed.
-    pub fn take(&mut self, new: NewSnapshot) -> Result<Option<Snapshot>, SnapshotError> {
+    pub fn take(&mut self, new: &NewSnapshot) -> Result<Option<Snapshot>, SnapshotError> {
         let fresh = new.seq > self.set.catalog.taken()?;
         let taken = if fresh { Some(self.note(new.clone())?) } else { None };
         self.stands = self.stands.max(new.seq);

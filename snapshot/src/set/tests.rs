@@ -123,7 +123,7 @@ impl World {
     fn apply(&mut self, life: &mut Life) -> Result<(), SnapshotError> {
         let first = at(life.applied);
         if let Record::Take { name } = &self.stream[first] {
-            life.preserver.take(new_snapshot(life.applied + 1, name))?;
+            life.preserver.take(&new_snapshot(life.applied + 1, name))?;
             life.applied += 1;
             return Ok(());
         }
@@ -201,7 +201,7 @@ impl World {
                 let (seq, name) = (life.applied, format!("l{}", self.rng.draw()));
                 if seq > life.set.taken()?.0 {
                     self.attempt(Seq(seq), name.clone());
-                    life.preserver.take(new_snapshot(seq, &name))?.expect("it is new");
+                    life.preserver.take(&new_snapshot(seq, &name))?.expect("it is new");
                     self.there.insert(Seq(seq));
                 }
             }

@@ -108,7 +108,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let name: Name = "payroll".parse().expect("a name");
     let config = Config::sample(&name, vgship::home::config::LISTEN_DEFAULT);
     let mut spec = GroupSpec::new(name, "images:/srv/payroll");
-    spec.history = "48 h".parse().ok();
+    spec.policy.history_window = "48 h".parse().expect("a window");
     let group = spec.into_config(GroupId([0x1f; 16]), Role::Source).to_text();
     let book = a_book().encode();
     // Without the explanations, which only use up the fuzzer's bytes.
