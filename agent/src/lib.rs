@@ -19,7 +19,7 @@ pub mod wire;
 /// 4: admit, order, journal, acknowledge.
 pub mod receive;
 
-/// 5: coalesce, judge offers, write, checkpoint.
+/// 5: coalesce, judge offers, preserve, write, checkpoint.
 pub mod apply;
 
 /// 6: any point in time: a snapshot and the journal behind it; what of both is kept.

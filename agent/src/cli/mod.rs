@@ -5,6 +5,8 @@
 
 pub mod agent;
 
+pub mod bisect;
+
 pub mod check;
 
 pub mod env;
@@ -102,6 +104,7 @@ enum Command {
     History(history::Args),
     #[command(subcommand)]
     Env(env::Command),
+    Bisect(bisect::Args),
     Demo(crate::demo::Args),
 }
 
@@ -200,6 +203,7 @@ fn run(command: Command, context: &Context<'_>) -> Result<(), ControlError> {
         Command::Snapshot(command) => snapshot::run(command, context),
         Command::History(args) => history::run(&args, context),
         Command::Env(command) => env::run(command, context),
+        Command::Bisect(args) => bisect::run(&args, context),
         Command::Demo(args) => crate::demo::run(&args, context),
     }
 }

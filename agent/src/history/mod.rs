@@ -1,4 +1,5 @@
 //! History: any point in time, from the newest snapshot before it and the journal's records after.
 
+pub mod bisect;
 pub mod roll;
 pub mod spec;
