@@ -7,6 +7,9 @@ use vgship_tests::world::faults::Settings;
 
 const LIMIT: u64 = 64 << 10;
 
+/// The largest write, with its record: it may begin while any budget is left.
+const WRITE: u64 = (8 << 10) + 64;
+
 fn world(seed: u64, act: OnLag) -> World {
     let lag = Some(LagPolicy { limit: LagLimit::Bytes(LIMIT), act });
     let mut settings = Settings { lag, ram: 64 << 20, ..Settings::lively() };
@@ -36,7 +39,7 @@ fn the_lag_of_a_connected_replica_stays_bounded() {
     let (slow, often) = worst(OnLag::Slow);
     assert!(never == 0 && often > 1000, "{never}, {often}");
     assert!(free > 3 * LIMIT, "writers are too slow to show anything: {free}");
-    assert!(slow <= 2 * LIMIT, "{slow} bytes behind, with a limit of {LIMIT}");
+    assert!(slow <= 2 * LIMIT + WRITE, "{slow} bytes behind, with a limit of {LIMIT}");
 }
 
 #[test]

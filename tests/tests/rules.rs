@@ -482,6 +482,8 @@ fn damage_in_promised_records_is_reported_and_healed() {
     for byte in 0..60 {
         let mut world = world();
         world.replica_checkpoint(0);
+        // What is damaged is of these writes, wherever the segment before them ended.
+        world.replicas[0].life.as_mut().unwrap().journal.rotate().unwrap();
         for place in 0..4 {
             world.write(0, place * 4096, 4096, 30);
             world.ship_out(0);

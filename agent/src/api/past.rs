@@ -109,6 +109,8 @@ pub struct SnapshotChange {
 pub struct SnapshotRow {
     /// Its name.
     pub name: String,
+    /// Which replica keeps it; `null` where that one is asked.
+    pub replica: Option<String>,
     /// The last record that it holds, as one number.
     pub seq: u64,
     /// The same, as `start.count`.
@@ -127,12 +129,12 @@ pub struct SnapshotRow {
     pub time: String,
     /// How long ago that was, by this machine's clock. Unit: seconds.
     pub age_seconds: u64,
-    /// The history that it belongs to.
-    pub generation: String,
+    /// The history that it belongs to; only where the replica is asked, as what follows.
+    pub generation: Option<String>,
     /// What was preserved while it was the newest. Unit: bytes as stored.
-    pub bytes: u64,
+    pub bytes: Option<u64>,
     /// The same. Unit: extents.
-    pub extents: u64,
+    pub extents: Option<u64>,
     /// Who uses it.
     pub users: Vec<String>,
 }
@@ -146,8 +148,9 @@ pub struct Snapshots {
     pub snapshots: Vec<SnapshotRow>,
     /// What all take on disk. Unit: bytes.
     pub stored_bytes: u64,
-    /// What of that some snapshot needs; the rest is given back as packs are written anew.
-    pub needed_bytes: u64,
+    /// What of that some snapshot needs; the rest is given back as packs are written anew. `null` at
+    /// the source.
+    pub needed_bytes: Option<u64>,
 }
 
 /// Body of an export.

@@ -146,6 +146,7 @@ fn notes(row: &SnapshotRow) -> String {
     .filter(|(holds, _)| *holds)
     .map(|(_, note)| note.to_owned())
     .collect();
+    notes.extend(row.replica.iter().map(|replica| format!("on {replica}")));
     notes.extend(row.users.iter().cloned());
     notes.join(", ")
 }
@@ -162,10 +163,12 @@ fn rendered(all: &Snapshots) -> String {
             row.time.clone(),
             age(row.age_seconds),
             row.origin.clone(),
-            ByteLen(row.bytes).to_string(),
+            row.bytes.map_or_else(|| "-".to_owned(), |bytes| ByteLen(bytes).to_string()),
             notes(row),
         ]);
     }
-    let (stored, needed) = (ByteLen(all.stored_bytes), ByteLen(all.needed_bytes));
-    format!("{table}stored: {stored}, of which {needed} are needed")
+    let needed = all
+        .needed_bytes
+        .map_or_else(String::new, |needed| format!(", of which {} are needed", ByteLen(needed)));
+    format!("{table}stored: {}{needed}", ByteLen(all.stored_bytes))
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex as Gate, Notify, mpsc};
+use tokio::sync::{Mutex as Gate, Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use vgship_base::ids::{Name, PeerId, Seq};
 use vgship_base::io::Clock;
@@ -32,6 +32,7 @@ use crate::receive::io::{Desk, Engine, Greeting, Intake, Parts, View};
 use crate::wire::frame::{Ack, Answer, Frame};
 use crate::wire::hello::{Hello, Refusal};
 use crate::wire::io::{FrameReceiver, FrameSender, HelloError, Link, Opened};
+use crate::wire::kept::Kept;
 use crate::wire::peers::Role;
 use crate::wire::retry::{Backoff, Ended};
 
@@ -67,6 +68,8 @@ pub(super) struct ReplicaGroup {
     /// From when on any point can be opened (microseconds since 1970), and why history is shorter
     /// than it should be.
     history: Mutex<(Option<u64>, Option<String>)>,
+    /// The snapshots that it keeps, for its source.
+    pub(super) kept: watch::Sender<Option<Kept>>,
     /// Somebody wants it decided now what of history stays.
     pub(super) history_asked: AtomicBool,
     engine: Mutex<Engined>,
@@ -131,6 +134,7 @@ impl ReplicaGroup {
             settings: Mutex::new(config.policy.clone()),
             last_set: Mutex::default(),
             history: Mutex::default(),
+            kept: watch::Sender::new(None),
             history_asked: AtomicBool::new(false),
             engine: Mutex::new(Engined::Stopped),
             links: AtomicU64::new(0),
@@ -429,7 +433,8 @@ impl ReplicaGroup {
         self.view.connected(link.remote_address());
         // A task of its own: what comes in must not keep acknowledgements from going out.
         let mut speaking = JoinSet::new();
-        speaking.spawn(speak(sender, progress, judged, refused, number));
+        let kept = self.kept.subscribe();
+        speaking.spawn(speak(sender, progress, judged, refused, kept, number));
         tokio::select! {
             ended = self.hear(receiver, &intake, number) => ended,
             ended = speaking.join_next() => match ended {
@@ -481,7 +486,7 @@ impl ReplicaGroup {
                 Some(Frame::Layout(_)) => {
                     return Err(Trouble::Lost("the source changed its layout on a link".into()));
                 }
-                Some(Frame::Ack(_) | Frame::Answers(_)) => {
+                Some(Frame::Ack(_) | Frame::Answers(_) | Frame::Kept(_)) => {
                     return Err(Trouble::Lost("the peer sent what only a replica sends".into()));
                 }
                 None => return Err(Trouble::Lost("the source ended the stream".into())),
@@ -534,14 +539,16 @@ type Refused = Option<(u64, crate::receive::admit::AdmitError)>;
 
 async fn speak(
     mut sender: FrameSender,
-    mut progress: tokio::sync::watch::Receiver<crate::receive::io::Progress>,
+    mut progress: watch::Receiver<crate::receive::io::Progress>,
     mut judged: mpsc::Receiver<(u64, Vec<Judged>)>,
-    mut refused: tokio::sync::watch::Receiver<Refused>,
+    mut refused: watch::Receiver<Refused>,
+    mut kept: watch::Receiver<Option<Kept>>,
     number: u64,
 ) -> Result<Infallible, Trouble> {
     let stopped = || Trouble::Here("the replica's engine has stopped".into());
     let lost = |error: &dyn std::error::Error| Trouble::Lost(report(error));
     progress.mark_changed();
+    kept.mark_changed();
     loop {
         tokio::select! {
             // First: a refusal also ends the answers, and says why.
@@ -564,6 +571,13 @@ async fn speak(
                     applied_clock: now.applied.clock,
                 };
                 sender.send(&Frame::Ack(ack)).await.map_err(|error| lost(&error))?;
+            }
+            changed = kept.changed() => {
+                changed.map_err(|_| stopped())?;
+                let said = kept.borrow_and_update().clone();
+                if let Some(said) = said {
+                    sender.send(&Frame::Kept(said)).await.map_err(|error| lost(&error))?;
+                }
             }
             answers = judged.recv() => {
                 let (session, answers) = answers.ok_or_else(stopped)?;

@@ -32,6 +32,7 @@ use crate::ship::verdict::{ReplicaPoint, Verdict};
 use crate::wire::frame::Frame;
 use crate::wire::hello::{Hello, Refusal};
 use crate::wire::io::{Greeting, Link, Opened};
+use crate::wire::kept::Kept;
 use crate::wire::peers::Role;
 
 /// How long a replica that knows other volumes may take to hear of them.
@@ -69,6 +70,15 @@ pub(super) struct ReplicaLink {
     gate: Gate<()>,
     /// Told when a newer link takes over.
     newer: Notify,
+    /// The snapshots that it said it keeps, when it last said so.
+    kept: Mutex<Option<Kept>>,
+}
+
+impl ReplicaLink {
+    /// The snapshots that it keeps, as it last said.
+    pub(super) fn kept(&self) -> Option<Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// An identity that nobody else has.
@@ -235,6 +245,7 @@ impl SourceGroup {
             dismissed: AtomicBool::new(false),
             gate: Gate::new(()),
             newer: Notify::new(),
+            kept: Mutex::default(),
         };
         self.replicas().insert(id, Arc::new(link));
         let mode = self.settings().mode_of(self.tap.core().replica(id).peer);
@@ -349,10 +360,10 @@ impl SourceGroup {
             tracing::info!(group = %self.config.name, peer = place.view.name(), ?verdict,
                 durable = %hello.durable, "a replica said hello");
         }
+        let kept = |kept| *place.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+        let (sender, receiver) = (&mut opened.sender, &mut opened.receiver);
         let end = tokio::select! {
-            end = carry(&self.tap, id, &place.sent, &mut opened.sender, &mut opened.receiver) => {
-                report(&end)
-            }
+            end = carry(&self.tap, id, &place.sent, &kept, sender, receiver) => report(&end),
             end = link.closed() => report(&end),
             () = self.ended() => "the group is removed here".to_owned(),
             () = place.newer.notified() => "a newer link of the same peer took over".to_owned(),

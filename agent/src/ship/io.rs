@@ -21,6 +21,7 @@ use crate::outbox::queue::Moved;
 use crate::outbox::spill::{Spill, SpillError};
 use crate::wire::frame::{Answer, Frame};
 use crate::wire::io::{FrameReceiver, FrameSender, ReceiveError};
+use crate::wire::kept::Kept;
 
 /// How long a link waits for more records before it sends few: an idle replica lags by no more.
 const GATHER: Duration = Duration::from_millis(1);
@@ -62,22 +63,29 @@ pub enum LinkEnd {
     Receive(#[from] ReceiveError),
 }
 
-/// Carries one replica's link until it ends, counting in `sent` the records' bytes. The core was
-/// told of the link before, and is told of its end by the caller.
+/// Carries one replica's link until it ends, counting in `sent` the records' bytes; `kept` is told
+/// of the snapshots that the replica says it keeps. The core was told of the link before, and is told
+/// of its end by the caller.
 pub async fn carry(
     tap: &Tap,
     id: ReplicaId,
     sent: &AtomicU64,
+    kept: &(dyn Fn(Kept) + Send + Sync),
     sender: &mut FrameSender,
     receiver: &mut FrameReceiver,
 ) -> LinkEnd {
     tokio::select! {
-        end = hear(tap, id, receiver) => end,
+        end = hear(tap, id, kept, receiver) => end,
         end = send(tap, id, sent, sender) => end,
     }
 }
 
-async fn hear(tap: &Tap, id: ReplicaId, receiver: &mut FrameReceiver) -> LinkEnd {
+async fn hear(
+    tap: &Tap,
+    id: ReplicaId,
+    kept: &(dyn Fn(Kept) + Send + Sync),
+    receiver: &mut FrameReceiver,
+) -> LinkEnd {
     loop {
         match receiver.next().await {
             Ok(Some(Frame::Ack(ack))) => {
@@ -100,6 +108,7 @@ async fn hear(tap: &Tap, id: ReplicaId, receiver: &mut FrameReceiver) -> LinkEnd
                     }
                 }
             }
+            Ok(Some(Frame::Kept(said))) => kept(said),
             Ok(Some(Frame::Ping(_) | Frame::Pong(_))) => {}
             Ok(Some(Frame::Bye { text, .. })) => return LinkEnd::Left(text),
             Ok(Some(Frame::Batch(_) | Frame::Layout(_))) => return LinkEnd::Protocol,

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! at  size  field     unit   rule
-//!  0     1  kind      -      1 batch, 2 ack, 3 answers, 4 ping, 5 pong, 6 bye, 7 layout
+//!  0     1  kind      -      1 batch, 2 ack, 3 answers, 4 ping, 5 pong, 6 bye, 7 layout,
+//!                             8 kept
 //!  1     1  flags     -      batch: bit 0 compressed; else 0
 //!  2     2  reserved  -      0
 //!  4     4  len       bytes  of the body, at most 2 MiB + 64
@@ -17,6 +18,7 @@
 //! ping, pong 8 number that the pong repeats
 //! bye        2 code, 2+n text (at most 256 bytes)
 //! layout     a layout manifest (at most 1 MiB), see `base::layout`
+//! kept       see `wire::kept`
 //! ```
 //!
 //! Integers are big-endian. The link below authenticates every byte, so frames carry no checksum.
@@ -30,6 +32,7 @@ use vgship_base::limits::{BATCH_BYTES_MAX, EXTENT_LOG2_MAX, PART_BYTES};
 use vgship_base::record::Record;
 
 use super::batch;
+use super::kept::Kept;
 
 /// Encoded length of what stands before a body. Unit: bytes.
 pub const HEADER_LEN: usize = 8;
@@ -74,6 +77,8 @@ pub enum Frame {
     /// Source to replica that showed another layout than the source has: what the group consists
     /// of now. Nothing follows it.
     Layout(Layout),
+    /// Replica to source: which snapshots it keeps.
+    Kept(Kept),
 }
 
 /// How far a replica is.
@@ -202,7 +207,7 @@ impl Header {
             let mut from = Reader::new(&bytes);
             let (kind, flags) = (from.u8("kind")?, from.u8("flags")?);
             let (reserved, len) = (from.u16("reserved")?, from.u32("len")?);
-            require("kind", kind, "1 to 7", (1..=7).contains(&kind))?;
+            require("kind", kind, "1 to 8", (1..=8).contains(&kind))?;
             let allowed = if kind == 1 { COMPRESSED } else { 0 };
             require("flags", flags, "flags of this kind", flags & !allowed == 0)?;
             require("reserved", reserved, "0", reserved == 0)?;
@@ -248,6 +253,10 @@ impl Frame {
                 body.put(&layout.encode());
                 7
             }
+            Frame::Kept(kept) => {
+                kept.encode(&mut body);
+                8
+            }
         };
         let mut out = Writer::with_capacity(HEADER_LEN + body.len());
         Header { kind, flags: 0, len: bounded(body.len()) }.encode(&mut out);
@@ -263,6 +272,7 @@ impl Frame {
             3 => ("list of answers", decode_answers(&body)),
             6 => ("bye", decode_bye(&body)),
             7 => ("layout", decode_layout(&body)),
+            8 => ("list of snapshots", Kept::decode(&body).map(Frame::Kept)),
             kind => ("ping", decode_ping(kind == 4, &body)),
         };
         decoded.map_err(|source| FrameError::Format { frame, source })

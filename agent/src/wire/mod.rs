@@ -17,6 +17,8 @@ pub mod frame;
 
 pub mod batch;
 
+pub mod kept;
+
 pub mod retry;
 
 pub mod complaint;

@@ -62,6 +62,10 @@ fn what_was_is_there_again() {
     assert_eq!(history["markers"].as_array().unwrap().len(), 4, "{history}");
     assert!(history["oldest"]["seq"].as_u64() < history["newest"]["seq"].as_u64());
 
+    let told = pair.source.json(&["snapshot", "list", "g"]);
+    let told = told["snapshots"].as_array().unwrap().clone();
+    assert!(told.iter().any(|it| it["name"] == "s1" && it["replica"] == "replica"), "{told:?}");
+
     // What may not be deleted is not, and says why; what was deleted is gone and gives room back.
     pair.replica.ok(&["snapshot", "pin", "g@s0"]);
     pair.replica.run(&["snapshot", "delete", "g@s0"]).expect(3, &["s0", "pinned"]);
@@ -73,7 +77,10 @@ fn what_was_is_there_again() {
     until("the room is given back", || {
         pair.replica.json(&["snapshot", "list", "g"])["needed_bytes"] == 0
     });
-    pair.source.run(&["snapshot", "list", "g"]).expect(3, &["replica"]);
+    until("the source knows that they are gone", || {
+        pair.source.json(&["snapshot", "list", "g"])["snapshots"].as_array().unwrap().is_empty()
+    });
+    pair.source.run(&["history", "g"]).expect(3, &["replica"]);
     pair.replica.run(&["marker", "g", "x"]).expect(3, &["source"]);
     pair.replica
         .run(&["snapshot", "export", "g@nothing", "--to", "/nowhere"])

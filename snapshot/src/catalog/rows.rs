@@ -53,13 +53,19 @@ impl Origin {
     const ALL: [Origin; 4] =
         [Origin::Manual, Origin::Automatic, Origin::BeforeResync, Origin::BeforeRollback];
 
-    const fn code(self) -> u8 {
+    /// Its number in formats.
+    pub const fn code(self) -> u8 {
         match self {
             Origin::Manual => 1,
             Origin::Automatic => 2,
             Origin::BeforeResync => 3,
             Origin::BeforeRollback => 4,
         }
+    }
+
+    /// The origin of a number.
+    pub fn from_code(code: u8) -> Option<Origin> {
+        Origin::ALL.into_iter().find(|it| it.code() == code)
     }
 
     /// As shown to people and programs.
@@ -93,8 +99,8 @@ pub(super) fn decode_snapshot(seq: Seq, bytes: &[u8]) -> Result<Snapshot, Format
     let mut from = Reader::new(bytes);
     let (origin, flags) = (from.u8("origin")?, from.u8("flags")?);
     let rule = "a known origin";
-    let known = Origin::ALL.into_iter().find(|it| it.code() == origin);
-    let origin = known.ok_or(FormatError::Field { field: "origin", found: origin.into(), rule })?;
+    let unknown = FormatError::Field { field: "origin", found: origin.into(), rule };
+    let origin = Origin::from_code(origin).ok_or(unknown)?;
     require("flags", flags, "known flags", flags <= PINNED | GUARDS | QUIESCED)?;
     let (clock, taken) = (from.u64("clock")?, from.u64("taken")?);
     let (generation, point) = (Generation(from.array("generation")?), Seq(from.u64("point")?));

@@ -62,6 +62,16 @@ pub(super) const ACTIONS: [Action; 26] = [
     Action::LookBack,
 ];
 
+impl Action {
+    /// Whether it concerns snapshots.
+    pub(super) const fn is_of_snapshots(&self) -> bool {
+        matches!(
+            self,
+            Action::Mark | Action::TakeSnapshot | Action::ForgetSnapshot | Action::LookBack
+        )
+    }
+}
+
 impl World {
     /// Disorder and settling in turn, as the settings have it.
     pub fn run(&mut self) {

@@ -9,6 +9,7 @@ use vgship::ship::pace::{LagLimit, LagPolicy, OnLag};
 use vgship::ship::standing::{Mode, OnTimeout, SyncPolicy};
 use vgship_base::sim::Rng;
 
+use super::disorder::{ACTIONS, Action};
 use super::net::Weather;
 
 /// What may go wrong.
@@ -206,9 +207,10 @@ impl Settings {
         }
     }
 
-    /// The same with every action as likely as any other.
+    /// The same with every action as likely as any other, but for those that concern snapshots.
     pub fn lively() -> Settings {
-        Settings { weights: vec![1; super::disorder::ACTIONS.len()], ..Settings::plain() }
+        let weight = |action: &Action| u64::from(!action.is_of_snapshots());
+        Settings { weights: ACTIONS.iter().map(weight).collect(), ..Settings::plain() }
     }
 
     /// A quiet run with everything at its plainest, for scenarios.
@@ -234,7 +236,7 @@ impl Settings {
             settled: false,
             reserve: false,
             old: false,
-            history: true,
+            history: false,
             weights: Vec::new(),
             steps: 0,
             rounds: 0,

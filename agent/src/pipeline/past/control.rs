@@ -24,6 +24,7 @@ use crate::pipeline::control::{Controlled, blocking};
 use crate::pipeline::replica::ReplicaGroup;
 use crate::pipeline::source::SourceGroup;
 use crate::receive::admit::Point;
+use crate::wire::kept::KeptSnapshot;
 
 /// How long a source waits for its replicas to follow a marker, unless it is told.
 const FOLLOW: Duration = Duration::from_secs(30);
@@ -68,6 +69,9 @@ impl Past for Controlled {
     fn snapshot_list(&self, group: Name) -> Answer<'_, Snapshots> {
         let agent = Arc::clone(&self.0);
         blocking(move || {
+            if let Group::Source(source) = agent.group(&group)? {
+                return told(&source, agent.clock.wall());
+            }
             let replica = replica(&agent, &group)?;
             let set = replica.snapshots().map_err(ControlError::failed)?;
             let all = set.list_costs().map_err(|it| snapshot_error(&it))?;
@@ -81,7 +85,7 @@ impl Past for Controlled {
                 group: group.to_string(),
                 snapshots: all.into_iter().map(row).collect(),
                 stored_bytes: usage.total,
-                needed_bytes: usage.live,
+                needed_bytes: Some(usage.live),
             })
         })
     }
@@ -340,6 +344,7 @@ fn row(listed: Listed, complete: bool, now: u64) -> SnapshotRow {
     let Listed { snapshot, extents, bytes, holders } = listed;
     SnapshotRow {
         name: snapshot.name.to_string(),
+        replica: None,
         seq: snapshot.point.0,
         at: snapshot.point.to_string(),
         origin: snapshot.origin.text().to_owned(),
@@ -349,11 +354,45 @@ fn row(listed: Listed, complete: bool, now: u64) -> SnapshotRow {
         complete,
         time: rfc3339(snapshot.clock),
         age_seconds: now.saturating_sub(snapshot.clock) / 1_000_000,
-        generation: snapshot.generation.to_string(),
-        bytes,
-        extents,
+        generation: Some(snapshot.generation.to_string()),
+        bytes: Some(bytes),
+        extents: Some(extents),
         users: holders,
     }
+}
+
+/// What a source's replicas say of their snapshots.
+fn told(source: &SourceGroup, now: u64) -> Result<Snapshots, ControlError> {
+    let links = source.links();
+    if links.is_empty() {
+        return Err(nobody_follows(source, &[]));
+    }
+    let (mut snapshots, mut stored_bytes) = (Vec::new(), 0);
+    for (_, place) in links {
+        let Some(kept) = place.kept() else { continue };
+        stored_bytes += kept.stored;
+        let replica = place.view.name().to_owned();
+        let row = |it: KeptSnapshot| SnapshotRow {
+            name: it.name.to_string(),
+            replica: Some(replica.clone()),
+            seq: it.point.0,
+            at: it.point.to_string(),
+            origin: it.origin.text().to_owned(),
+            pinned: it.pinned,
+            guards: it.guards,
+            quiesced: it.quiesced,
+            complete: it.complete,
+            time: rfc3339(it.clock),
+            age_seconds: now.saturating_sub(it.clock) / 1_000_000,
+            generation: None,
+            bytes: None,
+            extents: None,
+            users: Vec::new(),
+        };
+        snapshots.extend(kept.snapshots.into_iter().map(row));
+    }
+    let group = source.config.name.to_string();
+    Ok(Snapshots { group, snapshots, stored_bytes, needed_bytes: None })
 }
 
 /// How far a point is from the newest.

@@ -9,13 +9,14 @@ use vgship_base::units::ByteLen;
 use vgship_snapshot::retention::{
     self, Input, Journal, Moment, Plan, Policy, Segment, Snapshot as Known, Used,
 };
-use vgship_snapshot::set::{Listed, Origin, SnapshotSet};
+use vgship_snapshot::set::{Listed, Origin, Snapshot, SnapshotSet};
 
 use crate::api::ControlError;
 use crate::history::spec::rfc3339;
 use crate::home::Settings;
 use crate::pipeline::replica::ReplicaGroup;
 use crate::receive::io::View;
+use crate::wire::kept::{Kept, KeptSnapshot};
 
 /// How often it is looked whether a snapshot is due.
 const LOOK: Duration = Duration::from_millis(250);
@@ -54,6 +55,7 @@ impl Historian {
         let view = self.replica.look_at().map_err(ControlError::failed)?;
         let settings = self.replica.settings();
         self.take_when_due(&set, &view, &settings)?;
+        self.tell_source(&set, &view)?;
         let asked = self.replica.history_asked.swap(false, Ordering::SeqCst);
         if asked || self.decided.is_none_or(|since| since.elapsed() >= DECIDE) {
             self.decided = Some(Instant::now());
@@ -90,6 +92,26 @@ impl Historian {
         let name = format!("auto-{}-{}", plain(view.applied.clock), view.applied.seq);
         let name = name.parse().map_err(ControlError::failed)?;
         self.replica.take_snapshot(name, Origin::Automatic).map(drop)
+    }
+
+    /// Tells the source which snapshots there are, when that has changed.
+    fn tell_source(&self, set: &SnapshotSet, view: &View) -> Result<(), ControlError> {
+        let failed = |error| super::points::snapshot_error(&error);
+        let known = |snapshot: Snapshot| {
+            let complete = set.is_settled(&snapshot);
+            KeptSnapshot::of(snapshot, complete)
+        };
+        let snapshots = set.list().map_err(failed)?.into_iter().map(known).collect();
+        let stored = set.usage().map_err(failed)?.total;
+        let kept = Kept { applied: view.applied.seq, stored, snapshots };
+        self.replica.kept.send_if_modified(|said| {
+            let changed = said.as_ref().is_none_or(|said| said.snapshots != kept.snapshots);
+            if changed {
+                *said = Some(kept);
+            }
+            changed
+        });
+        Ok(())
     }
 
     fn decide(
