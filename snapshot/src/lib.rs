@@ -20,3 +20,6 @@
 pub mod seal;
 
 pub mod store;
+
+/// Self-contained image sets of a volume group, in a folder or an object store.
+pub mod template;
