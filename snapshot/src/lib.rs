@@ -1,5 +1,6 @@
-//! Sealed files and the extent store of vgship. Knows nothing of networks, tasks or agents; files
-//! come through [`vgship_base::folder::Folder`], so that everything runs on simulated disks too.
+//! Sealed files, the extent store and the templates of vgship. Knows nothing of networks, tasks or
+//! agents; files come through [`vgship_base::folder::Folder`], objects through
+//! [`template::Objects`], so that everything runs on simulated disks and stores too.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -21,5 +22,4 @@ pub mod seal;
 
 pub mod store;
 
-/// Self-contained image sets of a volume group, in a folder or an object store.
 pub mod template;

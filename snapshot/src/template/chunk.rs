@@ -8,8 +8,8 @@
 //!
 //! How long the chunk is, and what it is, says who refers to it: its id is the keyed BLAKE3 of its
 //! content. The key of the ids is HKDF-SHA256 of the data key, no salt, info `vgship chunk id v1`.
-//! So equal chunks have one id wherever they stand, and nobody without the data key can tell from an
-//! id what was stored. A chunk of zeroes has no id and is not stored.
+//! So equal chunks have one id wherever they stand, and nobody without the data key can tell from
+//! an id what was stored. A chunk of zeroes has no id and is not stored.
 
 use std::fmt;
 

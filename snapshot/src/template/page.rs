@@ -223,7 +223,10 @@ mod tests {
         /// Any page comes back, and any bytes are refused or read without a panic.
         #[test]
         fn pages_come_back(
-            slots in prop::collection::vec(prop::option::of((any::<[u8; 32]>(), 0u8..20, 68u32.., 38u32..1_048_613)), 1..1025),
+            slots in prop::collection::vec(
+                prop::option::of((any::<[u8; 32]>(), 0u8..20, 68u32.., 38u32..1_048_613)),
+                1..1025,
+            ),
             noise in prop::collection::vec(any::<u8>(), 0..300),
         ) {
             let slots = slots.into_iter().map(|slot| slot.map(|(id, pack, at, len)| {

@@ -55,7 +55,7 @@ pub fn push(
             Found::Pack(id) => {
                 let pack = Ref { kind: Kind::Pack, id };
                 if !session.uses(pack) {
-                    session.put(Kind::Pack, &shelves.fetch(pack)?)?;
+                    session.put(Kind::Pack, &shelves.fetch(pack)?.1)?;
                 }
             }
         }

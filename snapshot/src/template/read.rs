@@ -69,9 +69,7 @@ impl Chunks {
         if let Some(page) = lock(&self.nodes).get(&id) {
             return Ok(page);
         }
-        let object = Ref { kind: Kind::Node, id };
-        let bytes = self.shelves.fetch(object)?;
-        let key = self.shelves.key(object)?;
+        let (key, bytes) = self.shelves.fetch(Ref { kind: Kind::Node, id })?;
         let opened = node::open(&bytes, &self.key);
         let page = opened.and_then(|(clear, body)| match clear.level == level {
             true => Page::decode(&clear, &body).map_err(node::in_node),
@@ -115,26 +113,33 @@ impl Chunks {
         };
         let end = pack.piece.0 + pack.piece.1.len() as u64;
         if at < pack.piece.0 || at + len > end {
-            // Going on where it ended, or a little before: a chunk that was cut off by it.
+            // Going on where it ended, or a little before: at a chunk that was cut off by it.
             let goes_on = at <= end && at + len > end;
             pack.ahead = if goes_on { (pack.ahead * 2).clamp(len, AHEAD_MAX) } else { len };
-            let bytes = self.shelves.store().get_range(&pack.key, at, pack.ahead.max(len))?;
-            let missing = TemplateError::Missing { kind: Kind::Pack, id: stored.pack };
-            pack.piece = Arc::new((at, bytes.ok_or(missing)?));
+            let (key, piece) = self.read_pack(stored.pack, at, pack.ahead.max(len))?;
+            (pack.key, pack.piece) = (Arc::from(key), Arc::new((at, piece)));
             lock(&self.packs).put(stored.pack, pack.clone());
         }
         Ok(pack)
     }
 
     fn open_pack(&self, id: ObjectId) -> Result<OpenPack, TemplateError> {
-        let object = Ref { kind: Kind::Pack, id };
-        let key = self.shelves.key(object)?;
-        let head = self.shelves.store().get_range(&key, 0, HEADER_LEN as u64)?;
-        let head = head.ok_or(TemplateError::Missing { kind: Kind::Pack, id })?;
+        let (key, head) = self.read_pack(id, 0, HEADER_LEN as u64)?;
         let opener = ObjectOpener::of(&head, &self.key, Purpose::TemplatePack)
             .map_err(|source| TemplateError::Sealed { key: key.clone(), source })?;
         let (opener, key) = (Arc::new(opener), Arc::from(key));
         Ok(OpenPack { opener, key, piece: Arc::new((0, head)), ahead: 0 })
+    }
+
+    fn read_pack(
+        &self,
+        id: ObjectId,
+        at: u64,
+        len: u64,
+    ) -> Result<(String, Vec<u8>), TemplateError> {
+        let store = self.shelves.store();
+        let pack = Ref { kind: Kind::Pack, id };
+        self.shelves.find(pack, &mut |key| store.get_range(key, at, len))
     }
 
     /// The node of level 0 with number `leaf` of a volume, `None` when it is all zero; and the

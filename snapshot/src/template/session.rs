@@ -9,10 +9,10 @@ use vgship_base::ids::Name;
 use super::keylist;
 use super::objects::{Objects, listed};
 use super::place::{
-    CONDEMNED, Condemned, Intent, OBJECTS, ObjectId, Part, Place, Ref, Slot, WriterId,
+    CONDEMNED, Condemned, Intent, Kind, OBJECTS, ObjectId, Part, Place, Ref, Slot, WriterId,
 };
 use super::slot::{self, SHELVES_MAX, State};
-use super::{TemplateError, in_format};
+use super::{TemplateError, in_format, state_of};
 use crate::seal;
 
 /// After so much work a writer says again that it is alive. Unit: bytes. Far less than a grace
@@ -70,9 +70,9 @@ impl<'a> Session<'a> {
         self.present.contains_key(&object)
     }
 
-    /// All objects of this kind that may be used, with their bytes if they are what they should be.
+    /// All nodes that may be used and are what they should be, with their bytes.
     pub(super) fn nodes(&self) -> impl Iterator<Item = Result<(ObjectId, Vec<u8>), TemplateError>> {
-        let nodes = self.present.iter().filter(|(object, _)| object.kind == super::Kind::Node);
+        let nodes = self.present.iter().filter(|(object, _)| object.kind == Kind::Node);
         nodes.filter_map(|(&object, &writer)| {
             let read = self.store.get(&Place { writer, object }.key());
             match read.map(|bytes| bytes.filter(|bytes| ObjectId::of(bytes) == object.id)) {
@@ -83,11 +83,7 @@ impl<'a> Session<'a> {
     }
 
     /// Stores an object, unless it is there.
-    pub(super) fn put(
-        &mut self,
-        kind: super::Kind,
-        bytes: &[u8],
-    ) -> Result<ObjectId, TemplateError> {
+    pub(super) fn put(&mut self, kind: Kind, bytes: &[u8]) -> Result<ObjectId, TemplateError> {
         let object = Ref { kind, id: ObjectId::of(bytes) };
         if !self.uses(object) {
             let writer = self.intent.writer;
@@ -143,7 +139,7 @@ impl<'a> Session<'a> {
     /// Why the place that counts is not ours.
     fn lost(&self, highest: &Slot) -> TemplateError {
         let name = self.intent.slot.name.clone();
-        match super::state_of(self.store, highest) {
+        match state_of(self.store, highest) {
             Ok(Some(State::Template { root, .. })) => TemplateError::Taken { name, root },
             Ok(_) => TemplateError::GivenUp { name },
             Err(error) => error,
@@ -158,7 +154,7 @@ fn free_slot(store: &dyn Objects, name: &Name) -> Result<Slot, TemplateError> {
     };
     let number = vgship_base::folder::number_after(Some(highest.number))
         .map_err(|source| TemplateError::Numbers { key: highest.key(), source })?;
-    match super::state_of(store, &highest)? {
+    match state_of(store, &highest)? {
         Some(State::Template { root, .. }) => {
             Err(TemplateError::Taken { name: name.clone(), root })
         }

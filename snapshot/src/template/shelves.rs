@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::OnceLock;
 
 use super::TemplateError;
-use super::objects::{Objects, SharedObjects};
+use super::objects::{ObjectError, Objects, SharedObjects};
 use super::place::{Kind, OBJECTS, ObjectId, Place, Ref, WriterId};
 
 /// The folders of the writers whose objects a template uses.
@@ -24,7 +24,7 @@ impl Shelves {
         &*self.store
     }
 
-    fn places(&self) -> Result<&HashMap<Ref, WriterId>, TemplateError> {
+    fn places(&self) -> Result<&HashMap<Ref, WriterId>, ObjectError> {
         if let Some(known) = self.places.get() {
             return Ok(known);
         }
@@ -39,42 +39,55 @@ impl Shelves {
         Ok(self.places.get_or_init(|| places))
     }
 
-    /// Where an object lies.
+    /// What `read` finds of an object, and under which key.
+    ///
+    /// A copy that was condemned before this template could use it may lie in a folder beside those
+    /// that it uses, and go: so where one is not, another folder is tried.
     ///
     /// # Errors
-    /// [`TemplateError::Missing`] when it does not.
-    pub(super) fn key(&self, object: Ref) -> Result<String, TemplateError> {
-        match self.places()?.get(&object) {
-            Some(&writer) => Ok(Place { writer, object }.key()),
-            None => Err(TemplateError::Missing { kind: object.kind, id: object.id }),
+    /// [`TemplateError::Missing`] when it is nowhere.
+    pub(super) fn find<T>(
+        &self,
+        object: Ref,
+        read: &mut dyn FnMut(&str) -> Result<Option<T>, ObjectError>,
+    ) -> Result<(String, T), TemplateError> {
+        let known = self.places()?.get(&object);
+        for &writer in known.into_iter().chain(&self.writers) {
+            let key = Place { writer, object }.key();
+            if let Some(found) = read(&key)? {
+                return Ok((key, found));
+            }
         }
+        Err(TemplateError::Missing { kind: object.kind, id: object.id })
     }
 
-    /// A whole object, proven by its id.
+    /// A whole object, proven by its id, and its key.
     ///
     /// # Errors
     /// [`TemplateError::Missing`] and [`TemplateError::Changed`] are damage.
-    pub(super) fn fetch(&self, object: Ref) -> Result<Vec<u8>, TemplateError> {
-        let key = self.key(object)?;
-        let missing = TemplateError::Missing { kind: object.kind, id: object.id };
-        let bytes = self.store.get(&key)?.ok_or(missing)?;
-        match ObjectId::of(&bytes) == object.id {
-            true => Ok(bytes),
-            false => Err(TemplateError::Changed { key }),
-        }
+    pub(super) fn fetch(&self, object: Ref) -> Result<(String, Vec<u8>), TemplateError> {
+        proven(object, self.find(object, &mut |key| self.store.get(key))?)
     }
 
-    /// A template's root node, without asking for all else that is there.
-    pub(super) fn root(&self, id: ObjectId) -> Result<Vec<u8>, TemplateError> {
+    /// A template's root node, without asking what else is there.
+    pub(super) fn root(&self, id: ObjectId) -> Result<(String, Vec<u8>), TemplateError> {
         let object = Ref { kind: Kind::Node, id };
         for &writer in &self.writers {
             let key = Place { writer, object }.key();
-            match self.store.get(&key)? {
-                Some(bytes) if ObjectId::of(&bytes) == id => return Ok(bytes),
-                Some(_) => return Err(TemplateError::Changed { key }),
-                None => {}
+            if let Some(bytes) = self.store.get(&key)? {
+                return proven(object, (key, bytes));
             }
         }
         Err(TemplateError::Missing { kind: Kind::Node, id })
+    }
+}
+
+fn proven(
+    object: Ref,
+    (key, bytes): (String, Vec<u8>),
+) -> Result<(String, Vec<u8>), TemplateError> {
+    match ObjectId::of(&bytes) == object.id {
+        true => Ok((key, bytes)),
+        false => Err(TemplateError::Changed { key }),
     }
 }

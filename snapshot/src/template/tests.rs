@@ -1,6 +1,10 @@
 //! Templates as a whole, over a store in memory.
 
 mod basic;
+mod copies;
+mod damage;
+mod garbage;
+mod race;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,16 +16,18 @@ use vgship_base::extent::ExtentSize;
 use vgship_base::ids::{Generation, GroupId, Name, Seq};
 use vgship_base::layout::{Layout, VolumeLayout};
 
+use super::objects::listed;
 use super::*;
 
 /// Chunks are as small as they may be.
-pub(super) const CHUNK: u64 = 4096;
+pub(super) const CHUNK: u64 = BLOCK as u64;
+const BLOCK: usize = 4096;
 
 /// A disk that holds nothing but some blocks, and says so.
 #[derive(Default)]
 pub(super) struct Sparse {
     pub(super) bytes: u64,
-    pub(super) blocks: Mutex<BTreeMap<u64, [u8; CHUNK as usize]>>,
+    pub(super) blocks: Mutex<BTreeMap<u64, [u8; BLOCK]>>,
     pub(super) reads: Mutex<u64>,
 }
 
@@ -45,8 +51,8 @@ impl Sparse {
 }
 
 /// What a block is filled with.
-pub(super) fn block_of(text: u64) -> [u8; CHUNK as usize] {
-    let mut block = [0; CHUNK as usize];
+pub(super) fn block_of(text: u64) -> [u8; BLOCK] {
+    let mut block = [0; BLOCK];
     if text != 0 {
         blake3::Hasher::new().update(&text.to_be_bytes()).finalize_xof().fill(&mut block[..2048]);
     }
@@ -65,7 +71,7 @@ impl Disk for Sparse {
         let (mut at, mut rest) = (offset, into);
         while !rest.is_empty() {
             let skip = usize::try_from(at % CHUNK).unwrap();
-            let len = (CHUNK as usize - skip).min(rest.len());
+            let len = (BLOCK - skip).min(rest.len());
             let (now, later) = rest.split_at_mut(len);
             match blocks.get(&(at / CHUNK)) {
                 Some(block) => now.copy_from_slice(&block[skip..skip + len]),
@@ -90,12 +96,10 @@ impl Disk for Sparse {
 
     fn allocation(&self, offset: u64, end: u64) -> io::Result<(Allocation, u64)> {
         let blocks = self.blocks.lock().unwrap();
-        Ok(match blocks.contains_key(&(offset / CHUNK)) {
-            true => (Allocation::Data, ((offset / CHUNK + 1) * CHUNK).min(end)),
-            false => {
-                let next = blocks.range(offset / CHUNK..).next().map(|(block, _)| block * CHUNK);
-                (Allocation::Hole, next.unwrap_or(end).min(end))
-            }
+        let next = blocks.range(offset / CHUNK..).next().map_or(u64::MAX / CHUNK, |it| *it.0);
+        Ok(match next == offset / CHUNK {
+            true => (Allocation::Data, ((next + 1) * CHUNK).min(end)),
+            false => (Allocation::Hole, (next * CHUNK).min(end)),
         })
     }
 }
@@ -168,6 +172,12 @@ pub(super) fn content(template: &Template, volume: u16) -> Vec<u8> {
     let mut bytes = vec![1; usize::try_from(disk.len()).unwrap()];
     disk.read_at(0, &mut bytes).unwrap();
     bytes
+}
+
+/// The keys of all packs, or of all nodes.
+pub(super) fn keys_of(store: &MemoryObjects, kind: Kind) -> Vec<String> {
+    let is_one = |key: &String| place::Place::parse(key).is_some_and(|it| it.object.kind == kind);
+    store.keys().into_iter().filter(is_one).collect()
 }
 
 pub(super) fn is_whole(store: &MemoryObjects, text: &str) -> bool {

@@ -56,9 +56,7 @@ fn read(
     id: ObjectId,
     parent: Option<&Clear>,
 ) -> Result<(Vec<u8>, Clear), TemplateError> {
-    let object = Ref { kind: Kind::Node, id };
-    let bytes = shelves.fetch(object)?;
-    let key = shelves.key(object)?;
+    let (key, bytes) = shelves.fetch(Ref { kind: Kind::Node, id })?;
     let clear = Clear::decode(&bytes).map_err(super::in_format(&key))?;
     let fits = parent.map_or(clear.level == ROOT, |parent| parent.takes(clear.level));
     if fits { Ok((bytes, clear)) } else { Err(TemplateError::Changed { key }) }

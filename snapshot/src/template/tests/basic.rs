@@ -98,7 +98,7 @@ fn holes_cost_next_to_nothing() {
     let template = opened(&store, "gold");
     let disk = template.volume(VolumeId(0)).unwrap();
     for (block, text) in blocks.into_iter().zip(1..) {
-        let mut found = [1; CHUNK as usize];
+        let mut found = [1; BLOCK];
         disk.read_at(block * CHUNK, &mut found).unwrap();
         assert_eq!(found, block_of(text), "{block}");
     }
@@ -115,7 +115,7 @@ fn a_large_stretch_becomes_several_packs() {
     let store = MemoryObjects::default();
     let volume = Sparse::new(48 << 20);
     let noise = |block: u64| {
-        let mut bytes = [0; CHUNK as usize];
+        let mut bytes = [0; BLOCK];
         blake3::Hasher::new().update(&block.to_be_bytes()).finalize_xof().fill(&mut bytes);
         bytes
     };
@@ -124,12 +124,11 @@ fn a_large_stretch_becomes_several_packs() {
     let mut large = meta(1);
     large.chunk = ExtentSize::from_log2(16).unwrap();
     create(&store, &key(), &name("gold"), &disks, &sizes, &large, &mut go_on).unwrap();
-    let packs = store.keys().into_iter().filter(|key| key.ends_with(".pack"));
-    assert_eq!(packs.count(), 3);
+    assert_eq!(keys_of(&store, Kind::Pack).len(), 3);
     assert!(is_whole(&store, "gold"));
     let volume = opened(&store, "gold").volume(VolumeId(0)).unwrap();
     for block in [0, 1, 15, 16, 17, 5000, 4999, 5016, 12_287] {
-        let mut found = [0; CHUNK as usize];
+        let mut found = [0; BLOCK];
         volume.read_at(block * CHUNK, &mut found).unwrap();
         assert!(found == noise(block), "block {block}");
     }
@@ -256,7 +255,10 @@ proptest! {
     /// Whatever volumes hold, their template holds the same.
     #[test]
     fn reading_equals_the_model(
-        volumes in prop::collection::vec((1u64..5000, prop::collection::btree_map(0u64..5000, 0u64..40, 0..30)), 1..4),
+        volumes in prop::collection::vec(
+            (1u64..5000, prop::collection::btree_map(0u64..5000, 0u64..40, 0..30)),
+            1..4,
+        ),
         reads in prop::collection::vec((0usize..3, 0u64..5000 * CHUNK, 0usize..20_000), 0..20),
         log2 in 12u8..=16,
     ) {
