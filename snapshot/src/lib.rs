@@ -62,5 +62,7 @@ pub mod seal;
 
 pub mod set;
 
+pub mod template;
+
 pub use error::SnapshotError;
 pub use packs::{EXTENT_BYTES_MAX, ExtentId, PACK_BYTES};

@@ -4,7 +4,7 @@
 //! at  size  field    unit  rule
 //!  0     4  magic    -     the letters VGSF
 //!  4     2  version  -     1
-//!  6     2  purpose  -     1 journal, 2 spill, 3 pack
+//!  6     2  purpose  -     1 journal, 2 spill, 3 pack, 4 template pack, 5 template node
 //!  8    16  group    -     whose file it is
 //! 24     8  key id   -     of the data key
 //! 32    32  salt     -     random for each file
@@ -145,9 +145,10 @@ pub(super) mod tests {
 
     #[test]
     fn every_purpose_has_a_number_of_its_own() {
-        for purpose in [Purpose::Journal, Purpose::Spill, Purpose::Pack] {
+        for purpose in Purpose::ALL {
             assert_eq!(Purpose::from_code(purpose.code()), Some(purpose));
         }
+        assert_eq!(Purpose::ALL.map(Purpose::code), [1, 2, 3, 4, 5]);
         assert_eq!(Purpose::from_code(0), None);
     }
 }

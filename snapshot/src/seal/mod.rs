@@ -15,10 +15,12 @@ mod file;
 mod frame;
 mod header;
 mod key;
+mod object;
 
 pub use file::{End, Frame, Placed, SealedReader, SealedWriter, Step};
 pub use frame::{BODY_MAX, Frames};
 pub use key::{DataKey, KeyEncryptionKey, KeyId, WRAPPED_LEN};
+pub(crate) use object::{FRAME_OVERHEAD, HEADER_LEN, ObjectOpener, ObjectSealer, key_of};
 
 use std::io;
 
@@ -35,10 +37,20 @@ pub enum Purpose {
     Spill,
     /// A pack of preserved extents.
     Pack,
+    /// A pack of a template's chunks.
+    TemplatePack,
+    /// A node of a template's hash tree, its root among them.
+    TemplateNode,
 }
 
 impl Purpose {
-    const ALL: [Purpose; 3] = [Purpose::Journal, Purpose::Spill, Purpose::Pack];
+    const ALL: [Purpose; 5] = [
+        Purpose::Journal,
+        Purpose::Spill,
+        Purpose::Pack,
+        Purpose::TemplatePack,
+        Purpose::TemplateNode,
+    ];
 
     /// Its number in formats.
     pub const fn code(self) -> u16 {
@@ -46,6 +58,8 @@ impl Purpose {
             Purpose::Journal => 1,
             Purpose::Spill => 2,
             Purpose::Pack => 3,
+            Purpose::TemplatePack => 4,
+            Purpose::TemplateNode => 5,
         }
     }
 
@@ -140,8 +154,41 @@ impl SealError {
     }
 }
 
-fn random<const N: usize>() -> Result<[u8; N], SealError> {
+/// Random bytes of the system.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], SealError> {
     let mut bytes = [0; N];
+    #[cfg(test)]
+    if dice::thrown(&mut bytes) {
+        return Ok(bytes);
+    }
     getrandom::fill(&mut bytes).map_err(SealError::Random)?;
     Ok(bytes)
+}
+
+/// Tests that must repeat exactly throw dice of their own instead, thread by thread.
+#[cfg(test)]
+pub(crate) mod dice {
+    use std::cell::RefCell;
+
+    use vgship_base::sim::Rng;
+
+    thread_local! {
+        static DICE: RefCell<Option<Rng>> = const { RefCell::new(None) };
+    }
+
+    /// From now on this thread's random bytes come from `rng`.
+    pub(crate) fn take(rng: Rng) {
+        DICE.with_borrow_mut(|dice| *dice = Some(rng));
+    }
+
+    /// Whether this thread has dice; then they filled `bytes`.
+    pub(super) fn thrown(bytes: &mut [u8]) -> bool {
+        DICE.with_borrow_mut(|dice| match dice {
+            None => false,
+            Some(rng) => {
+                bytes.fill_with(|| rng.draw().to_be_bytes()[7]);
+                true
+            }
+        })
+    }
 }
