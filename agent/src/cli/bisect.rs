@@ -84,7 +84,7 @@ pub(super) fn run(args: &Args, context: &Context<'_>) -> Result<(), ControlError
         return Err(ControlError::usage(format!("{to} is not after {from}")));
     }
     let mut bisect = Bisect::new(good.seq, bad.seq);
-    while let Some(mut at) = bisect.next() {
+    while let Some(mut at) = bisect.ask() {
         let probe = loop {
             match search.probe(&at, |seq| bisect.is_new(seq)) {
                 Err(error) if error.kind == ErrorKind::Refused => match bisect.not_there() {

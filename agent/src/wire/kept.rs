@@ -28,6 +28,7 @@ const COMPLETE: u8 = 8;
 
 /// One snapshot, as its source knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each a flag of the format")]
 pub struct KeptSnapshot {
     /// The last record that it holds.
     pub point: Seq,

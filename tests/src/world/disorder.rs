@@ -64,7 +64,7 @@ pub(super) const ACTIONS: [Action; 26] = [
 
 impl Action {
     /// Whether it concerns snapshots.
-    pub(super) const fn is_of_snapshots(&self) -> bool {
+    pub(super) const fn is_of_snapshots(self) -> bool {
         matches!(
             self,
             Action::Mark | Action::TakeSnapshot | Action::ForgetSnapshot | Action::LookBack
