@@ -25,6 +25,9 @@ pub mod apply;
 /// 6: any point in time: a snapshot and the journal behind it; what of both is kept.
 pub mod history;
 
+/// Self-contained image sets, in a folder or an object store.
+pub mod templates;
+
 /// Sealed files of records: what the spill and the journal are made of.
 pub mod segment;
 

@@ -18,6 +18,7 @@
 //! POST    /v1/groups/G/snapshots/change  SnapshotChange  Done
 //! GET     /v1/groups/G/history   -                      History
 //! POST    /v1/exports            ExportRequest          Exported
+//! POST    /v1/templates          TemplateRequest        TemplateMade
 //! GET     /v1/environments       -                      Environments
 //! POST    /v1/environments       EnvRequest             Environment
 //! POST    /v1/environments/E/extend   {"lease"}         Environment

@@ -25,6 +25,9 @@ pub trait Past: Send + Sync {
     /// Writes a point's volumes to image files.
     fn export(&self, request: ExportRequest) -> Answer<'_, Exported>;
 
+    /// Makes a template of a point.
+    fn template_create(&self, request: TemplateRequest) -> Answer<'_, TemplateMade>;
+
     /// The window of points.
     fn history(&self, group: Name) -> Answer<'_, History>;
 
@@ -157,8 +160,11 @@ pub struct Snapshots {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExportRequest {
-    /// Which point: `G@NAME` or `G@POINT`.
+    /// Which point, `G@NAME` or `G@POINT`, or which template.
     pub from: String,
+    /// The template's store; without it the home's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
     /// The folder, which is made, or is empty.
     pub to: PathBuf,
 }
@@ -187,6 +193,41 @@ pub struct Exported {
     pub time: String,
     /// One image per volume.
     pub files: Vec<ExportedFile>,
+}
+
+/// Body of a new template.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TemplateRequest {
+    /// What it is called.
+    #[serde(with = "text")]
+    pub name: Name,
+    /// Which point: `G@NAME` or `G@POINT`.
+    pub from: String,
+    /// Which store; without it the home's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+}
+
+/// A template that was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateMade {
+    /// Its name.
+    pub name: String,
+    /// The hash that proves every byte.
+    pub root: String,
+    /// Of which group.
+    pub group: String,
+    /// The last record that it holds, as `start.count`.
+    pub at: String,
+    /// The source's clock there, RFC 3339.
+    pub time: String,
+    /// Of all LVs. Unit: bytes.
+    pub bytes: u64,
+    /// What of that is not zero. Unit: bytes.
+    pub data_bytes: u64,
+    /// What was not in the store yet. Unit: bytes as stored.
+    pub stored_bytes: u64,
 }
 
 /// A point, as far as it is from now.
@@ -242,8 +283,11 @@ pub struct EnvRequest {
     /// What it is called.
     #[serde(with = "text")]
     pub name: Name,
-    /// Which point: `G@NAME` or `G@POINT`.
+    /// Which point, `G@NAME` or `G@POINT`, or which template.
     pub from: String,
+    /// The template's store; without it the home's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
     /// Whose it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
@@ -265,6 +309,8 @@ pub struct Environment {
     pub name: String,
     /// Which group's.
     pub group: String,
+    /// The template that it builds on, if it does.
+    pub template: Option<String>,
     /// The last record that it was made of, as `start.count`.
     pub at: String,
     /// The source's clock there, RFC 3339.

@@ -6,7 +6,7 @@ use super::Client;
 use super::control::{ControlError, Done};
 use super::past::{
     EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked, MarkerRequest,
-    SnapshotChange, SnapshotRequest, Snapshots,
+    SnapshotChange, SnapshotRequest, Snapshots, TemplateMade, TemplateRequest,
 };
 use super::past_routes::Extend;
 use crate::home::Period;
@@ -37,6 +37,11 @@ impl Client {
     /// Writes a point's volumes to image files.
     pub async fn export(&self, request: &ExportRequest) -> Result<Exported> {
         self.post("/v1/exports", request).await
+    }
+
+    /// Makes a template of a point.
+    pub async fn template_create(&self, request: &TemplateRequest) -> Result<TemplateMade> {
+        self.post("/v1/templates", request).await
     }
 
     /// The window of points.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::control::Done;
 use super::past::{
     EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked, MarkerRequest,
-    SnapshotChange, SnapshotRequest, Snapshots,
+    SnapshotChange, SnapshotRequest, Snapshots, TemplateMade, TemplateRequest,
 };
 use super::routes::{Body, Reply, Served, name};
 use crate::home::Period;
@@ -22,6 +22,7 @@ pub(super) fn router() -> Router<Served> {
         .route("/v1/groups/{group}/snapshots/change", post(snapshot_change))
         .route("/v1/groups/{group}/history", get(history))
         .route("/v1/exports", post(export))
+        .route("/v1/templates", post(template_create))
         .route("/v1/environments", get(env_list).post(env_create))
         .route("/v1/environments/{name}/extend", post(env_extend))
         .route("/v1/environments/{name}/destroy", post(env_destroy))
@@ -74,6 +75,13 @@ async fn export(
     Body(request): Body<ExportRequest>,
 ) -> Reply<Exported> {
     served.control.past().export(request?).await.map(Json)
+}
+
+async fn template_create(
+    Shared(served): Shared<Served>,
+    Body(request): Body<TemplateRequest>,
+) -> Reply<TemplateMade> {
+    served.control.past().template_create(request?).await.map(Json)
 }
 
 async fn env_list(Shared(served): Shared<Served>) -> Reply<Environments> {

@@ -16,7 +16,7 @@ use super::control::{
 use super::io::Server;
 use super::past::{
     EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked, MarkerRequest,
-    Past, SnapshotChange, SnapshotRequest, Snapshots,
+    Past, SnapshotChange, SnapshotRequest, Snapshots, TemplateMade, TemplateRequest,
 };
 use super::status::tests::{agent, in_sync};
 use super::{Client, Status};
@@ -60,6 +60,10 @@ impl Past for Fake {
     }
 
     fn export(&self, _: ExportRequest) -> Answer<'_, Exported> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn template_create(&self, _: TemplateRequest) -> Answer<'_, TemplateMade> {
         ready(Err(ControlError::refused("not in this test")))
     }
 

@@ -6,10 +6,9 @@ use vgship_base::ids::Name;
 use vgship_base::units::ByteLen;
 
 use super::table::Table;
-use super::{Context, pause};
+use super::{Context, pause, template};
 use crate::api::ControlError;
 use crate::api::past::{EnvRequest, Environment, Environments, ExportRequest};
-use crate::history::spec::GroupPoint;
 use crate::home::{Period, Size};
 
 /// Make, list, extend and destroy environments
@@ -32,9 +31,12 @@ pub struct Create {
     /// What it is called
     #[arg(value_name = "E")]
     name: Name,
-    /// Which snapshot or point
-    #[arg(long, value_name = "G@NAME|G@POINT")]
-    from: GroupPoint,
+    /// Which snapshot, point or template
+    #[arg(long, value_name = "G@NAME|G@POINT|T")]
+    from: String,
+    /// The template's store [default: the home's own]
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
     /// Writable clones at the NBD socket, under env/E/G/LV
     #[arg(long, group = "form")]
     nbd: bool,
@@ -97,11 +99,11 @@ pub(super) fn run(command: Command, context: &Context<'_>) -> Result<(), Control
 }
 
 fn run_create(create: Create, context: &Context<'_>) -> Result<(), ControlError> {
-    let Create { name, from, nbd: _, to_dir, owner, lease, quota, mask } = create;
-    let from = from.to_string();
+    let Create { name, from, store, nbd: _, to_dir, owner, lease, quota, mask } = create;
+    let store = store.as_deref().map(template::absolute).transpose()?;
     if let Some(to) = to_dir {
         let to = std::path::absolute(&to).map_err(ControlError::usage)?;
-        let request = ExportRequest { from, to };
+        let request = ExportRequest { from, store, to };
         let done = super::block_on(async { context.client().export(&request).await })?;
         return context.output.result(&done, |done| {
             format!(
@@ -113,7 +115,7 @@ fn run_create(create: Create, context: &Context<'_>) -> Result<(), ControlError>
         });
     }
     let mask = mask.map(std::path::absolute).transpose().map_err(ControlError::usage)?;
-    let request = EnvRequest { name, from, owner, lease, quota, mask };
+    let request = EnvRequest { name, from, store, owner, lease, quota, mask };
     let env = super::block_on(async { context.client().env_create(&request).await })?;
     let socket = context.home.nbd_socket();
     context.output.result(&env, |env| made(env, &socket.display().to_string()))

@@ -39,6 +39,8 @@ pub mod status;
 
 pub mod table;
 
+pub mod template;
+
 pub mod vg;
 
 pub mod wait;
@@ -102,6 +104,8 @@ enum Command {
     #[command(subcommand)]
     Snapshot(snapshot::Command),
     History(history::Args),
+    #[command(subcommand)]
+    Template(template::Command),
     #[command(subcommand)]
     Env(env::Command),
     Bisect(bisect::Args),
@@ -202,6 +206,7 @@ fn run(command: Command, context: &Context<'_>) -> Result<(), ControlError> {
         Command::Marker(args) => marker::run(args, context),
         Command::Snapshot(command) => snapshot::run(command, context),
         Command::History(args) => history::run(&args, context),
+        Command::Template(command) => template::run(command, context),
         Command::Env(command) => env::run(command, context),
         Command::Bisect(args) => bisect::run(&args, context),
         Command::Demo(args) => crate::demo::run(&args, context),

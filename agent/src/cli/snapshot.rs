@@ -111,7 +111,7 @@ fn change(one: One, order: SnapshotOrder, context: &Context<'_>) -> Result<(), C
 fn run_export(export: &Export, context: &Context<'_>) -> Result<(), ControlError> {
     // The agent has another working folder.
     let to = std::path::absolute(&export.to).map_err(ControlError::usage)?;
-    let request = ExportRequest { from: export.from.to_string(), to };
+    let request = ExportRequest { from: export.from.to_string(), store: None, to };
     let done = super::block_on(async { context.client().export(&request).await })?;
     context.output.result(&done, exported)
 }

@@ -146,6 +146,11 @@ impl Home {
         self.state.join("environments")
     }
 
+    /// The home's own store of templates.
+    pub fn templates(&self) -> PathBuf {
+        self.state.join("templates")
+    }
+
     /// Where the folders of removed groups are kept.
     pub fn removed(&self) -> PathBuf {
         self.state.join("removed")

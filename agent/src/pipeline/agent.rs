@@ -114,7 +114,7 @@ impl Agent {
             peer_id: identity.id(),
             clock: Clock::start(),
             served: Arc::clone(&served),
-            environments: Environments::new(home.environments(), home.nbd_socket()),
+            environments: Environments::new(&home),
             turned_away: TurnedAway::new(),
             nbd: OnceLock::new(),
             removing: Gate::new(()),

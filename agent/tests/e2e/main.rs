@@ -19,4 +19,5 @@ mod retry;
 mod snapshots;
 mod status;
 mod sync;
+mod templates;
 mod wire;

@@ -1,6 +1,6 @@
 //! What commands ask of the past.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,13 +8,14 @@ use vgship_base::ids::{Name, ReplicaId, Seq};
 use vgship_base::record::{Marker, Order};
 use vgship_snapshot::set::{Listed, Noted, Origin, Snapshot};
 
-use super::points::snapshot_error;
-use super::{export, historian};
+use super::points::{Found, snapshot_error};
+use super::{export, historian, templates};
 use crate::api::ControlError;
 use crate::api::control::{Answer, Done};
 use crate::api::past::{
     EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked, MarkerRequest,
     Past, PointRow, SnapshotChange, SnapshotOrder, SnapshotRequest, SnapshotRow, Snapshots,
+    TemplateMade, TemplateRequest,
 };
 use crate::capture::source::Reach;
 use crate::history::spec::{GroupPoint, rfc3339};
@@ -28,6 +29,9 @@ use crate::wire::kept::KeptSnapshot;
 
 /// How long a source waits for its replicas to follow a marker, unless it is told.
 const FOLLOW: Duration = Duration::from_secs(30);
+
+/// What holds a snapshot while it is exported, or a template is made of it.
+const READER: &str = "reader ";
 
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -131,20 +135,23 @@ impl Past for Controlled {
     fn export(&self, request: ExportRequest) -> Answer<'_, Exported> {
         let agent = Arc::clone(&self.0);
         blocking(move || {
-            let point: GroupPoint = request.from.parse().map_err(ControlError::usage)?;
-            let replica = replica(&agent, &point.group)?;
-            let found = replica.find_point(&point.at)?;
-            let number = agent.clock.wall();
-            let (holder, scratch) = (format!("export {number}"), scratch(&agent, number));
-            replica.hold(&found, &holder)?;
-            let done = export::export(&replica, &found, &request.to, &scratch);
-            let released = replica.release(found.base.seq, &holder);
-            if scratch.exists()
-                && let Err(error) = std::fs::remove_dir_all(&scratch)
-            {
-                tracing::warn!(path = %scratch.display(), %error, "cannot be removed");
+            if !request.from.contains('@') {
+                let name = request.from.parse().map_err(ControlError::usage)?;
+                let template = templates::open(&agent.home, request.store.as_deref(), &name)?;
+                return templates::export(&template, &request.to);
             }
-            released.and(done)
+            with_point(&agent, &request.from, |replica, found, scratch| {
+                export::export(replica, found, &request.to, scratch)
+            })
+        })
+    }
+
+    fn template_create(&self, request: TemplateRequest) -> Answer<'_, TemplateMade> {
+        let agent = Arc::clone(&self.0);
+        blocking(move || {
+            with_point(&agent, &request.from, |replica, found, scratch| {
+                templates::create(&agent.home, replica, found, &request, scratch)
+            })
         })
     }
 
@@ -156,9 +163,8 @@ impl Past for Controlled {
     fn env_create(&self, request: EnvRequest) -> Answer<'_, Environment> {
         let agent = Arc::clone(&self.0);
         blocking(move || {
-            let point: GroupPoint = request.from.parse().map_err(ControlError::usage)?;
-            let replica = replica(&agent, &point.group)?;
-            agent.environments.create(&request, &point, &replica, &agent.served)
+            let find = |group: &Name| replica(&agent, group);
+            agent.environments.create(&request, find, &agent.served, agent.clock.wall())
         })
     }
 
@@ -212,8 +218,8 @@ impl Inner {
             let Ok(set) = replica.snapshots() else { continue };
             for listed in set.list_costs().map_err(|it| snapshot_error(&it))? {
                 for holder in listed.holders {
-                    // Exports do not outlive the agent.
-                    if holder.starts_with("export ") || self.environments.is_orphan(&holder) {
+                    // Exports and templates being made do not outlive the agent.
+                    if holder.starts_with(READER) || self.environments.is_orphan(&holder) {
                         replica.release(listed.snapshot.seq, &holder)?;
                     }
                 }
@@ -221,6 +227,28 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// Finds a point, and holds it while `work` reads it; with a folder for clones, which goes again.
+fn with_point<T>(
+    agent: &Inner,
+    from: &str,
+    work: impl FnOnce(&Arc<ReplicaGroup>, &Found, &Path) -> Result<T, ControlError>,
+) -> Result<T, ControlError> {
+    let point: GroupPoint = from.parse().map_err(ControlError::usage)?;
+    let replica = replica(agent, &point.group)?;
+    let found = replica.find_point(&point.at)?;
+    let number = agent.clock.wall();
+    let (holder, scratch) = (format!("{READER}{number}"), scratch(agent, number));
+    replica.hold(&found, &holder)?;
+    let done = work(&replica, &found, &scratch);
+    let released = replica.release(found.base.seq, &holder);
+    if scratch.exists()
+        && let Err(error) = std::fs::remove_dir_all(&scratch)
+    {
+        tracing::warn!(path = %scratch.display(), %error, "cannot be removed");
+    }
+    released.and(done)
 }
 
 fn scratch(agent: &Inner, number: u64) -> PathBuf {

@@ -16,13 +16,13 @@ use vgship_snapshot::overlay::Overlay;
 use super::clone::{CloneVolume, Quota};
 use super::export::{clones, stem};
 use super::live::LiveVolume;
-use super::mask;
+use super::{mask, templates};
 use crate::api::ControlError;
 use crate::api::control::Done;
 use crate::api::past::{EnvRequest, Environment};
 use crate::capture::nbd::io::NbdClients;
 use crate::history::spec::{GroupPoint, rfc3339};
-use crate::home::{Period, io as files, text};
+use crate::home::{Home, Period, io as files, text};
 use crate::pipeline::exports::Served;
 use crate::pipeline::replica::ReplicaGroup;
 
@@ -46,8 +46,13 @@ struct Facts {
     name: Name,
     #[serde(with = "text")]
     group: Name,
-    /// The snapshot that it builds on.
+    /// The snapshot that it builds on; 0 for a template.
     base: u64,
+    /// The template that it builds on, and its store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    template: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    store: Option<String>,
     /// The last record that it was made of.
     seq: u64,
     /// The source's clock there. Unit: microseconds since 1970.
@@ -69,8 +74,8 @@ struct Env {
 
 /// All environments of an agent.
 pub(in crate::pipeline) struct Environments {
+    home: Home,
     folder: PathBuf,
-    socket: PathBuf,
     state: Mutex<State>,
 }
 
@@ -86,9 +91,10 @@ fn failed(error: &(dyn std::error::Error + 'static)) -> ControlError {
 }
 
 impl Environments {
-    /// Those whose folders lie in `folder`; their NBD socket is `socket`.
-    pub(in crate::pipeline) fn new(folder: PathBuf, socket: PathBuf) -> Environments {
-        Environments { folder, socket, state: Mutex::default() }
+    /// Those of a home.
+    pub(in crate::pipeline) fn new(home: &Home) -> Environments {
+        let folder = home.environments();
+        Environments { home: home.clone(), folder, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -110,7 +116,7 @@ impl Environments {
                 }
                 continue;
             }
-            match open(&path, &replica) {
+            match self.open(&path, &replica) {
                 Ok(env) => {
                     publish(&env, served);
                     self.state().all.insert(env.facts.name.clone(), env);
@@ -126,21 +132,23 @@ impl Environments {
     pub(in crate::pipeline) fn create(
         &self,
         request: &EnvRequest,
-        point: &GroupPoint,
-        replica: &Arc<ReplicaGroup>,
+        replica: impl Fn(&Name) -> Result<Arc<ReplicaGroup>, ControlError>,
         served: &Served,
+        now: u64,
     ) -> Result<Environment, ControlError> {
         let name = &request.name;
         {
             let mut state = self.state();
             if state.all.contains_key(name) || !state.busy.insert(name.clone()) {
-                return Err(ControlError::refused(format!(
-                    "there is an environment {name} already"
-                ))
-                .hint("choose another name, or destroy it: vgship env destroy"));
+                let text = format!("there is an environment {name} already");
+                return Err(ControlError::refused(text)
+                    .hint("choose another name, or destroy it: vgship env destroy"));
             }
         }
-        let made = self.make(request, point, replica, served);
+        let made = match request.from.contains('@') {
+            true => self.make_of_point(request, replica, served, now),
+            false => self.make_of_template(request, served, now),
+        };
         let mut state = self.state();
         state.busy.remove(name);
         let env = made?;
@@ -152,55 +160,138 @@ impl Environments {
         Ok(shown)
     }
 
-    fn make(
+    fn make_of_point(
         &self,
         request: &EnvRequest,
-        point: &GroupPoint,
-        replica: &Arc<ReplicaGroup>,
+        replica: impl Fn(&Name) -> Result<Arc<ReplicaGroup>, ControlError>,
         served: &Served,
+        now: u64,
     ) -> Result<Env, ControlError> {
+        let point: GroupPoint = request.from.parse().map_err(ControlError::usage)?;
+        let replica = replica(&point.group)?;
         let holder = format!("{HOLDER}{}", request.name);
-        let path = self.folder.join(request.name.as_str());
         let found = replica.find_point(&point.at)?;
         replica.hold(&found, &holder)?;
-        let made = (|| {
-            if path.exists() {
-                let path = path.display();
-                return Err(ControlError::failed(format!("{path} is in the way: remove it")));
-            }
-            let (clones, at) = clones(replica, &found, &path)?;
-            let now = replica.clock.wall();
+        let made = self.in_folder(request, |path| {
+            let (clones, at) = clones(&replica, &found, path)?;
             let facts = Facts {
-                version: 1,
-                name: request.name.clone(),
-                group: point.group.clone(),
                 base: found.base.seq.0,
                 seq: at.seq.0,
                 clock: at.clock,
-                owner: request.owner.clone(),
-                created: now,
-                expires: request.lease.map(|lease| after(now, lease)),
-                quota: request.quota.map(|size| size.0.0),
+                ..facts(request, point.group.clone(), now)
             };
-            let env = Env { facts, layout: (*found.layout).clone(), clones };
-            if let Some(program) = &request.mask {
-                let exports = volumes(&env);
-                mask::run(program, &env.facts.name, &exports, served, &self.socket, &path)?;
-            }
-            for clone in &env.clones {
-                clone.flush().map_err(|it| failed(&it))?;
-            }
-            files::replace(&path.join(LAYOUT), &env.layout.encode(), 0o600)?;
-            store(&path, &env.facts)?;
-            Ok(env)
-        })();
-        if made.is_err() {
-            let _ = std::fs::remove_dir_all(&path);
-            if let Err(error) = replica.release(found.base.seq, &holder) {
-                tracing::warn!(%error, "a snapshot stays held for an environment that is not there");
-            }
+            self.finish(
+                path,
+                Env { facts, layout: (*found.layout).clone(), clones },
+                request,
+                served,
+            )
+        });
+        if made.is_err()
+            && let Err(error) = replica.release(found.base.seq, &holder)
+        {
+            tracing::warn!(%error, "a snapshot stays held for an environment that is not there");
         }
         made
+    }
+
+    fn make_of_template(
+        &self,
+        request: &EnvRequest,
+        served: &Served,
+        now: u64,
+    ) -> Result<Env, ControlError> {
+        let name: Name = request.from.parse().map_err(ControlError::usage)?;
+        let template = templates::open(&self.home, request.store.as_deref(), &name)?;
+        let source = template.manifest().source.clone();
+        self.in_folder(request, |path| {
+            let folder = Arc::new(RealFolder::open(path).map_err(|it| failed(&it))?);
+            let create = |(at, base): (usize, SharedDisk)| {
+                let clone = Overlay::create(folder.clone(), &stem(at), base);
+                clone.map(Arc::new).map_err(|it| failed(&it))
+            };
+            let volumes = templates::volumes(&template).into_iter().enumerate();
+            let clones = volumes.map(create).collect::<Result<Vec<_>, _>>()?;
+            let facts = Facts {
+                template: Some(name.to_string()),
+                store: request.store.clone(),
+                seq: source.seq.0,
+                clock: source.clock,
+                ..facts(request, source.group_name.clone(), now)
+            };
+            let layout = template.manifest().layout();
+            self.finish(path, Env { facts, layout, clones }, request, served)
+        })
+    }
+
+    /// Makes an environment in its folder, which goes again if that fails.
+    fn in_folder(
+        &self,
+        request: &EnvRequest,
+        make: impl FnOnce(&Path) -> Result<Env, ControlError>,
+    ) -> Result<Env, ControlError> {
+        let path = self.folder.join(request.name.as_str());
+        if path.exists() {
+            let text = format!("{} is in the way", path.display());
+            return Err(ControlError::failed(text).hint("look into it, and remove it"));
+        }
+        make(&path).inspect_err(|_| {
+            // What cannot be removed now is by the next start.
+            let _ = std::fs::remove_dir_all(&path);
+        })
+    }
+
+    /// Masks the clones, then makes them an environment: from here on a restart finds it.
+    fn finish(
+        &self,
+        path: &Path,
+        env: Env,
+        request: &EnvRequest,
+        served: &Served,
+    ) -> Result<Env, ControlError> {
+        if let Some(program) = &request.mask {
+            let socket = self.home.nbd_socket();
+            mask::run(program, &env.facts.name, &volumes(&env), served, &socket, path)?;
+        }
+        for clone in &env.clones {
+            clone.flush().map_err(|it| failed(&it))?;
+        }
+        files::replace(&path.join(LAYOUT), &env.layout.encode(), 0o600)?;
+        store(path, &env.facts)?;
+        Ok(env)
+    }
+
+    fn open(
+        &self,
+        path: &Path,
+        replica: &impl Fn(&Name) -> Option<Arc<ReplicaGroup>>,
+    ) -> Result<Env, ControlError> {
+        let facts = files::read_if_any(&path.join(FACTS), FACTS_MAX)?.unwrap_or_default();
+        let facts: Facts = serde_json::from_str(&facts)
+            .map_err(|it| ControlError::failed(format!("its facts are not understood: {it}")))?;
+        if facts.version != 1 {
+            let text = format!("its facts are of version {}, this agent reads 1", facts.version);
+            return Err(ControlError::failed(text));
+        }
+        let bytes = std::fs::read(path.join(LAYOUT)).map_err(|it| failed(&it))?;
+        let layout = Arc::new(Layout::decode(&bytes).map_err(|it| failed(&it))?);
+        let bases: Vec<SharedDisk> = if let Some(name) = &facts.template {
+            let name = name.parse().map_err(ControlError::usage)?;
+            let template = templates::open(&self.home, facts.store.as_deref(), &name)?;
+            templates::volumes(&template)
+        } else {
+            let gone = || ControlError::failed(format!("its group {} is not here", facts.group));
+            let replica = replica(&facts.group).ok_or_else(gone)?;
+            let live = LiveVolume::all(&replica, Seq(facts.base), &layout).into_iter();
+            live.map(|it| Arc::new(it) as SharedDisk).collect()
+        };
+        let folder = Arc::new(RealFolder::open(path).map_err(|it| failed(&it))?);
+        let mut clones = Vec::new();
+        for (at, base) in bases.into_iter().enumerate() {
+            let clone = Overlay::open(folder.clone(), &stem(at), base);
+            clones.push(Arc::new(clone.map_err(|it| failed(&it))?));
+        }
+        Ok(Env { facts, layout: (*layout).clone(), clones })
     }
 
     /// All of them, by name.
@@ -245,7 +336,8 @@ impl Environments {
         let gone = std::fs::remove_file(path.join(FACTS))
             .and_then(|()| std::fs::remove_dir_all(&path))
             .map_err(|it| ControlError::failed(format!("cannot remove {}: {it}", path.display())));
-        if let Some(replica) = replica(&env.facts.group)
+        if env.facts.template.is_none()
+            && let Some(replica) = replica(&env.facts.group)
             && let Err(error) = replica.release(Seq(env.facts.base), &format!("{HOLDER}{name}"))
         {
             tracing::warn!(%error, "a snapshot stays held until the agent's next look");
@@ -289,8 +381,26 @@ impl Environments {
 
     /// Environments that build on a group.
     pub(in crate::pipeline) fn of_group(&self, group: &Name) -> Vec<Name> {
-        let of = |env: &&Env| env.facts.group == *group;
+        let of = |env: &&Env| env.facts.group == *group && env.facts.template.is_none();
         self.state().all.values().filter(of).map(|env| env.facts.name.clone()).collect()
+    }
+}
+
+/// What is known before the point is.
+fn facts(request: &EnvRequest, group: Name, now: u64) -> Facts {
+    Facts {
+        version: 1,
+        name: request.name.clone(),
+        group,
+        base: 0,
+        template: None,
+        store: None,
+        seq: 0,
+        clock: 0,
+        owner: request.owner.clone(),
+        created: now,
+        expires: request.lease.map(|lease| after(now, lease)),
+        quota: request.quota.map(|size| size.0.0),
     }
 }
 
@@ -310,30 +420,6 @@ fn prefix(name: &Name) -> String {
 fn store(path: &Path, facts: &Facts) -> Result<(), ControlError> {
     let text = serde_json::to_vec_pretty(facts).map_err(ControlError::failed)?;
     Ok(files::replace(&path.join(FACTS), &text, 0o600)?)
-}
-
-fn open(
-    path: &Path,
-    replica: &impl Fn(&Name) -> Option<Arc<ReplicaGroup>>,
-) -> Result<Env, ControlError> {
-    let facts = files::read_if_any(&path.join(FACTS), FACTS_MAX)?.unwrap_or_default();
-    let facts: Facts = serde_json::from_str(&facts)
-        .map_err(|it| ControlError::failed(format!("its facts are not understood: {it}")))?;
-    if facts.version != 1 {
-        let text = format!("its facts are of version {}, this agent reads 1", facts.version);
-        return Err(ControlError::failed(text));
-    }
-    let bytes = std::fs::read(path.join(LAYOUT)).map_err(|it| failed(&it))?;
-    let layout = Arc::new(Layout::decode(&bytes).map_err(|it| failed(&it))?);
-    let gone = || ControlError::failed(format!("its group {} is not here", facts.group));
-    let replica = replica(&facts.group).ok_or_else(gone)?;
-    let folder = Arc::new(RealFolder::open(path).map_err(|it| failed(&it))?);
-    let mut clones = Vec::new();
-    for (at, base) in LiveVolume::all(&replica, Seq(facts.base), &layout).into_iter().enumerate() {
-        let clone = Overlay::open(folder.clone(), &stem(at), Arc::new(base) as SharedDisk);
-        clones.push(Arc::new(clone.map_err(|it| failed(&it))?));
-    }
-    Ok(Env { facts, layout: (*layout).clone(), clones })
 }
 
 /// The volumes by their LV's name, sharing the environment's quota.
@@ -360,6 +446,7 @@ fn shown(env: &Env) -> Environment {
     Environment {
         name: name.to_string(),
         group: group.to_string(),
+        template: env.facts.template.clone(),
         at: Seq(env.facts.seq).to_string(),
         time: rfc3339(env.facts.clock),
         owner: owner.clone(),

@@ -52,6 +52,22 @@ pub(in crate::pipeline) fn stem(volume: usize) -> String {
     format!("lv{volume}")
 }
 
+/// A point's volumes, to be read; clones of them in `scratch` where the point is no snapshot.
+pub(in crate::pipeline) fn volumes_at(
+    replica: &Arc<ReplicaGroup>,
+    found: &Found,
+    scratch: &Path,
+) -> Result<(Vec<SharedDisk>, Point), ControlError> {
+    Ok(if found.wanted == found.base.point {
+        let shared = |it| Arc::new(it) as SharedDisk;
+        let disks = replica.base_volumes(found).into_iter().map(shared).collect();
+        (disks, crate::history::roll::point_of(&found.base))
+    } else {
+        let (clones, point) = clones(replica, found, scratch)?;
+        (clones.into_iter().map(|it| it as SharedDisk).collect(), point)
+    })
+}
+
 /// Writes a point's volumes into `to`, which is made, or is empty.
 pub(in crate::pipeline) fn export(
     replica: &Arc<ReplicaGroup>,
@@ -59,14 +75,7 @@ pub(in crate::pipeline) fn export(
     to: &Path,
     scratch: &Path,
 ) -> Result<Exported, ControlError> {
-    let (disks, point): (Vec<SharedDisk>, Point) = if found.wanted == found.base.point {
-        let shared = |it| Arc::new(it) as SharedDisk;
-        let disks = replica.base_volumes(found).into_iter().map(shared).collect();
-        (disks, crate::history::roll::point_of(&found.base))
-    } else {
-        let (clones, point) = clones(replica, found, scratch)?;
-        (clones.into_iter().map(|it| it as SharedDisk).collect(), point)
-    };
+    let (disks, point) = volumes_at(replica, found, scratch)?;
     let files = write_images(&disks, &found.layout, to)?;
     Ok(Exported {
         group: replica.config.name.to_string(),
@@ -77,7 +86,7 @@ pub(in crate::pipeline) fn export(
     })
 }
 
-fn write_images(
+pub(super) fn write_images(
     disks: &[SharedDisk],
     layout: &Layout,
     to: &Path,

@@ -15,3 +15,5 @@ mod live;
 mod mask;
 
 mod points;
+
+mod templates;

@@ -1,0 +1,399 @@
+//! `vgship template`: self-contained image sets in a folder or an object store.
+
+use std::io::IsTerminal;
+use std::ops::ControlFlow;
+
+use serde::Serialize;
+use vgship_base::ids::Name;
+use vgship_base::units::ByteLen;
+use vgship_snapshot::template::{self, GRACE_DEFAULT, Progress, SharedObjects, Template, Verified};
+
+use super::table::Table;
+use super::{Context, output};
+use crate::api::ControlError;
+use crate::api::past::{TemplateMade, TemplateRequest};
+use crate::history::spec::{GroupPoint, rfc3339};
+use crate::home::Period;
+use crate::templates::{copy_keys, open_store, open_template, store_error, template_error};
+
+/// Make, list, prove, copy and delete templates
+///
+/// A store is a folder, or a bucket by its URL (s3://BUCKET/PREFIX, az://..., gs://...) with
+/// credentials in the environment; without --store it is the folder "templates" of the home. Agents
+/// with the same key file share the templates of a store.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Make a template of a snapshot or any point
+    Create(Create),
+    /// List the templates of a store
+    List(Of),
+    /// Show what a template holds
+    Show(One),
+    /// Show in what two templates differ
+    Diff(Two),
+    /// Prove every byte of a template from the hash of its root
+    Verify(Verify),
+    /// Copy a template to another store: what is missing there; goes on where it stopped
+    Push(Copy),
+    /// Copy a template from another store
+    Pull(Copy),
+    /// Delete a template; its room comes back by gc
+    Delete(One),
+    /// Remove what no template of a store needs
+    Gc(Gc),
+}
+
+/// Make a template
+#[derive(Debug, clap::Args)]
+pub struct Create {
+    /// What it is called
+    #[arg(value_name = "T")]
+    name: Name,
+    /// Which snapshot or point
+    #[arg(long, value_name = "G@NAME|G@POINT")]
+    from: GroupPoint,
+    #[command(flatten)]
+    of: Of,
+}
+
+/// Of a store
+#[derive(Debug, clap::Args)]
+pub struct Of {
+    /// Which store [default: the home's own]
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+}
+
+/// One template
+#[derive(Debug, clap::Args)]
+pub struct One {
+    /// Which template
+    #[arg(value_name = "T")]
+    name: Name,
+    #[command(flatten)]
+    of: Of,
+}
+
+/// Two templates of one store
+#[derive(Debug, clap::Args)]
+pub struct Two {
+    /// The first
+    #[arg(value_name = "T")]
+    first: Name,
+    /// The second
+    #[arg(value_name = "T")]
+    second: Name,
+    #[command(flatten)]
+    of: Of,
+}
+
+/// Prove a template
+#[derive(Debug, clap::Args)]
+pub struct Verify {
+    #[command(flatten)]
+    one: One,
+    /// Without the key: only that all objects are whole
+    #[arg(long)]
+    blind: bool,
+}
+
+/// Copy a template between the home's own store and another
+#[derive(Debug, clap::Args)]
+pub struct Copy {
+    /// Which template
+    #[arg(value_name = "T")]
+    name: Name,
+    /// The other store
+    #[arg(long, value_name = "URL")]
+    store: String,
+}
+
+/// Remove what no template needs
+#[derive(Debug, clap::Args)]
+pub struct Gc {
+    #[command(flatten)]
+    of: Of,
+    /// After which silence a writer is taken for dead [default: 1 d]
+    #[arg(long, value_name = "DURATION")]
+    grace: Option<Period>,
+}
+
+#[derive(Debug, Serialize)]
+struct Listed {
+    templates: Vec<Row>,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    name: String,
+    /// Null where it cannot be read.
+    root: Option<String>,
+    /// Null where the key is another.
+    group: Option<String>,
+    at: Option<String>,
+    time: Option<String>,
+    created: Option<String>,
+    bytes: Option<u64>,
+    volumes: Option<usize>,
+}
+
+#[derive(Debug, Serialize)]
+struct Proven {
+    name: String,
+    /// Without the key nothing is known of volumes.
+    blind: bool,
+    proven_bytes: u64,
+    objects: u64,
+    damage: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Moved {
+    name: String,
+    root: String,
+    stored_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Swept {
+    removed: u64,
+    condemned: u64,
+    waits_for: Vec<String>,
+    given_up: Vec<String>,
+}
+
+pub(super) fn run(command: Command, context: &Context<'_>) -> Result<(), ControlError> {
+    let store =
+        |of: &Of| open_store(&context.home, of.store.as_deref()).map_err(|it| store_error(&it));
+    match command {
+        Command::Create(create) => run_create(&create, context),
+        Command::List(of) => list(&store(&of)?, context),
+        Command::Show(one) => {
+            let template = open_template(&context.home, &store(&one.of)?, &one.name)?;
+            context.output.line(template.manifest().to_string().trim_end())
+        }
+        Command::Diff(two) => {
+            let store = store(&two.of)?;
+            let open = |store, name| open_template(&context.home, store, name);
+            let (first, second) = (open(&store, &two.first)?, open(&store, &two.second)?);
+            let found = template::diff(&first, &second).map_err(|it| template_error(&it))?;
+            context.output.line(found.to_string().trim_end())
+        }
+        Command::Verify(verify) => prove(&store(&verify.one.of)?, &verify, context),
+        Command::Push(copy) => {
+            let (ours, theirs) = both(&copy, context)?;
+            moved(&ours, &theirs, &copy.name, context)
+        }
+        Command::Pull(copy) => {
+            let (ours, theirs) = both(&copy, context)?;
+            moved(&theirs, &ours, &copy.name, context)
+        }
+        Command::Delete(one) => {
+            refuse_when_used(&one, context)?;
+            template::delete(&*store(&one.of)?, &one.name).map_err(|it| template_error(&it))?;
+            context
+                .output
+                .line(&format!("template {} is deleted; gc gives its room back", one.name))
+        }
+        Command::Gc(gc) => collect(&store(&gc.of)?, &gc, context),
+    }
+}
+
+/// A template below an environment of this home stays.
+fn refuse_when_used(one: &One, context: &Context<'_>) -> Result<(), ControlError> {
+    let client = context.client();
+    let name = one.name.as_str();
+    let used = super::block_on(async {
+        if !client.answers().await {
+            return Ok(None);
+        }
+        let all = client.env_list().await?.environments;
+        Ok(all.into_iter().find(|it| it.template.as_deref() == Some(name)))
+    })?;
+    match used {
+        Some(env) => Err(ControlError::refused(format!("environment {} is made of it", env.name))
+            .hint("destroy that first: vgship env destroy")),
+        None => Ok(()),
+    }
+}
+
+fn both(
+    copy: &Copy,
+    context: &Context<'_>,
+) -> Result<(SharedObjects, SharedObjects), ControlError> {
+    let open = |url| open_store(&context.home, url).map_err(|it| store_error(&it));
+    Ok((open(None)?, open(Some(&copy.store))?))
+}
+
+fn run_create(create: &Create, context: &Context<'_>) -> Result<(), ControlError> {
+    let store = create.of.store.as_deref().map(absolute).transpose()?;
+    let request =
+        TemplateRequest { name: create.name.clone(), from: create.from.to_string(), store };
+    let made = super::block_on(async { context.client().template_create(&request).await })?;
+    context.output.result(&made, |made: &TemplateMade| {
+        format!(
+            "template {} of {} as of {} ({}): {} of {} hold data, {} were new in the store\nroot {}",
+            made.name,
+            made.group,
+            made.at,
+            made.time,
+            ByteLen(made.data_bytes),
+            ByteLen(made.bytes),
+            ByteLen(made.stored_bytes),
+            made.root
+        )
+    })
+}
+
+/// The agent has another working folder.
+pub(super) fn absolute(store: &str) -> Result<String, ControlError> {
+    if store.contains("://") {
+        return Ok(store.to_owned());
+    }
+    let path = std::path::absolute(store).map_err(ControlError::usage)?;
+    Ok(path.display().to_string())
+}
+
+/// Shows progress to a person who looks.
+fn shows(what: &str) -> impl FnMut(&Progress) -> ControlFlow<()> {
+    let (what, mut last) = (what.to_owned(), std::time::Instant::now());
+    let looks = std::io::stderr().is_terminal();
+    move |progress| {
+        if looks && last.elapsed().as_secs() >= 2 {
+            last = std::time::Instant::now();
+            let (done, of) = (ByteLen(progress.done), ByteLen(progress.of));
+            let stored = ByteLen(progress.stored);
+            output::note(&format!("{what}: {done} of {of}, {stored} written"));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn list(store: &SharedObjects, context: &Context<'_>) -> Result<(), ControlError> {
+    let found = template::list(store).map_err(|it| template_error(&it))?;
+    let mut templates = Vec::new();
+    for listed in found {
+        // One that another key sealed is listed by its name.
+        let manifest = open_template(&context.home, store, &listed.name).ok();
+        let manifest = manifest.as_ref().map(Template::manifest);
+        templates.push(Row {
+            name: listed.name.to_string(),
+            root: listed.root.map(|root| root.to_string()),
+            group: manifest.map(|it| it.source.group_name.to_string()),
+            at: manifest.map(|it| it.source.seq.to_string()),
+            time: manifest.map(|it| rfc3339(it.source.clock)),
+            created: manifest.map(|it| rfc3339(it.created)),
+            bytes: manifest.map(|it| it.volumes.iter().map(|it| it.layout.bytes).sum()),
+            volumes: manifest.map(|it| it.volumes.len()),
+        });
+    }
+    context.output.result(&Listed { templates }, |listed| {
+        if listed.templates.is_empty() {
+            return "there is no template".to_owned();
+        }
+        let mut table = Table::new(["TEMPLATE", "GROUP", "AT", "TIME", "MADE", "LVS", "SIZE"]);
+        let word = |it: &Option<String>| it.clone().unwrap_or_else(|| "another key".into());
+        for row in &listed.templates {
+            table.row([
+                row.name.clone(),
+                word(&row.group),
+                word(&row.at),
+                word(&row.time),
+                word(&row.created),
+                row.volumes.map_or_else(|| "-".to_owned(), |it| it.to_string()),
+                row.bytes.map_or_else(|| "-".to_owned(), |it| ByteLen(it).to_string()),
+            ]);
+        }
+        table.to_string()
+    })
+}
+
+fn prove(
+    store: &SharedObjects,
+    verify: &Verify,
+    context: &Context<'_>,
+) -> Result<(), ControlError> {
+    let name = &verify.one.name;
+    let mut progress = shows("proven");
+    let (found, volumes): (Verified, Vec<String>) = if verify.blind {
+        let found = template::verify_blind(store, name, &mut progress);
+        (found.map_err(|it| template_error(&it))?, Vec::new())
+    } else {
+        let template = open_template(&context.home, store, name)?;
+        let names = template.manifest().volumes.iter().map(|it| it.layout.name.to_string());
+        let names = names.collect();
+        (template.verify(&mut progress).map_err(|it| template_error(&it))?, names)
+    };
+    let damage: Vec<String> = found
+        .damage
+        .iter()
+        .map(|it| {
+            let volume = it.volume.and_then(|id| volumes.get(id.index()));
+            let place = volume.map_or_else(String::new, |volume| {
+                format!("{volume}, {} bytes at {}: ", it.span.len, it.span.offset)
+            });
+            format!("{place}{}", crate::capture::io::report(&it.reason))
+        })
+        .collect();
+    let proven = Proven {
+        name: name.to_string(),
+        blind: verify.blind,
+        proven_bytes: found.progress.done,
+        objects: found.progress.objects,
+        damage,
+    };
+    context.output.result(&proven, |proven| match proven.damage.is_empty() {
+        true if proven.blind => {
+            format!("template {}: all {} objects are whole", proven.name, proven.objects)
+        }
+        true => {
+            format!("template {}: all {} are proven", proven.name, ByteLen(proven.proven_bytes))
+        }
+        false => proven.damage.join("\n"),
+    })?;
+    match proven.damage.len() {
+        0 => Ok(()),
+        count => Err(ControlError::failed(format!("template {name} is damaged in {count} places"))
+            .hint("pull or push it anew from a store that has it whole, after deleting it here")),
+    }
+}
+
+fn moved(
+    from: &SharedObjects,
+    to: &SharedObjects,
+    name: &Name,
+    context: &Context<'_>,
+) -> Result<(), ControlError> {
+    copy_keys(&**from, &**to).map_err(|it| store_error(&it))?;
+    let pushed = template::push(from, &**to, name, &mut shows("copied"));
+    let pushed = pushed.map_err(|it| template_error(&it))?;
+    let moved = Moved {
+        name: name.to_string(),
+        root: pushed.root.to_string(),
+        stored_bytes: pushed.progress.stored,
+    };
+    context.output.result(&moved, |moved| {
+        format!("template {} is there: {} were missing", moved.name, ByteLen(moved.stored_bytes))
+    })
+}
+
+fn collect(store: &SharedObjects, gc: &Gc, context: &Context<'_>) -> Result<(), ControlError> {
+    let grace = gc.grace.map_or(GRACE_DEFAULT, |grace| grace.0);
+    let found = template::collect_garbage(&**store, grace).map_err(|it| template_error(&it))?;
+    let swept = Swept {
+        removed: found.removed,
+        condemned: found.condemned,
+        waits_for: found.waits_for.iter().map(|it| format!("{it:?}")).collect(),
+        given_up: found.given_up.iter().map(ToString::to_string).collect(),
+    };
+    context.output.result(&swept, |swept| {
+        let waits = match swept.waits_for.len() {
+            0 => String::new(),
+            count => format!("; {count} writers are waited for"),
+        };
+        format!(
+            "{} objects were removed, {} go with a later run{waits}",
+            swept.removed, swept.condemned
+        )
+    })
+}

@@ -1,0 +1,94 @@
+//! Templates, as far as they need the running agent: made of a replica's points, opened under
+//! environments.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use vgship_base::disk::SharedDisk;
+use vgship_base::extent::ExtentSize;
+use vgship_base::ids::Name;
+use vgship_snapshot::template::{self, CHUNK_LOG2_DEFAULT, Facts, Meta, SourcePoint, Template};
+
+use super::export::{volumes_at, write_images};
+use super::points::Found;
+use crate::api::ControlError;
+use crate::api::past::{Exported, TemplateMade, TemplateRequest};
+use crate::history::spec::rfc3339;
+use crate::home::Home;
+use crate::pipeline::replica::ReplicaGroup;
+use crate::templates::{open_store, open_template, store_error, template_error, template_key};
+
+/// Makes a template of a point that was found, and is held.
+pub(super) fn create(
+    home: &Home,
+    replica: &Arc<ReplicaGroup>,
+    found: &Found,
+    request: &TemplateRequest,
+    scratch: &Path,
+) -> Result<TemplateMade, ControlError> {
+    let store = open_store(home, request.store.as_deref()).map_err(|it| store_error(&it))?;
+    let key = template_key(home, &*store).map_err(|it| store_error(&it))?;
+    let (disks, point) = volumes_at(replica, found, scratch)?;
+    let group = &replica.config;
+    let meta = Meta {
+        created: replica.clock.wall(),
+        source: SourcePoint {
+            group: group.id,
+            group_name: group.name.clone(),
+            generation: point.generation.unwrap_or_default(),
+            seq: point.seq,
+            clock: point.clock,
+        },
+        chunk: ExtentSize::from_log2(CHUNK_LOG2_DEFAULT).expect("the default is within limits"),
+        facts: Facts::from([("volumes".to_owned(), group.volumes.clone())]),
+        volumes: found.layout.volumes.iter().map(|_| Facts::new()).collect(),
+    };
+    let stop =
+        |_: &template::Progress| match replica.stopping.load(std::sync::atomic::Ordering::SeqCst) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        };
+    let (name, layout) = (&request.name, &found.layout);
+    let made = template::create(&*store, &key, name, &disks, layout, &meta, &mut { stop });
+    let made = made.map_err(|it| template_error(&it))?;
+    tracing::info!(template = %name, group = %group.name, at = %point.seq, "a template was made");
+    Ok(TemplateMade {
+        name: name.to_string(),
+        root: made.root.to_string(),
+        group: group.name.to_string(),
+        at: point.seq.to_string(),
+        time: rfc3339(point.clock),
+        bytes: layout.bytes(),
+        data_bytes: made.progress.data,
+        stored_bytes: made.progress.stored,
+    })
+}
+
+/// Opens a template.
+pub(super) fn open(
+    home: &Home,
+    store: Option<&str>,
+    name: &Name,
+) -> Result<Template, ControlError> {
+    open_template(home, &open_store(home, store).map_err(|it| store_error(&it))?, name)
+}
+
+/// Its volumes, to be read.
+pub(super) fn volumes(template: &Template) -> Vec<SharedDisk> {
+    let ids = template.manifest().layout().ids();
+    ids.filter_map(|id| template.volume(id)).map(|it| Arc::new(it) as SharedDisk).collect()
+}
+
+/// Writes a template's volumes into `to`, which is made, or is empty.
+pub(super) fn export(template: &Template, to: &Path) -> Result<Exported, ControlError> {
+    let manifest = template.manifest();
+    let files = write_images(&volumes(template), &manifest.layout(), to)?;
+    Ok(Exported {
+        group: manifest.source.group_name.to_string(),
+        seq: manifest.source.seq.0,
+        at: manifest.source.seq.to_string(),
+        time: rfc3339(manifest.source.clock),
+        files,
+    })
+}
