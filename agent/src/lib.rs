@@ -25,6 +25,9 @@ pub mod apply;
 /// 6: any point in time: a snapshot and the journal behind it; what of both is kept.
 pub mod history;
 
+/// Applications held still for a marker: their hooks, the hold, the guard that thaws.
+pub mod quiesce;
+
 /// Sealed files of records: what the spill and the journal are made of.
 pub mod segment;
 

@@ -65,8 +65,7 @@ struct Probe {
 
 pub(super) fn run(args: &Args, context: &Context<'_>) -> Result<(), ControlError> {
     let (client, socket) = (context.client(), context.home.nbd_socket());
-    let mut search =
-        Search { client, group: &args.group, check: &args.check, socket, checked: 0 };
+    let mut search = Search { client, group: &args.group, check: &args.check, socket, checked: 0 };
     let from = match &args.from {
         Some(at) => at.clone(),
         None => search.oldest()?,
@@ -155,7 +154,8 @@ impl Search<'_> {
         let name: Name = name.parse().map_err(ControlError::failed)?;
         let from = format!("{}@{at}", self.group);
         let owner = Some("vgship bisect".to_owned());
-        let request = EnvRequest { name: name.clone(), from, owner, lease: None, quota: None, mask: None };
+        let request =
+            EnvRequest { name: name.clone(), from, owner, lease: None, quota: None, mask: None };
         let env = super::block_on(async { self.client.env_create(&request).await })?;
         let done = self.checked(&env, wanted);
         super::block_on(async { self.client.env_destroy(&name).await })?;

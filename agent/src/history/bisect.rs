@@ -152,12 +152,14 @@ mod tests {
     #[test]
     fn between_starts_of_the_source_it_goes_by_epochs() {
         let at = |start, count| Seq(Seq::before(Start(start)).0 + count);
-        let points: Vec<Seq> = (1..=30).map(|it| at(1, it)).chain((1..=30).map(|it| at(4, it))).collect();
+        let points: Vec<Seq> =
+            (1..=30).map(|it| at(1, it)).chain((1..=30).map(|it| at(4, it))).collect();
         let ends: Vec<Seq> = points.iter().filter(|it| it.count() % 5 == 0).copied().collect();
         for first_bad in 1..points.len() {
             let (good, bad, _) = search(&points, &ends, first_bad);
             assert!(good < points[first_bad] && bad >= points[first_bad], "{first_bad}");
-            let (low, high) = (points.binary_search(&good).unwrap(), points.binary_search(&bad).unwrap());
+            let (low, high) =
+                (points.binary_search(&good).unwrap(), points.binary_search(&bad).unwrap());
             assert!(high - low <= 6, "{first_bad}: from {good} to {bad}");
         }
     }

@@ -12,6 +12,10 @@ pub(super) mod historian;
 
 mod live;
 
+mod marking;
+
 mod mask;
 
 mod points;
+
+mod quiesced;
