@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use Input::{FreezeEnded, Marked, ThawEnded, Timer, Unguarded};
 
 const HOLD: u64 = 1000;
 
@@ -20,8 +21,6 @@ fn outcome(events: &[(u64, Input)]) -> (Vec<Output>, Option<Why>, bool) {
     let outcome = core.outcome().expect("it has come to its end");
     (done, outcome.why, outcome.frozen)
 }
-
-use Input::{FreezeEnded, Marked, ThawEnded, Timer, Unguarded};
 
 #[test]
 fn frozen_marked_thawed() {

@@ -26,6 +26,20 @@ struct World {
     guard: PathBuf,
 }
 
+/// Notes what it is asked for among what commands note.
+struct Noting<'a>(&'a World);
+
+impl Stream for Noting<'_> {
+    fn mark(&mut self) -> bool {
+        self.0.note("mark");
+        true
+    }
+
+    fn take_back(&mut self) {
+        self.0.note("take back");
+    }
+}
+
 impl World {
     fn new() -> World {
         World::with_guard(GUARD)
@@ -53,17 +67,6 @@ impl World {
             thaw: thaw.replace("LOG", log),
             hold: Duration::from_millis(hold),
         };
-        struct Noting<'a>(&'a World);
-        impl Stream for Noting<'_> {
-            fn mark(&mut self) -> bool {
-                self.0.note("mark");
-                true
-            }
-
-            fn take_back(&mut self) {
-                self.0.note("take back");
-            }
-        }
         super::hold(&hooks, &self.guard, &mut Noting(self))
     }
 
