@@ -28,6 +28,9 @@ pub mod history;
 /// Self-contained image sets, in a folder or an object store.
 pub mod templates;
 
+/// Applications held still for a marker: their hooks, the hold, the guard that thaws.
+pub mod quiesce;
+
 /// Sealed files of records: what the spill and the journal are made of.
 pub mod segment;
 

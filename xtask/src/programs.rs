@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::tree;
 
 /// A program that tests call, and the Debian package that has it.
-const NEEDED: [(&str, &str); 16] = [
+const NEEDED: [(&str, &str); 18] = [
     ("qemu-img", "qemu-utils"),
     ("qemu-io", "qemu-utils"),
     ("qemu-nbd", "qemu-utils"),
@@ -22,6 +22,8 @@ const NEEDED: [(&str, &str); 16] = [
     ("losetup", "mount"),
     ("ip", "iproute2"),
     ("setpriv", "util-linux"),
+    ("fsfreeze", "util-linux"),
+    ("shellcheck", "shellcheck"),
     ("pgbench", "postgresql-contrib"),
     ("psql", "postgresql"),
 ];

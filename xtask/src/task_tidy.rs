@@ -17,7 +17,8 @@ use crate::tree;
 pub struct Args {}
 
 /// Stages of `agent/src` whose decisions stand apart from their I/O.
-const STAGES: [&str; 7] = ["capture", "outbox", "ship", "wire", "receive", "apply", "role"];
+const STAGES: [&str; 8] =
+    ["capture", "outbox", "ship", "wire", "receive", "apply", "quiesce", "role"];
 
 /// Words that only `io.rs`, or a file in a folder `io`, of a stage may contain.
 const IO_WORDS: [&str; 7] =

@@ -22,7 +22,9 @@
 //! resync end    8 session
 //! void          nothing
 //! marker        1 order (1 event, 2 snapshot, 3 delete, 4 pin, 5 unpin), 1 quiesced (0 or 1),
-//!               2 length of the name (1 ..= 128), the name
+//!               2 length of the name (1 ..= 128), the name; a delete with quiesced 1 takes
+//!               back that applications were quiet at the marker whose seq it has as its name
+//!               (`start.count`), and deletes the snapshot that was taken there
 //! ```
 //!
 //! Integers are big-endian.

@@ -51,9 +51,12 @@ pub struct MarkerRequest {
     /// What it is called.
     #[serde(with = "text")]
     pub name: Name,
-    /// Whether applications are quiet.
+    /// Whether applications are quiet, by the caller's own doing.
     #[serde(default)]
     pub quiesced: bool,
+    /// Make them quiet with the group's hooks.
+    #[serde(default)]
+    pub quiesce: bool,
 }
 
 /// Body of a snapshot.
@@ -66,6 +69,9 @@ pub struct SnapshotRequest {
     /// How long a source waits for its replicas; without it half a minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Period>,
+    /// Make applications quiet with the group's hooks; only on its source.
+    #[serde(default)]
+    pub quiesce: bool,
 }
 
 /// A marker or snapshot that was made.
@@ -81,6 +87,10 @@ pub struct Marked {
     pub at: String,
     /// Which replicas have followed it; empty on a replica.
     pub replicas: Vec<String>,
+    /// Whether applications were quiet there.
+    pub quiesced: bool,
+    /// How long the group's hooks held them, if they did. Unit: milliseconds.
+    pub held_ms: Option<u64>,
 }
 
 /// What becomes of a snapshot.

@@ -44,7 +44,8 @@ impl Past for Fake {
     fn marker(&self, group: Name, request: MarkerRequest) -> Answer<'_, Marked> {
         let (group, name) = (group.to_string(), request.name.to_string());
         let replicas = vec!["dr1".into()];
-        ready(Ok(Marked { group, name, seq: 9, at: "0.9".into(), replicas }))
+        let (quiesced, held_ms) = (request.quiesced || request.quiesce, None);
+        ready(Ok(Marked { group, name, seq: 9, at: "0.9".into(), replicas, quiesced, held_ms }))
     }
 
     fn snapshot_create(&self, _: Name, _: SnapshotRequest) -> Answer<'_, Marked> {

@@ -9,6 +9,7 @@ use vgship_base::units::Span;
 use vgship_snapshot::SnapshotError;
 use vgship_snapshot::set::{NewSnapshot, Noted, Origin, Preserver, Snapshot, SnapshotSet};
 
+use crate::history::spec::parse_seq;
 use crate::receive::admit::Point;
 
 /// This machine's wall clock. Unit: microseconds since 1970.
@@ -154,6 +155,7 @@ impl Keeper {
                 let new = self.new_snapshot(seq, name.clone(), Origin::Manual);
                 self.note(&NewSnapshot { quiesced, ..new })
             }
+            Order::Delete if marker.quiesced => self.take_back(&name),
             Order::Delete => self.change(seq, &name, "deleted", |set| set.delete(name.as_str())),
             Order::Pin => self.change(seq, &name, "pinned", |set| set.pin(name.as_str(), true)),
             Order::Unpin => {
@@ -183,6 +185,22 @@ impl Keeper {
             change(self.set())?;
             self.news.push(News::Did(did, name.clone()));
         }
+        Ok(())
+    }
+
+    /// Takes back that applications were quiet at a marker, which is named by its place, with the
+    /// snapshot that was taken there, whatever that is called by now.
+    fn take_back(&mut self, place: &Name) -> Result<(), SnapshotError> {
+        let Some(seq) = parse_seq(place.as_str()) else { return Ok(()) };
+        if let Some(noted) = self.set().markers()?.into_iter().find(|it| it.seq == seq) {
+            self.set().mark(&Noted { quiesced: false, ..noted })?;
+        }
+        let found = self.set().list()?.into_iter().find(|it| it.seq == seq);
+        let Some(found) = found else { return Ok(()) };
+        // First, so that one which is kept is not taken for what it is not.
+        self.set().disturb(found.name.as_str())?;
+        self.set().delete(found.name.as_str())?;
+        self.news.push(News::Did("taken back: applications were not quiet", found.name));
         Ok(())
     }
 

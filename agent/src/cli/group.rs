@@ -164,6 +164,10 @@ fn settings(set: &GroupSettings) -> String {
         policy.history_budget,
         policy.snapshots
     );
+    if !policy.freeze.is_empty() {
+        let (freeze, thaw, hold) = (&policy.freeze, &policy.thaw, policy.hold);
+        let _ = write!(text, "\nquiesced by: {freeze}\ngoes on by: {thaw}\nheld at most {hold}");
+    }
     for known in &policy.replica {
         let peer = known.peer.to_string();
         let _ = write!(text, "\nreplica {}: mode {}", &peer[..8], known.mode.as_str());

@@ -45,6 +45,8 @@ pub mod vg;
 
 pub mod wait;
 
+pub mod watchdog;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -110,6 +112,8 @@ enum Command {
     Env(env::Command),
     Bisect(bisect::Args),
     Demo(crate::demo::Args),
+    #[command(name = crate::quiesce::io::COMMAND, hide = true)]
+    Watchdog(watchdog::Args),
 }
 
 /// How long a command waits for another one that holds the home, or for an agent that starts.
@@ -210,6 +214,7 @@ fn run(command: Command, context: &Context<'_>) -> Result<(), ControlError> {
         Command::Env(command) => env::run(command, context),
         Command::Bisect(args) => bisect::run(&args, context),
         Command::Demo(args) => crate::demo::run(&args, context),
+        Command::Watchdog(args) => watchdog::run(&args),
     }
 }
 

@@ -46,6 +46,9 @@ pub struct Create {
     /// On a source: how long to wait for its replicas [default: 30 s]
     #[arg(long, value_name = "DURATION")]
     timeout: Option<Period>,
+    /// Make applications quiet with the group's freeze and thaw commands; only on its source
+    #[arg(long)]
+    quiesce: bool,
 }
 
 /// Of a group
@@ -90,8 +93,8 @@ pub(super) fn run(command: Command, context: &Context<'_>) -> Result<(), Control
 }
 
 fn run_create(create: Create, context: &Context<'_>) -> Result<(), ControlError> {
-    let Create { group, name, timeout } = create;
-    let request = SnapshotRequest { name: name.map(|name| name.to_string()), timeout };
+    let Create { group, name, timeout, quiesce } = create;
+    let request = SnapshotRequest { name: name.map(|name| name.to_string()), timeout, quiesce };
     let made = super::block_on(async { context.client().snapshot_create(&group, &request).await })?;
     context.output.result(&made, |it| {
         format!("{}@{} at {}{}", it.group, it.name, it.at, marker::followed(it))

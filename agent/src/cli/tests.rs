@@ -147,7 +147,9 @@ pub(super) fn vgship_with(parts: &dyn Parts, home: &Home, args: &str) -> Result<
 fn help(command: &mut clap::Command, path: &str, parts: &mut Vec<String>) {
     let path = format!("{path} {}", command.get_name()).trim().to_owned();
     parts.push(format!("== {path} --help\n{}\n", command.render_long_help()));
-    for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
+    for sub in
+        command.get_subcommands_mut().filter(|sub| sub.get_name() != "help" && !sub.is_hide_set())
+    {
         help(sub, &path, parts);
     }
 }

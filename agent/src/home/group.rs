@@ -248,6 +248,11 @@ mod tests {
                 "max_lag = \"1 B\"",
                 "`max_lag`: 1 B is less than 500 ms or 1 MiB",
             ),
+            (
+                "freeze = \"\"",
+                "freeze = \"f\"",
+                "`thaw`: a freeze command needs one that undoes it",
+            ),
             ("mode = \"async\"", "mode = \"both\"", "unknown variant `both`"),
             ("id = \"1f", "id = \"1x", "this is not a group's id"),
             ("images:/srv/payroll", "", "`volumes`: it names no volumes"),

@@ -24,6 +24,14 @@ pub const SYNC_TIMEOUT_DEFAULT: Period = Period(Duration::from_secs(5));
 pub const SYNC_TIMEOUT_BOUNDS: [Period; 2] =
     [Period(Duration::from_millis(100)), Period(Duration::from_hours(1))];
 
+/// How long applications may be held for a quiesced snapshot, unless the group says otherwise: most
+/// clients of a database wait longer.
+pub const HOLD_DEFAULT: Period = Period(Duration::from_secs(5));
+
+/// Bounds of that: a hook needs some time, and ten minutes are an outage.
+pub const HOLD_BOUNDS: [Period; 2] =
+    [Period(Duration::from_millis(100)), Period(Duration::from_mins(10))];
+
 /// What the self-check reads a second, unless the group says otherwise: 1 TiB in 12 days.
 pub const SELF_CHECK_DEFAULT: Size = Size(ByteLen(1 << 20));
 
@@ -98,6 +106,12 @@ pub struct Settings {
     pub on_lag: OnLag,
     /// What the self-check reads a second; zero means none.
     pub self_check: Size,
+    /// The shell command that makes applications quiet; empty for none.
+    pub freeze: String,
+    /// The shell command that lets them go on; empty for none.
+    pub thaw: String,
+    /// How long they may be held.
+    pub hold: Period,
     /// On a replica: how far back any point can be opened.
     pub history_window: Window,
     /// On a replica: what snapshots and the journal behind them may take.
@@ -119,6 +133,9 @@ impl Default for Settings {
             max_lag: MaxLag::default(),
             on_lag: OnLag::default(),
             self_check: SELF_CHECK_DEFAULT,
+            freeze: String::new(),
+            thaw: String::new(),
+            hold: HOLD_DEFAULT,
             history_window: WINDOW_DEFAULT,
             history_budget: Budget::default(),
             snapshots: Schedule::default(),
@@ -140,10 +157,24 @@ impl Settings {
             Some(Amount::Bytes(size)) => size.0.0 < MAX_LAG_BYTES_MIN,
             None => false,
         };
-        small.then(|| {
+        if small {
             let (time, bytes) = (Period(MAX_LAG_TIME_MIN), Size(ByteLen(MAX_LAG_BYTES_MIN)));
-            ("max_lag", format!("{} is less than {time} or {bytes}", self.max_lag))
-        })
+            return Some(("max_lag", format!("{} is less than {time} or {bytes}", self.max_lag)));
+        }
+        self.wrong_hooks()
+    }
+
+    fn wrong_hooks(&self) -> Option<(&'static str, String)> {
+        let [least, most] = HOLD_BOUNDS;
+        if !(least..=most).contains(&self.hold) {
+            return Some(("hold", format!("{} is not from {least} to {most}", self.hold)));
+        }
+        if self.freeze.contains('\0') || self.thaw.contains('\0') {
+            return Some(("freeze", "a command has no zero byte".to_owned()));
+        }
+        // What nobody could let go on must not be held.
+        let lacks = !self.freeze.is_empty() && self.thaw.is_empty();
+        lacks.then(|| ("thaw", "a freeze command needs one that undoes it".to_owned()))
     }
 
     /// When a write is complete, as far as one replica is concerned.
@@ -202,6 +233,18 @@ pub struct SettingsChange {
     #[arg(long, value_name = "SIZE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub self_check: Option<Size>,
+    /// The shell command that makes applications quiet for a quiesced snapshot, '' for none
+    #[arg(long, value_name = "COMMAND")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub freeze: Option<String>,
+    /// The shell command that lets them go on; it must also do when they are not quiet
+    #[arg(long, value_name = "COMMAND")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thaw: Option<String>,
+    /// How long they may be held, from 100 ms to 10 m [default: 5 s]
+    #[arg(long, value_name = "DURATION")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Period>,
     /// On a replica: how far back any point can be opened, in time, or what history may take, in
     /// bytes [default: 24 h, and half of what its disk has for it]
     #[arg(long, value_name = "SIZE|DURATION")]
@@ -247,6 +290,9 @@ impl SettingsChange {
         set(&mut to.max_lag, self.max_lag);
         set(&mut to.on_lag, self.on_lag);
         set(&mut to.self_check, self.self_check);
+        set(&mut to.freeze, self.freeze.clone());
+        set(&mut to.thaw, self.thaw.clone());
+        set(&mut to.hold, self.hold);
         if let Some(amount) = self.history {
             keep::apply(amount, &mut to.history_window, &mut to.history_budget);
         }
@@ -316,5 +362,29 @@ mod tests {
         };
         assert_eq!(wrong(timeout("0")), Some("sync_timeout"));
         assert_eq!(wrong(timeout("2 h")), Some("sync_timeout"));
+    }
+
+    #[test]
+    fn what_cannot_be_thawed_is_not_frozen() {
+        let mut settings = Settings::default();
+        let hooks = |freeze: Option<&str>, thaw: Option<&str>| SettingsChange {
+            freeze: freeze.map(str::to_owned),
+            thaw: thaw.map(str::to_owned),
+            ..Default::default()
+        };
+        assert!(!hooks(Some("f"), None).is_of_history(), "they belong to the source");
+        hooks(Some("f"), None).apply(&mut settings, None);
+        assert_eq!(settings.wrong().map(|it| it.0), Some("thaw"));
+        hooks(None, Some("t")).apply(&mut settings, None);
+        assert_eq!((settings.wrong(), settings.freeze.as_str()), (None, "f"));
+        hooks(Some(""), None).apply(&mut settings, None);
+        assert_eq!((settings.wrong(), settings.freeze.as_str()), (None, ""));
+        for (hold, wrong) in [("100 ms", None), ("10 m", None), ("99 ms", Some("hold"))] {
+            let change = SettingsChange { hold: Some(hold.parse().unwrap()), ..Default::default() };
+            change.apply(&mut settings, None);
+            assert_eq!(settings.wrong().map(|it| it.0), wrong, "{hold}");
+        }
+        settings.hold = "11 m".parse().unwrap();
+        assert_eq!(settings.wrong().map(|it| it.0), Some("hold"));
     }
 }

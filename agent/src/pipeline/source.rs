@@ -47,6 +47,8 @@ pub(super) struct SourceGroup {
     pub(super) tap: Arc<Tap>,
     pub(super) watched: Arc<Watched>,
     pub(super) progress: Mutex<Progress>,
+    /// Held by the command that has its applications frozen.
+    pub(super) quiescing: Mutex<()>,
     settings: RwLock<Settings>,
     /// What the self-check reads. Unit: bytes a second.
     check_rate: Arc<AtomicU64>,
@@ -142,6 +144,7 @@ impl SourceGroup {
             tap,
             watched,
             progress: Mutex::default(),
+            quiescing: Mutex::default(),
             group_home,
             key,
             stop: Arc::default(),

@@ -239,6 +239,18 @@ impl SnapshotSet {
         Ok(found)
     }
 
+    /// Applications were not quiet there after all.
+    ///
+    /// Durable: once this has returned.
+    pub fn disturb(&self, name: &str) -> Result<Snapshot, SnapshotError> {
+        let change = self.catalog.change()?;
+        let unknown = || SnapshotError::Unknown(name.to_owned());
+        let found = Snapshot { quiesced: false, ..change.named(name)?.ok_or_else(unknown)? };
+        change.put(&found)?;
+        change.commit()?;
+        Ok(found)
+    }
+
     /// Keeps a snapshot from being deleted for as long as `holder` needs it, over restarts.
     ///
     /// Durable: once this has returned.

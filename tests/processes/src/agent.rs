@@ -33,6 +33,19 @@ pub struct Agent {
     ready: Option<Receiver<String>>,
 }
 
+/// A command under way.
+pub struct Begun(Child);
+
+impl Begun {
+    /// Waits for its end.
+    pub fn end(self) -> Ran {
+        let Output { status, stdout, stderr } = self.0.wait_with_output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        let code = status.code().unwrap_or(-1);
+        Ran { code, out: text(stdout), err: text(stderr) }
+    }
+}
+
 /// What a command came to.
 pub struct Ran {
     /// How it ended; -1 after a signal.
@@ -83,12 +96,14 @@ impl Agent {
 
     /// Runs a command on this home, whatever it ends with.
     pub fn run(&self, args: &[&str]) -> Ran {
+        self.begin(args).end()
+    }
+
+    /// Begins a command on this home.
+    pub fn begin(&self, args: &[&str]) -> Begun {
         let mut command = Command::new(program());
         command.arg("--home").arg(&self.home).args(args).stdin(Stdio::null());
-        let Output { status, stdout, stderr } = command.output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        let code = status.code().unwrap_or(-1);
-        Ran { code, out: text(stdout), err: text(stderr) }
+        Begun(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
     }
 
     /// Runs a command that must succeed, and gives what it printed.

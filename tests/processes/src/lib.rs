@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use vgship_base::sim::Rng;
 
-pub use agent::{Agent, Ran};
+pub use agent::{Agent, Begun, Ran};
 pub use nbd::Nbd;
 pub use prefix::{Operation, Order};
 pub use relay::{Faults, Relay};

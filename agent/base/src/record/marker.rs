@@ -6,11 +6,12 @@ use crate::ids::{NAME_MAX, Name};
 /// A named place in the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Marker {
-    /// Its name; for orders that concern a snapshot, the snapshot's.
+    /// Its name; for orders that concern a snapshot, the snapshot's; see `quiesced`.
     pub name: Name,
     /// What replicas do there.
     pub order: Order,
-    /// Whether applications were quiet.
+    /// Whether applications were quiet. With [`Order::Delete`]: take back that they were at the
+    /// marker which stands at the place that is this one's name.
     pub quiesced: bool,
 }
 

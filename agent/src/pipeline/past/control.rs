@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use vgship_base::ids::{Name, ReplicaId, Seq};
+use vgship_base::ids::{Name, Seq};
 use vgship_base::record::{Marker, Order};
 use vgship_snapshot::set::{Listed, Noted, Origin, Snapshot};
 
 use super::points::{Found, snapshot_error};
-use super::{export, historian, templates};
+use super::{export, historian, marking, quiesced, templates};
 use crate::api::ControlError;
 use crate::api::control::{Answer, Done};
 use crate::api::past::{
@@ -17,7 +17,6 @@ use crate::api::past::{
     Past, PointRow, SnapshotChange, SnapshotOrder, SnapshotRequest, SnapshotRow, Snapshots,
     TemplateMade, TemplateRequest,
 };
-use crate::capture::source::Reach;
 use crate::history::spec::{GroupPoint, rfc3339};
 use crate::home::Period;
 use crate::pipeline::agent::{Group, Inner};
@@ -33,16 +32,17 @@ const FOLLOW: Duration = Duration::from_secs(30);
 /// What holds a snapshot while it is exported, or a template is made of it.
 const READER: &str = "reader ";
 
-const LOOK: Duration = Duration::from_millis(10);
-
 impl Past for Controlled {
     fn marker(&self, group: Name, request: MarkerRequest) -> Answer<'_, Marked> {
         let agent = Arc::clone(&self.0);
         blocking(move || {
-            let MarkerRequest { name, quiesced } = request;
+            let MarkerRequest { name, quiesced, quiesce } = request;
             let source = source(&agent, &group, "a marker is put in where the source is")?;
             let marker = Marker { name, order: Order::Event, quiesced };
-            put(&agent, &source, &marker, FOLLOW)
+            match quiesce {
+                true => quiesced::put(&agent, &source, marker, FOLLOW),
+                false => marking::put(&agent, &source, &marker, FOLLOW),
+            }
         })
     }
 
@@ -58,8 +58,15 @@ impl Past for Controlled {
             match agent.group(&group)? {
                 Group::Source(source) => {
                     let marker = Marker { name, order: Order::Snapshot, quiesced: false };
-                    put(&agent, &source, &marker, patience)
+                    match request.quiesce {
+                        true => quiesced::put(&agent, &source, marker, patience),
+                        false => marking::put(&agent, &source, &marker, patience),
+                    }
                 }
+                Group::Replica(_) if request.quiesce => Err(ControlError::refused(format!(
+                    "group {group} is a replica here, and applications run where its source is"
+                ))
+                .hint("quiesce there: the snapshot is kept here")),
                 Group::Replica(replica) => {
                     let taken = replica.take_snapshot(name, Origin::Manual)?;
                     let taken = taken.ok_or_else(|| ControlError::failed("nothing was taken"))?;
@@ -111,7 +118,7 @@ impl Past for Controlled {
                         SnapshotOrder::Unpin => Order::Unpin,
                     };
                     let marker = Marker { name: name.clone(), order, quiesced: false };
-                    let put = put(&agent, &source, &marker, FOLLOW)?;
+                    let put = marking::put(&agent, &source, &marker, FOLLOW)?;
                     let replicas = put.replicas.join(", ");
                     let done = format!("{name}: the order to have it {did} has reached {replicas}");
                     return Ok(Done { group: group.to_string(), done });
@@ -287,77 +294,6 @@ fn replica(agent: &Inner, group: &Name) -> Result<Arc<ReplicaGroup>, ControlErro
     }
 }
 
-/// Puts a marker into the stream and waits until replicas have followed it.
-fn put(
-    agent: &Inner,
-    source: &SourceGroup,
-    marker: &Marker,
-    patience: Duration,
-) -> Result<Marked, ControlError> {
-    let group = &source.config.name;
-    let (reach, seq) = {
-        let mut core = source.tap.core();
-        let reach = core.reach();
-        let useful = reach.iter().any(|(_, reach)| match marker.order {
-            Order::Snapshot | Order::Event => *reach == Reach::Follows,
-            _ => *reach != Reach::Away,
-        });
-        let seq = if useful { core.mark(marker.clone(), agent.clock.wall()) } else { None };
-        (reach, seq)
-    };
-    source.tap.records.notify_one();
-    let seq = seq.ok_or_else(|| nobody_follows(source, &reach))?;
-    let follows: Vec<ReplicaId> =
-        reach.into_iter().filter(|it| it.1 == Reach::Follows).map(|it| it.0).collect();
-    let since = Instant::now();
-    loop {
-        let there = |id: &&ReplicaId| source.tap.core().replica(**id).applied >= seq;
-        let followed: Vec<ReplicaId> = follows.iter().filter(there).copied().collect();
-        if followed.len() == follows.len() {
-            return Ok(Marked {
-                group: group.to_string(),
-                name: marker.name.to_string(),
-                seq: seq.0,
-                at: seq.to_string(),
-                replicas: names(source, &followed),
-            });
-        }
-        if since.elapsed() >= patience {
-            let late: Vec<ReplicaId> =
-                follows.into_iter().filter(|id| !followed.contains(id)).collect();
-            return Err(ControlError::timed_out(format!(
-                "{} stands at {seq} in the stream of group {group}, but {} has not followed yet",
-                marker.name,
-                names(source, &late).join(", ")
-            ))
-            .hint(format!("it will when it has caught up, unless the outbox overflows before: vgship status {group}")));
-        }
-        std::thread::sleep(LOOK);
-    }
-}
-
-fn names(source: &SourceGroup, ids: &[ReplicaId]) -> Vec<String> {
-    let links = source.links();
-    let name = |id: &ReplicaId| {
-        let place = links.iter().find(|(known, _)| known == id);
-        place.map_or_else(|| format!("replica {}", id.0), |(_, place)| place.view.name().to_owned())
-    };
-    ids.iter().map(name).collect()
-}
-
-fn nobody_follows(source: &SourceGroup, reach: &[(ReplicaId, Reach)]) -> ControlError {
-    let group = &source.config.name;
-    let resyncs: Vec<ReplicaId> =
-        reach.iter().filter(|it| it.1 == Reach::Resyncs).map(|it| it.0).collect();
-    let why = match (reach.is_empty(), resyncs.is_empty()) {
-        (true, _) => "it has no replica".to_owned(),
-        (false, true) => "no replica follows its stream".to_owned(),
-        (false, false) => format!("{} is being resynchronised", names(source, &resyncs).join(", ")),
-    };
-    ControlError::refused(format!("no snapshot or marker of group {group} can be made now: {why}"))
-        .hint(format!("wait for it with: vgship wait {group} --for in-sync"))
-}
-
 fn marked(group: &Name, snapshot: &Snapshot) -> Marked {
     Marked {
         group: group.to_string(),
@@ -365,6 +301,8 @@ fn marked(group: &Name, snapshot: &Snapshot) -> Marked {
         seq: snapshot.point.0,
         at: snapshot.point.to_string(),
         replicas: Vec::new(),
+        quiesced: snapshot.quiesced,
+        held_ms: None,
     }
 }
 
@@ -393,7 +331,7 @@ fn row(listed: Listed, complete: bool, now: u64) -> SnapshotRow {
 fn told(source: &SourceGroup, now: u64) -> Result<Snapshots, ControlError> {
     let links = source.links();
     if links.is_empty() {
-        return Err(nobody_follows(source, &[]));
+        return Err(marking::nobody_follows(source, &[]));
     }
     let (mut snapshots, mut stored_bytes) = (Vec::new(), 0);
     for (_, place) in links {

@@ -12,8 +12,12 @@ pub(super) mod historian;
 
 mod live;
 
+mod marking;
+
 mod mask;
 
 mod points;
+
+mod quiesced;
 
 mod templates;

@@ -6,7 +6,7 @@ mod load;
 mod load_fio;
 mod load_postgres;
 mod plan;
-mod postgres;
+pub mod postgres;
 mod report;
 mod round;
 mod verify;
