@@ -7,6 +7,10 @@ use super::tries::most;
 /// How long one run of a thaw command may take. Unit: milliseconds.
 pub const THAW_LIMIT: u64 = 30_000;
 
+/// How long a guard waits after the hold is over: an agent that lives thaws then, and applications
+/// are not thawed twice at once. Unit: milliseconds.
+const GRACE: u64 = 500;
+
 /// What the agent tells its guard, a line each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word {
@@ -14,7 +18,7 @@ pub enum Word {
     Freezing(i32),
     /// The freeze command has ended: its number may soon be another process's.
     Ended,
-    /// The agent has begun to thaw.
+    /// The agent thaws, or ends the freeze to thaw behind it.
     Thawing,
     /// Nothing is frozen, or the agent has done what it can.
     Done,
@@ -67,7 +71,7 @@ pub struct Guard {
 impl Guard {
     /// Begins now. Unit of `hold`: milliseconds.
     pub fn new(now: Tick, hold: u64) -> Guard {
-        let until = Tick(now.0.saturating_add(hold));
+        let until = Tick(now.0.saturating_add(hold).saturating_add(GRACE));
         Guard { until, begun: false, freeze: None }
     }
 
@@ -117,15 +121,15 @@ mod tests {
     #[test]
     fn it_thaws_when_the_agent_dies_or_is_late() {
         let mut guard = Guard::new(Tick(5), 100);
-        assert_eq!(guard.idle(Tick(5)), Duty::Wait(Tick(105)));
-        assert_eq!(guard.hear(Tick(6), Some(Word::Freezing(9))), Duty::Wait(Tick(105)));
-        assert_eq!(guard.idle(Tick(105)), Duty::Thaw(Some(9)));
+        assert_eq!(guard.idle(Tick(5)), Duty::Wait(Tick(605)));
+        assert_eq!(guard.hear(Tick(6), Some(Word::Freezing(9))), Duty::Wait(Tick(605)));
+        assert_eq!(guard.idle(Tick(605)), Duty::Thaw(Some(9)));
         assert_eq!(guard.hear(Tick(7), None), Duty::Thaw(Some(9)));
         assert_eq!(guard.hear(Tick(7), Some(Word::Done)), Duty::End);
-        assert_eq!(guard.hear(Tick(7), Some(Word::Ended)), Duty::Wait(Tick(105)));
-        assert_eq!(guard.idle(Tick(105)), Duty::Thaw(None), "another process may be 9 by now");
+        assert_eq!(guard.hear(Tick(7), Some(Word::Ended)), Duty::Wait(Tick(605)));
+        assert_eq!(guard.idle(Tick(605)), Duty::Thaw(None), "another process may be 9 by now");
         let mut nothing_frozen = Guard::new(Tick(5), 100);
-        assert_eq!(nothing_frozen.idle(Tick(105)), Duty::End);
+        assert_eq!(nothing_frozen.idle(Tick(605)), Duty::End);
         assert_eq!(nothing_frozen.hear(Tick(6), None), Duty::End);
     }
 

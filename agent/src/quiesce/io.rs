@@ -132,7 +132,14 @@ impl World<'_> {
         Ok(())
     }
 
+    fn tell(&mut self, word: Word) {
+        if let Some(watch) = &mut self.watch {
+            watch.tell(word);
+        }
+    }
+
     fn kill(&mut self) {
+        self.tell(Word::Thawing);
         if let Some(run) = &mut self.freeze {
             run.kill();
             "cannot be killed".clone_into(&mut self.freeze_said);
@@ -140,9 +147,7 @@ impl World<'_> {
     }
 
     fn thaw(&mut self) {
-        if let Some(watch) = &mut self.watch {
-            watch.tell(Word::Thawing);
-        }
+        self.tell(Word::Thawing);
         match Run::start(&self.hooks.thaw, &self.hooks.env()) {
             Ok(run) => self.thaw = Some(Thawing::new(run)),
             Err(error) => {
@@ -181,9 +186,7 @@ impl World<'_> {
     }
 
     fn freeze_ended(&mut self, status: ExitStatus) -> Freeze {
-        if let Some(watch) = &mut self.watch {
-            watch.tell(Word::Ended);
-        }
+        self.tell(Word::Ended);
         let run = self.freeze.take();
         if status.success() {
             return Freeze::Frozen; // at once: its last words would be waited for

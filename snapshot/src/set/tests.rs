@@ -346,3 +346,18 @@ fn what_no_snapshot_needs_is_given_back() {
         assert_eq!(names, ["catalogue"], "seed {seed}");
     }
 }
+
+/// Goal: that applications were quiet is taken back for good, of one that is kept, too.
+#[test]
+fn what_was_not_quiet_after_all_is_not_said_to_be() {
+    let mut world = World::new(1);
+    let mut life = world.open().unwrap();
+    let quiet = NewSnapshot { quiesced: true, ..new_snapshot(1, "still") };
+    assert!(life.preserver.take(&quiet).unwrap().unwrap().quiesced);
+    life.set.pin("still", true).unwrap();
+    assert!(!life.set.disturb("still").unwrap().quiesced);
+    assert!(life.set.disturb("other").is_err());
+    drop(life);
+    let found = world.open().unwrap().set.find("still").unwrap();
+    assert!(found.pinned && !found.quiesced);
+}
