@@ -18,7 +18,7 @@ use crate::templates::{copy_keys, open_store, open_template, store_error, templa
 
 /// Make, list, prove, copy and delete templates
 ///
-/// A store is a folder, or a bucket by its URL (s3://BUCKET/PREFIX, az://..., gs://...) with
+/// A store is a folder, or a bucket by its URL (s3://BUCKET/PREFIX, az://CONTAINER/PREFIX, gs://BUCKET/PREFIX) with
 /// credentials in the environment; without --store it is the folder "templates" of the home. Agents
 /// with the same key file share the templates of a store.
 #[derive(Debug, clap::Subcommand)]
