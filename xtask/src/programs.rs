@@ -28,8 +28,30 @@ const NEEDED: [(&str, &str); 18] = [
     ("psql", "postgresql"),
 ];
 
+/// A server of an object store that speaks S3, from Python's registry, in a folder of its own.
+const MOTO: &str = "moto[server,s3]>=5.1,<6";
+
 /// Installs what is missing, when this runs as root on Debian; else says it in one line.
 pub fn provide(no_install: bool) {
+    provide_debian(no_install);
+    if !no_install && let Err(error) = provide_moto() {
+        println!("missing, so the test with an S3 server is skipped: moto_server ({error:#})");
+    }
+}
+
+/// Makes `target/tools/moto` unless it is there.
+fn provide_moto() -> Result<()> {
+    let place = tree::target().join("tools/moto");
+    if place.join("bin/moto_server").exists() {
+        return Ok(());
+    }
+    println!("installing moto_server");
+    tree::output(Command::new("python3").args(["-m", "venv"]).arg(&place))?;
+    let mut pip = Command::new(place.join("bin/pip"));
+    tree::output(pip.args(["install", "--quiet", MOTO])).map(|_| ())
+}
+
+fn provide_debian(no_install: bool) {
     let missing = missing();
     if missing.is_empty() {
         return;

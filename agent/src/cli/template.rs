@@ -106,6 +106,9 @@ pub struct Copy {
     /// The other store
     #[arg(long, value_name = "URL")]
     store: String,
+    /// It is there, and damaged: read all of it there and write anew what is not whole
+    #[arg(long)]
+    mend: bool,
 }
 
 /// Remove what no template needs
@@ -182,11 +185,11 @@ pub(super) fn run(command: Command, context: &Context<'_>) -> Result<(), Control
         Command::Verify(verify) => prove(&store(&verify.one.of)?, &verify, context),
         Command::Push(copy) => {
             let (ours, theirs) = both(&copy, context)?;
-            moved(&ours, &theirs, &copy.name, context)
+            moved(&ours, &theirs, &copy, context)
         }
         Command::Pull(copy) => {
             let (ours, theirs) = both(&copy, context)?;
-            moved(&theirs, &ours, &copy.name, context)
+            moved(&theirs, &ours, &copy, context)
         }
         Command::Delete(one) => {
             refuse_when_used(&one, context)?;
@@ -354,18 +357,22 @@ fn prove(
     match proven.damage.len() {
         0 => Ok(()),
         count => Err(ControlError::failed(format!("template {name} is damaged in {count} places"))
-            .hint("pull or push it anew from a store that has it whole, after deleting it here")),
+            .hint("mend it from a store that has it whole: vgship template push T --store URL --mend, or pull")),
     }
 }
 
 fn moved(
     from: &SharedObjects,
     to: &SharedObjects,
-    name: &Name,
+    copy: &Copy,
     context: &Context<'_>,
 ) -> Result<(), ControlError> {
+    let name = &copy.name;
     copy_keys(&**from, &**to).map_err(|it| store_error(&it))?;
-    let pushed = template::push(from, &**to, name, &mut shows("copied"));
+    let pushed = match copy.mend {
+        true => template::mend(from, to, name, &mut shows("mended")),
+        false => template::push(from, &**to, name, &mut shows("copied")),
+    };
     let pushed = pushed.map_err(|it| template_error(&it))?;
     let moved = Moved {
         name: name.to_string(),
@@ -373,7 +380,7 @@ fn moved(
         stored_bytes: pushed.progress.stored,
     };
     context.output.result(&moved, |moved| {
-        format!("template {} is there: {} were missing", moved.name, ByteLen(moved.stored_bytes))
+        format!("template {} is there: {} were written", moved.name, ByteLen(moved.stored_bytes))
     })
 }
 

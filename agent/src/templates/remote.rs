@@ -53,22 +53,27 @@ impl RemoteObjects {
     }
 }
 
-fn io_error(error: object_store::Error) -> io::Error {
-    let kind = match &error {
+/// The crate's errors repeat their causes, and providers' answers are pages: the beginning tells.
+const SAID_MAX: usize = 400;
+
+fn io_error(error: &object_store::Error) -> io::Error {
+    let kind = match error {
         object_store::Error::NotFound { .. } => io::ErrorKind::NotFound,
         object_store::Error::AlreadyExists { .. } => io::ErrorKind::AlreadyExists,
         object_store::Error::PermissionDenied { .. }
         | object_store::Error::Unauthenticated { .. } => io::ErrorKind::PermissionDenied,
         _ => io::ErrorKind::Other,
     };
-    io::Error::new(kind, error)
+    let text = error.to_string();
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    io::Error::new(kind, &text[..text.floor_char_boundary(SAID_MAX)])
 }
 
 fn found<T>(result: object_store::Result<T>) -> Result<Option<T>, io::Error> {
     match result {
         Ok(found) => Ok(Some(found)),
         Err(object_store::Error::NotFound { .. }) => Ok(None),
-        Err(error) => Err(io_error(error)),
+        Err(error) => Err(io_error(&error)),
     }
 }
 
@@ -76,7 +81,7 @@ impl Objects for RemoteObjects {
     fn put(&self, key: &str, bytes: &[u8]) -> Result<(), ObjectError> {
         let payload = PutPayload::from(bytes.to_vec());
         let put = self.runtime.block_on(self.store.put(&self.path(key), payload));
-        put.map(drop).map_err(io_error).map_err(ObjectError::of("write", key))
+        put.map(drop).map_err(|it| io_error(&it)).map_err(ObjectError::of("write", key))
     }
 
     fn put_if_absent(&self, key: &str, bytes: &[u8]) -> Result<bool, ObjectError> {
@@ -89,7 +94,7 @@ impl Objects for RemoteObjects {
             Err(object_store::Error::AlreadyExists { .. }) => {
                 Ok(self.get(key)?.is_some_and(|there| there == bytes))
             }
-            Err(error) => Err(ObjectError::of("write", key)(io_error(error))),
+            Err(error) => Err(ObjectError::of("write", key)(io_error(&error))),
         }
     }
 
@@ -127,7 +132,7 @@ impl Objects for RemoteObjects {
         let listed = self.runtime.block_on(async {
             self.store.list(Some(&path)).try_collect::<Vec<ObjectMeta>>().await
         });
-        let listed = listed.map_err(io_error).map_err(ObjectError::of("list", prefix))?;
+        let listed = listed.map_err(|it| io_error(&it)).map_err(ObjectError::of("list", prefix))?;
         let mut all: Vec<ObjectInfo> = listed.iter().filter_map(|it| self.info(it)).collect();
         all.sort_by(|one, other| one.key.split('/').cmp(other.key.split('/')));
         all.into_iter().for_each(each);

@@ -67,6 +67,7 @@ fn pair_with_small(
 #[test]
 fn a_full_journal_holds_the_stream_up_and_goes_on_when_there_is_room() {
     let Some((pair, mount)) = pair_with_small_journal(32, &[], 40) else { return };
+    pair.replica.wait("connected"); // it was started anew on its small disk
     let (before, follows) = (resyncs(&pair.source), pair.replica.logged("connected"));
     mount.fill(9 * MIB); // the reserve and little more
     let mut nbd = pair.open("data");

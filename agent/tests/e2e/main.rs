@@ -18,6 +18,7 @@ mod quiesce;
 mod remove;
 mod restart;
 mod retry;
+mod s3;
 mod snapshots;
 mod status;
 mod sync;

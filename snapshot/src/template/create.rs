@@ -61,6 +61,17 @@ pub struct Progress {
 /// Is told of progress, and may break off: the rest is done when the same is asked for again.
 pub type OnProgress<'a> = &'a mut dyn FnMut(&Progress) -> ControlFlow<()>;
 
+/// Tells how far it is, and hears whether to go on.
+///
+/// # Errors
+/// [`TemplateError::Stopped`].
+pub(super) fn tell(told: &Progress, progress: OnProgress<'_>) -> Result<(), TemplateError> {
+    match progress(told) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(TemplateError::Stopped),
+    }
+}
+
 /// What was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Created {
@@ -211,10 +222,7 @@ impl Maker<'_, '_> {
 
     fn tell(&mut self) -> Result<(), TemplateError> {
         self.told.stored = self.session.stored();
-        match (self.progress)(&self.told) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(TemplateError::Stopped),
-        }
+        tell(&self.told, self.progress)
     }
 
     fn node(&mut self, level: u8, page: &Page) -> Result<ObjectId, TemplateError> {

@@ -179,7 +179,7 @@ pub use manifest::{
 pub use memory::{Gate, MemoryObjects};
 pub use objects::{KEY_MAX, ObjectError, ObjectInfo, Objects, SharedObjects, key_is_legal};
 pub use place::{Kind, ObjectId, WriterId};
-pub use push::{Pushed, push};
+pub use push::{Pushed, mend, push};
 pub use read::TemplateDisk;
 pub use verify::{Damage, Verified, verify_blind};
 

@@ -24,6 +24,11 @@ impl Shelves {
         &*self.store
     }
 
+    /// A folder that the template uses: what lies there is not collected while it stands.
+    pub(super) fn shelf(&self) -> Option<WriterId> {
+        self.writers.first().copied()
+    }
+
     fn places(&self) -> Result<&HashMap<Ref, WriterId>, ObjectError> {
         if let Some(known) = self.places.get() {
             return Ok(known);

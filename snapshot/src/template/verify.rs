@@ -1,11 +1,9 @@
 //! Proving a template: every byte from its root's id on, or, without the key, every object.
 
-use std::ops::ControlFlow;
-
 use vgship_base::ids::{Name, VolumeId};
 use vgship_base::units::Span;
 
-use super::create::{NO_CHUNK, OnProgress, Progress, add_zeroes};
+use super::create::{NO_CHUNK, OnProgress, Progress, add_zeroes, tell};
 use super::manifest::VolumeManifest;
 use super::objects::SharedObjects;
 use super::page::{Page, SLOTS, Stored};
@@ -31,13 +29,6 @@ pub struct Verified {
     pub progress: Progress,
     /// All damage, in the order of volumes and places.
     pub damage: Vec<Damage>,
-}
-
-fn tell(told: &Progress, progress: OnProgress<'_>) -> Result<(), TemplateError> {
-    match progress(told) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(TemplateError::Stopped),
-    }
 }
 
 /// Proves that all objects of the template `name` are whole, as a store can that has no key.

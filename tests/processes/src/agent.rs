@@ -31,6 +31,8 @@ pub struct Agent {
     home: PathBuf,
     child: Option<Child>,
     ready: Option<Receiver<String>>,
+    /// Of its process and its commands, beside this one's.
+    environment: Vec<(String, String)>,
 }
 
 /// A command under way.
@@ -47,6 +49,7 @@ impl Begun {
 }
 
 /// What a command came to.
+#[derive(Debug)]
 pub struct Ran {
     /// How it ended; -1 after a signal.
     pub code: i32,
@@ -77,7 +80,13 @@ impl Agent {
     /// Sets a home up; the agent is not started.
     pub fn init(place: &Path, name: &str) -> Agent {
         let home = place.join(name);
-        let agent = Agent { name: name.to_owned(), home, child: None, ready: None };
+        let agent = Agent {
+            name: name.to_owned(),
+            home,
+            child: None,
+            ready: None,
+            environment: Vec::new(),
+        };
         agent.ok(&["init", "--name", name, "--listen", "127.0.0.1:0"]);
         agent
     }
@@ -85,6 +94,18 @@ impl Agent {
     /// A file of its home.
     pub fn path(&self, name: &str) -> PathBuf {
         self.home.join(name)
+    }
+
+    /// Sets a variable of its process and its commands, from their next start on.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(program());
+        command.arg("--home").arg(&self.home);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
     }
 
     /// Puts a line at the beginning of the configuration.
@@ -101,8 +122,8 @@ impl Agent {
 
     /// Begins a command on this home.
     pub fn begin(&self, args: &[&str]) -> Begun {
-        let mut command = Command::new(program());
-        command.arg("--home").arg(&self.home).args(args).stdin(Stdio::null());
+        let mut command = self.command();
+        command.args(args).stdin(Stdio::null());
         Begun(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
     }
 
@@ -159,8 +180,8 @@ impl Agent {
     pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let log = File::options().create(true).append(true).open(self.path("log")).unwrap();
-        let mut command = Command::new(program());
-        command.arg("--home").arg(&self.home).arg("agent");
+        let mut command = self.command();
+        command.arg("agent");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();

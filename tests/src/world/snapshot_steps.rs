@@ -101,6 +101,39 @@ impl World {
         Arc::clone(life.applier.keeper().expect("replicas keep snapshots").set())
     }
 
+    /// The source puts this marker into the stream; `None` when no replica has one.
+    pub fn marker(&mut self, name: &str, order: Order) -> Option<Seq> {
+        let marker = Marker { name: name.parse().expect("a name"), order, quiesced: false };
+        let clock = self.wall();
+        self.life().source.mark(marker, clock)
+    }
+
+    /// A replica's snapshots.
+    ///
+    /// # Panics
+    /// When it is down.
+    pub fn snapshots(&mut self, index: usize) -> Vec<Snapshot> {
+        self.set(index).list().expect("its disk is well")
+    }
+
+    /// Deletes a snapshot of a replica; whether it could be.
+    pub fn delete_snapshot(&mut self, index: usize, name: &str) -> bool {
+        let done = self.set(index).delete(name);
+        assert!(done.as_ref().err().is_none_or(SnapshotError::is_refusal), "{done:?}");
+        done.is_ok()
+    }
+
+    /// What a snapshot of a replica holds.
+    ///
+    /// # Panics
+    /// When there is none, or it cannot be read.
+    pub fn read_snapshot(&mut self, index: usize, name: &str) -> Images {
+        let set = self.set(index);
+        let found = set.find(name).expect("it is there");
+        set.settle(found.point); // what is not stored yet is in the volumes' cache
+        read_all(&set, &found).expect("it can be read")
+    }
+
     /// Remembers what new snapshots must hold: the source's history at their points.
     pub(super) fn note_snapshots(&mut self, index: usize) {
         if !self.replica_up(index) {

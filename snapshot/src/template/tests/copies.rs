@@ -119,3 +119,35 @@ fn differences_under_other_keys_are_seen_but_not_counted() {
     let [second] = &found.volumes[..] else { panic!("{found}") };
     assert_eq!((second.name.as_str(), second.bytes), ("lv1", None));
 }
+
+#[test]
+fn what_is_damaged_is_mended_from_another_store_and_nothing_else_is_written() {
+    let (from, to) = (MemoryObjects::default(), MemoryObjects::default());
+    let texts: Vec<u64> = (1..=1500).collect();
+    let one = make(&from, "one", &[disk(1500, &texts)]).unwrap();
+    let mend_to = || mend(&shared(&from), &shared(&to), &name("one"), &mut go_on);
+    assert!(matches!(mend_to(), Err(TemplateError::Absent(_))));
+    push_to(&from, &to, "one").unwrap();
+    assert_eq!(mend_to().unwrap().progress.stored, 0);
+
+    let objects: Vec<String> = to.keys().into_iter().filter(|key| key.starts_with("obj")).collect();
+    assert!(objects.len() > 2);
+    for key in &objects {
+        let len = to.get(key).unwrap().unwrap().len() as u64;
+        to.decay(key, 9, 3);
+        assert_eq!(mend_to().unwrap().progress.stored, len, "{key} is written anew");
+        to.delete(key).unwrap();
+        assert_eq!(mend_to().unwrap().progress.stored, len, "{key} is written anew");
+        assert!(is_whole(&to, "one"));
+    }
+    // Damage is not carried over.
+    let theirs = from.keys().into_iter().filter(|key| key.starts_with("obj"));
+    theirs.for_each(|key| from.decay(&key, 9, 3));
+    assert!(mend_to().unwrap_err().is_damage());
+    assert!(is_whole(&to, "one"));
+
+    let other = MemoryObjects::default();
+    make(&other, "one", &[disk(3, &[1])]).unwrap();
+    let refused = mend(&shared(&other), &shared(&to), &name("one"), &mut go_on).unwrap_err();
+    assert!(matches!(refused, TemplateError::Taken { root, .. } if root == one.root));
+}
