@@ -10,6 +10,7 @@ use super::{Context, Parts, output};
 use crate::api::ControlError;
 use crate::home::io::check_secret;
 use crate::home::{Home, HomeError, Role};
+use crate::keys;
 
 /// What was found of one thing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -48,7 +49,7 @@ pub(super) fn check(home: &Home, parts: &dyn Parts) -> Vec<Finding> {
                 .map_err(Into::into)
                 .map(|config| format!("agent {} listens at {}", config.name, config.listen)),
         ),
-        finding("key", home.load_key().map_err(Into::into).map(|_| "closed to others".to_owned())),
+        finding("key", key(home)),
         finding("identity", parts.check_identity(&home.identity()).map(|id| id.to_string())),
         finding("peers", peers(home, parts)),
     ];
@@ -61,8 +62,20 @@ pub(super) fn check(home: &Home, parts: &dyn Parts) -> Vec<Finding> {
     found
 }
 
+/// The key-encryption key, wherever it comes from.
+fn key(home: &Home) -> Result<String, ControlError> {
+    match home.load_config().ok().and_then(|config| config.key_command) {
+        Some(_) => Ok(format!("key_command prints key {}", home.wrapping_key()?.id())),
+        // A configuration that cannot be read is a finding of its own.
+        None => home.load_key().map_err(Into::into).map(|_| "closed to others".to_owned()),
+    }
+}
+
 fn group(home: &Home, parts: &dyn Parts, name: &Name) -> Result<String, ControlError> {
     let group = home.load_group(name)?;
+    if let Ok(own) = home.wrapping_key() {
+        keys::check(&own, &home.group(name), group.id).map_err(|it| it.told())?;
+    }
     let layout = match group.role {
         Role::Source => None,
         Role::Replica => Some(replica_layout(&home.group(name).layout())?),

@@ -17,6 +17,8 @@ pub mod history;
 
 pub mod init;
 
+pub mod key;
+
 pub mod logging;
 
 pub mod marker;
@@ -40,6 +42,8 @@ pub mod status;
 pub mod table;
 
 pub mod template;
+
+pub mod template_key;
 
 pub mod vg;
 
@@ -108,6 +112,8 @@ enum Command {
     History(history::Args),
     #[command(subcommand)]
     Template(template::Command),
+    #[command(subcommand)]
+    Key(key::Command),
     #[command(subcommand)]
     Env(env::Command),
     Bisect(bisect::Args),
@@ -211,6 +217,7 @@ fn run(command: Command, context: &Context<'_>) -> Result<(), ControlError> {
         Command::Snapshot(command) => snapshot::run(command, context),
         Command::History(args) => history::run(&args, context),
         Command::Template(command) => template::run(command, context),
+        Command::Key(command) => key::run(command, context),
         Command::Env(command) => env::run(command, context),
         Command::Bisect(args) => bisect::run(&args, context),
         Command::Demo(args) => crate::demo::run(&args, context),

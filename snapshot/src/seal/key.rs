@@ -157,6 +157,11 @@ impl KeyEncryptionKey {
         Ok(KeyEncryptionKey(Secret::new(bytes)))
     }
 
+    /// The key that these bytes are.
+    pub fn from_bytes(bytes: Zeroizing<[u8; 32]>) -> KeyEncryptionKey {
+        KeyEncryptionKey(Secret::new(bytes))
+    }
+
     /// What its key file holds.
     pub fn to_file_bytes(&self) -> Zeroizing<Vec<u8>> {
         let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];

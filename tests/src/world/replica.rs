@@ -183,7 +183,7 @@ impl ReplicaHost {
         let volumes: Vec<SharedDisk> = self.disks.iter().map(share).collect();
         let set = SnapshotSet::open(Parts {
             folder: Arc::new(self.snapshots.clone()),
-            key: key(),
+            keys: key().into(),
             group: GROUP,
             layout: Arc::clone(&self.layout),
             volumes: volumes.clone(),

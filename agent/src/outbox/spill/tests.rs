@@ -5,7 +5,7 @@ use vgship_base::folder::Folder;
 use vgship_base::ids::{GroupId, Seq, VolumeId};
 use vgship_base::record::{Body, Record, Target};
 use vgship_base::sim::{Power, Rng, SimFolder};
-use vgship_snapshot::seal::DataKey;
+use vgship_snapshot::seal::{DataKey, KeyId, KeyRing, key_of_file};
 
 use super::{Spill, SpillError};
 
@@ -232,4 +232,33 @@ fn a_disk_that_failed_is_tried_again_after_it_was_cleared() {
     spill.clear().unwrap();
     spill.push(&[write(3, 10)]).unwrap();
     assert_eq!(spill.pop(1).unwrap(), [write(3, 10)]);
+}
+
+/// Goal: after a rotation what is spilled is sealed with the new key, and all of it comes back in
+/// order; what a destroyed key sealed is lost and said, and the rest goes on once it is cleared.
+#[test]
+fn a_spill_goes_on_under_a_new_key() {
+    let folder = SimFolder::new(&Power::default());
+    let keys = KeyRing::from(DataKey::from_bytes([5; 32]));
+    let first = keys.current_id();
+    let mut spill = Spill::create(Arc::new(folder.clone()), &keys, GROUP, 1 << 20).unwrap();
+    let sealed = |folder: &SimFolder| -> Vec<KeyId> {
+        let names = folder.list().unwrap();
+        names.iter().map(|name| key_of_file(&*folder.open(name).unwrap()).unwrap()).collect()
+    };
+    spill.push(&[write(1, 100), write(2, 100)]).unwrap();
+    keys.add(DataKey::from_bytes([6; 32]));
+    spill.push(&[write(3, 100)]).unwrap();
+    assert_eq!(sealed(&folder), [first, keys.current_id()]);
+    let popped = spill.pop(1 << 20).unwrap();
+    assert_eq!(popped, [write(1, 100), write(2, 100), write(3, 100)]);
+    assert!(spill.is_empty());
+    spill.push(&[write(4, 100)]).unwrap();
+    let second = keys.current_id();
+    keys.add(DataKey::from_bytes([7; 32]));
+    keys.destroy(second);
+    assert!(matches!(spill.pop(1), Err(SpillError::Io(_))));
+    spill.clear().unwrap();
+    spill.push(&[write(5, 100)]).unwrap();
+    assert_eq!(spill.pop(1).unwrap(), [write(5, 100)]);
 }

@@ -16,7 +16,7 @@ mod marking;
 
 mod mask;
 
-mod points;
+pub(super) mod points;
 
 mod quiesced;
 
