@@ -20,7 +20,7 @@ use super::keys::{
 };
 use super::past::{
     EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked, MarkerRequest,
-    Past, SnapshotChange, SnapshotRequest, Snapshots, TemplateMade, TemplateRequest,
+    Past, RollbackRequest, RolledBack, SnapshotChange, SnapshotRequest, Snapshots, TemplateMade, TemplateRequest,
 };
 use super::status::tests::{agent, in_sync};
 use super::{Client, Status};
@@ -61,6 +61,10 @@ impl Past for Fake {
     }
 
     fn snapshot_change(&self, _: Name, _: SnapshotChange) -> Answer<'_, Done> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn rollback(&self, _: Name, _: RollbackRequest) -> Answer<'_, RolledBack> {
         ready(Err(ControlError::refused("not in this test")))
     }
 

@@ -18,6 +18,8 @@ mod mask;
 
 pub(super) mod points;
 
+mod rollback;
+
 mod quiesced;
 
 mod templates;

@@ -57,7 +57,7 @@ impl Host {
             snapshots: Arc::new(self.snapshots.clone()),
             keys: self.keys.clone(),
             floor: Seq(u64::MAX),
-            wall: Box::new(|| 1),
+            wall: Arc::new(|| 1),
         };
         Engine::open(parts, 1)
     }
