@@ -105,8 +105,8 @@ pub struct Rewrap {
 
 pub(super) fn run(command: Command, context: &Context<'_>) -> Result<(), ControlError> {
     match command {
-        Command::Rotate(Rotate { group }) => rotate(group, context),
-        Command::List(List { group }) => list(group, context),
+        Command::Rotate(Rotate { group }) => rotate(group.as_ref(), context),
+        Command::List(List { group }) => list(group.as_ref(), context),
         Command::Retire(Retire { group, key }) => {
             end(&group, &EndRequest { key, lose: None }, context)
         }
@@ -128,8 +128,8 @@ fn chosen(home: &LockedHome, group: Option<&Name>) -> Result<Vec<GroupConfig>, C
     }
 }
 
-fn rotate(group: Option<Name>, context: &Context<'_>) -> Result<(), ControlError> {
-    let request = which(group.as_ref());
+fn rotate(group: Option<&Name>, context: &Context<'_>) -> Result<(), ControlError> {
+    let request = which(group);
     let made = context.by_agent_or_alone(
         async |client| client.key_rotate(&request).await,
         |home| {
@@ -138,8 +138,7 @@ fn rotate(group: Option<Name>, context: &Context<'_>) -> Result<(), ControlError
                 let key = key.map_err(|it| it.told())?.id().to_string();
                 Ok(NewKey { group: Some(config.name.to_string()), store: None, key })
             };
-            let made: Result<_, ControlError> =
-                chosen(home, group.as_ref())?.into_iter().map(new).collect();
+            let made: Result<_, ControlError> = chosen(home, group)?.into_iter().map(new).collect();
             Ok(Rotated { keys: made? })
         },
     )?;
@@ -158,8 +157,8 @@ pub(super) fn rotated(made: &Rotated) -> String {
     }
 }
 
-fn list(group: Option<Name>, context: &Context<'_>) -> Result<(), ControlError> {
-    let request = which(group.as_ref());
+fn list(group: Option<&Name>, context: &Context<'_>) -> Result<(), ControlError> {
+    let request = which(group);
     let rings = context.by_agent_or_alone(
         async |client| client.key_list(&request).await,
         |home| {
@@ -169,7 +168,7 @@ fn list(group: Option<Name>, context: &Context<'_>) -> Result<(), ControlError> 
                 let needs = scan(&group).map_err(|it| it.told())?;
                 Ok(ring_of(config.name.as_str(), &known, &needs, Clock::start().wall()))
             };
-            let rings: Result<_, _> = chosen(home, group.as_ref())?.into_iter().map(ring).collect();
+            let rings: Result<_, _> = chosen(home, group)?.into_iter().map(ring).collect();
             Ok(Rings { rings: rings? })
         },
     )?;
@@ -213,12 +212,10 @@ fn end(group: &Name, request: &EndRequest, context: &Context<'_>) -> Result<(), 
 
 /// A key's end in words.
 pub(super) fn ended_text(ended: &Ended) -> String {
-    let lost = match ended.lost.is_empty() {
+    let lost: Vec<String> = ended.lost.iter().map(Need::text).collect();
+    let lost = match lost.is_empty() {
         true => "nothing needed it".to_owned(),
-        false => {
-            let lost: Vec<String> = ended.lost.iter().map(Need::text).collect();
-            format!("nobody can read again: {}", lost.join("; "))
-        }
+        false => format!("nobody can read again: {}", lost.join("; ")),
     };
     format!("key {} is destroyed; {lost}", ended.key)
 }
@@ -226,7 +223,7 @@ pub(super) fn ended_text(ended: &Ended) -> String {
 /// Without an agent nobody can give up history, so only a key goes that nothing needs.
 fn end_alone(home: &LockedHome, name: &Name, request: &EndRequest) -> Result<Ended, ControlError> {
     let (config, group) = (home.load_group(name)?, home.group(name));
-    let key = keys::find(&group, config.id, &request.key).map_err(|it| it.told())?;
+    let key = keys::find_old(&group, config.id, &request.key).map_err(|it| it.told())?;
     let mut needs = scan(&group).map_err(|it| it.told())?.remove(&key).unwrap_or_default();
     // A spill does not outlive its agent.
     needs.retain(|it| it.kind != Kind::Spill);

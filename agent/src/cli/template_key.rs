@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use vgship_base::io::Clock;
 use vgship_snapshot::seal::KeyId;
-use vgship_snapshot::template::{self, SharedObjects};
+use vgship_snapshot::template::{self, ListedTemplate, SharedObjects};
 
 use super::Context;
 use super::key::{ended_text, listed, rotated};
@@ -77,11 +77,21 @@ fn name_of(of: &Of) -> String {
     of.store.clone().unwrap_or_else(|| "the home's own".to_owned())
 }
 
-/// The templates of each key, and when the key cannot be told, under every key.
-fn needs(store: &SharedObjects) -> Result<BTreeMap<KeyId, Vec<Need>>, ControlError> {
+fn needs(
+    store: &SharedObjects,
+    known: &[StoreKey],
+) -> Result<BTreeMap<KeyId, Vec<Need>>, ControlError> {
+    Ok(needs_of(&template::list(store).map_err(|it| template_error(&it))?, known))
+}
+
+/// The templates of each key. One whose root is damaged does not tell its key: it stands under every
+/// key that it may need, for it can be mended from another store.
+fn needs_of(templates: &[ListedTemplate], known: &[StoreKey]) -> BTreeMap<KeyId, Vec<Need>> {
     let mut names: BTreeMap<KeyId, Vec<String>> = BTreeMap::new();
-    for listed in template::list(store).map_err(|it| template_error(&it))? {
-        if let Some(key) = listed.key {
+    for listed in templates {
+        let usable = known.iter().filter(|it| it.ended.is_none()).map(|it| it.id);
+        let keys = listed.key.map_or_else(|| usable.collect(), |key| vec![key]);
+        for key in keys {
             names.entry(key).or_default().push(listed.name.to_string());
         }
     }
@@ -93,13 +103,13 @@ fn needs(store: &SharedObjects) -> Result<BTreeMap<KeyId, Vec<Need>>, ControlErr
         names,
         all_names: true,
     };
-    Ok(names.into_iter().map(|(key, names)| (key, vec![need(names)])).collect())
+    names.into_iter().map(|(key, names)| (key, vec![need(names)])).collect()
 }
 
 fn list(of: &Of, context: &Context<'_>) -> Result<(), ControlError> {
     let store = opened(of, context)?;
     let known = list_keys(&*store).map_err(|it| store_error(&it))?;
-    let mut needs = needs(&store)?;
+    let mut needs = needs(&store, &known)?;
     let now = Clock::start().wall();
     let last = known.last().map(|it| it.id);
     let row = |key: &StoreKey| KeyRow {
@@ -135,7 +145,7 @@ fn end(
         let text = format!("there is no key {text} in the store; there are: {}", ids.join(", "));
         return Err(ControlError::refused(text));
     };
-    if key.ended.is_some() {
+    if key.ended.is_some() && !key.is_half_gone() {
         return Err(ControlError::refused(format!("key {} was destroyed already", key.id)));
     }
     if known.last().is_some_and(|last| last.id == key.id) {
@@ -148,9 +158,33 @@ fn end(
         return Err(ControlError::refused(text)
             .hint("wait until they are there; one that was cut off ends with template gc"));
     }
-    let lost = needs(&store)?.remove(&key.id).unwrap_or_default();
+    let lost = needs(&store, &known)?.remove(&key.id).unwrap_or_default();
     may_end(key.id, &lost, lose)?;
     destroy_key(&*store, key).map_err(|it| store_error(&it))?;
     let ended = Ended { group: None, store: Some(name_of(of)), key: key.id.to_string(), lost };
     context.output.result(&ended, ended_text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_that_does_not_tell_its_key_keeps_all_that_it_may_need() {
+        let key = |byte: u8, ended| StoreKey {
+            id: KeyId([byte; 8]),
+            number: byte.into(),
+            made: 1,
+            ended,
+            wrapped: BTreeMap::new(),
+        };
+        let known = [key(1, Some(9)), key(2, None), key(3, None)];
+        let template =
+            |name: &str, key| ListedTemplate { name: name.parse().unwrap(), root: None, key };
+        let templates = [template("damaged", None), template("whole", Some(known[1].id))];
+        let needs = needs_of(&templates, &known);
+        assert_eq!(needs.keys().copied().collect::<Vec<_>>(), [known[1].id, known[2].id]);
+        assert_eq!(needs[&known[1].id][0].names, ["damaged", "whole"]);
+        assert_eq!(needs[&known[2].id][0].names, ["damaged"]);
+    }
 }

@@ -25,6 +25,10 @@ pub const PLAIN: u32 = 0o644;
 
 const FOLDER: u32 = 0o700;
 
+/// How often it is looked again whether a home is free, and after how long each time.
+const LOCK_TRIES: u32 = 20;
+const LOCK_LOOK: std::time::Duration = std::time::Duration::from_millis(10);
+
 impl Home {
     /// Reads and checks the agent's configuration.
     pub fn load_config(&self) -> Result<Config, HomeError> {
@@ -125,10 +129,18 @@ impl Home {
             .mode(SECRET)
             .open(&path)
             .map_err(HomeError::io("open", &path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(LockedHome { home: self.clone(), _file: file }),
-            Err(TryLockError::WouldBlock) => Err(HomeError::Locked { path }),
-            Err(TryLockError::Error(error)) => Err(HomeError::io("lock", path)(error)),
+        let mut tries = 0;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(LockedHome { home: self.clone(), _file: file }),
+                // Who let go of it just now may be starting a program, which has it for a moment.
+                Err(TryLockError::WouldBlock) if tries < LOCK_TRIES => {
+                    tries += 1;
+                    std::thread::sleep(LOCK_LOOK);
+                }
+                Err(TryLockError::WouldBlock) => return Err(HomeError::Locked { path }),
+                Err(TryLockError::Error(error)) => return Err(HomeError::io("lock", path)(error)),
+            }
         }
     }
 }

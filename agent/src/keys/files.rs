@@ -146,12 +146,13 @@ impl KeyFiles<'_> {
     }
 
     /// Ends what a crash cut off: keys that were being destroyed go, and files that never got their
-    /// name.
+    /// name. How many files that were.
     ///
     /// # Errors
     /// The disk refused.
-    pub fn mend(&self) -> Result<(), KeyError> {
+    pub fn mend(&self) -> Result<usize, KeyError> {
         let names = self.names()?;
+        let mut mended = 0;
         for name in &names {
             let left = match named(name) {
                 Named::Fresh => true,
@@ -160,9 +161,10 @@ impl KeyFiles<'_> {
             };
             if left {
                 self.scrub(name)?;
+                mended += 1;
             }
         }
-        Ok(())
+        Ok(mended)
     }
 
     /// Overwrites a file and takes it away.
@@ -173,14 +175,13 @@ impl KeyFiles<'_> {
     /// The disk refused.
     pub fn scrub(&self, name: &str) -> Result<(), KeyError> {
         // Half overwritten it must not look like a key that is damaged.
-        let passing = match named(name) {
-            Named::Fresh => name.to_owned(),
-            _ => {
-                let passing = format!("{name}{FRESH}");
-                self.folder.rename(name, &passing).map_err(self.failed("overwrite", name))?;
-                self.folder.sync().map_err(self.failed("overwrite", name))?;
-                passing
-            }
+        let passing = if name.ends_with(FRESH) {
+            name.to_owned()
+        } else {
+            let passing = format!("{name}{FRESH}");
+            self.folder.rename(name, &passing).map_err(self.failed("overwrite", name))?;
+            self.folder.sync().map_err(self.failed("overwrite", name))?;
+            passing
         };
         let name = passing.as_str();
         let file = self.folder.open(name).map_err(self.failed("open", name))?;
@@ -263,18 +264,17 @@ impl KeyFiles<'_> {
         let all = self.list()?;
         let fits = |it: &&KnownKey| text.len() >= 4 && it.kept.id.to_string().starts_with(text);
         let mut fitting = all.iter().filter(fits);
-        match (fitting.next(), fitting.next()) {
-            (Some(one), None) => Ok(one.clone()),
-            _ => {
-                let known: Vec<String> = all.iter().map(|it| it.kept.id.to_string()).collect();
-                Err(KeyError::Unknown { text: text.to_owned(), known: known.join(", ") })
-            }
+        if let (Some(one), None) = (fitting.next(), fitting.next()) {
+            return Ok(one.clone());
         }
+        let known: Vec<String> = all.iter().map(|it| it.kept.id.to_string()).collect();
+        Err(KeyError::Unknown { text: text.to_owned(), known: known.join(", ") })
     }
 
     /// Destroys a key: first it is noted that it is no more, then its files are overwritten and go.
     ///
-    /// Durable: once this has returned; after a crash in between [`KeyFiles::load`] ends it.
+    /// Durable: once this has returned; after a crash in between [`KeyFiles::load`] ends it, and so
+    /// does this when it is repeated.
     ///
     /// # Errors
     /// [`KeyError::Current`], [`KeyError::Ended`], [`KeyError::Unknown`]: nothing was changed. The
@@ -287,14 +287,18 @@ impl KeyFiles<'_> {
             known: all.iter().map(|it| it.kept.id.to_string()).collect::<Vec<_>>().join(", "),
         })?;
         if !known.is_usable() {
-            return Err(KeyError::Ended(id));
+            // What was cut off ends now; only what had ended is refused.
+            return match self.mend()? {
+                0 => Err(KeyError::Ended(id)),
+                _ => Ok(()),
+            };
         }
         if all.last().is_some_and(|last| last.number == known.number) {
             return Err(KeyError::Current(id));
         }
         let gone = Kept { key: Err(now), ..known.kept.clone() };
         self.put(&gone_name(known.number), &gone)?;
-        self.mend()
+        self.mend().map(drop)
     }
 
     /// Wraps every key by a second key-encryption key, too; how many.

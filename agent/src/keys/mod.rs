@@ -16,7 +16,7 @@ use crate::api::ControlError;
 use crate::home::HomeError;
 
 pub use files::{KeyFiles, KnownKey};
-pub use ring::{check, destroy, find, list, ring, rotate};
+pub use ring::{check, destroy, find_old, list, ring, rotate};
 
 /// Why keys cannot be had or changed.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,16 @@ pub enum KeyError {
     /// A key does not open with the agent's key, or is damaged.
     #[error("the data key {name} in {} cannot be used", folder.display())]
     Seal {
+        /// Which file.
+        name: String,
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        source: SealError,
+    },
+    /// A sealed file does not tell which key it needs.
+    #[error("it cannot be told which key {name} in {} needs", folder.display())]
+    Sealed {
         /// Which file.
         name: String,
         /// The folder.

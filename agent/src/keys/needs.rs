@@ -92,7 +92,7 @@ struct Sum {
 /// whose header is not whole, which no key opens.
 ///
 /// # Errors
-/// The disk refused.
+/// The disk refused, or a file is of a version that this program does not know.
 pub fn scan(group: &GroupHome) -> Result<Needs, KeyError> {
     let mut sums: BTreeMap<(KeyId, Kind), Sum> = BTreeMap::new();
     let folder = group.folder();
@@ -150,7 +150,12 @@ fn scan_folder(
         let key = match key_of_file(&disk) {
             Ok(key) => key,
             Err(SealError::Io { source, .. }) => return Err(failed(source)),
-            Err(_) => continue,
+            Err(error) if error.is_damage() => continue,
+            // Of a newer version: it may need any key.
+            Err(source) => {
+                let (name, folder) = (name.to_owned(), folder.to_owned());
+                return Err(KeyError::Sealed { name, folder, source });
+            }
         };
         let sum = sums.entry((key, kind)).or_default();
         let written = made(&path);
@@ -196,5 +201,14 @@ mod tests {
         journal.trim(Seq(0)).unwrap();
         let needs = scan(&group).unwrap();
         assert_eq!(needs.keys().copied().collect::<Vec<_>>(), [keys.current_id()]);
+        // As a newer program may have left it: nobody can tell what it needs.
+        let newer = group.folder().join("journal/0000000000000099.segment");
+        let mut header = [0; 68];
+        header[..6].copy_from_slice(b"VGSF\0\x02");
+        let crc = crc32c::crc32c(&header[..64]).to_be_bytes();
+        header[64..].copy_from_slice(&crc);
+        std::fs::write(&newer, header).unwrap();
+        let told = scan(&group).unwrap_err().told();
+        assert!(told.message.contains("0000000000000099.segment"), "{told}");
     }
 }

@@ -94,6 +94,9 @@ fn stores(home: &Home, urls: &[String]) -> Result<Vec<SharedObjects>, ControlErr
 /// The first thing that failed. What was done until then stays, opens with the key that is in place,
 /// and is gone on with when it is repeated.
 pub fn rewrap(home: &Home, request: &RewrapRequest) -> Result<Rewrapped, ControlError> {
+    // From the first look at the key that is in place to the last wrapped key that goes: what another
+    // would do in between would be wrapped by a key that is about to go.
+    let _alone = alone();
     let refused = |why: &str| told(&KeyError::Refused(why.to_owned()));
     let by_command = home.load_config()?.key_command.is_some();
     let own = home.wrapping_key()?;
@@ -124,7 +127,6 @@ pub fn rewrap(home: &Home, request: &RewrapRequest) -> Result<Rewrapped, Control
         return Err(refused("the new key is the one that is in place already"));
     }
     let (from, to) = (own.id().to_string(), next.id().to_string());
-    let _alone = alone();
     let mut wrapped = 0;
     for (group, config) in groups(home)? {
         wrapped += with_files(&group, config.id, |files| {
@@ -156,7 +158,6 @@ pub fn rewrap(home: &Home, request: &RewrapRequest) -> Result<Rewrapped, Control
     std::fs::rename(home.next_key(), home.key())
         .map_err(crate::home::HomeError::io("replace", home.key()))?;
     make_durable(&home.key())?;
-    drop(_alone);
     // Others may still have the former key: from stores that were named nothing is taken away.
     let removed = wrap_only(home, &next, &[])?;
     Ok(Rewrapped { from, to, wrapped, removed, former: Some(former), next: None })
@@ -172,8 +173,8 @@ fn made(path: &Path, home: &Home) -> Result<KeyEncryptionKey, ControlError> {
     Ok(fresh)
 }
 
+/// To be called by whoever is alone with the keys, with the key that is in place.
 fn wrap_only(home: &Home, own: &KeyEncryptionKey, urls: &[String]) -> Result<usize, ControlError> {
-    let _alone = alone();
     let groups = groups(home)?;
     // All of it is proven before anything goes.
     for (group, config) in &groups {
@@ -239,6 +240,27 @@ mod tests {
         assert_eq!(home.opening_keys().unwrap().len(), 2);
     }
 
+    /// Goal: whatever is asked for at once, the key that is in place opens everything in the end.
+    #[test]
+    fn who_rotates_and_who_wraps_anew_wait_for_each_other() {
+        let (_folder, home, config) = home();
+        let group = home.group(&config.name);
+        let (home, group) = (&home, &group);
+        std::thread::scope(|all| {
+            let anew = || (0..4).try_for_each(|_| rewrap(home, &request(To::NewFile)).map(drop));
+            let made = || (0..8).try_for_each(|_| rotate(home, group, config.id, None).map(drop));
+            let wrapping = [all.spawn(anew), all.spawn(anew)];
+            let making = [all.spawn(made), all.spawn(made)];
+            wrapping.into_iter().for_each(|it| assert_eq!(it.join().unwrap(), Ok(())));
+            making.into_iter().for_each(|it| it.join().unwrap().unwrap());
+        });
+        ring(home, group, config.id).unwrap();
+        let own = home.wrapping_key().unwrap().id();
+        let known = crate::keys::list(group, config.id).unwrap();
+        assert_eq!(known.len(), 17, "the first is made with the second");
+        assert!(known.iter().all(|it| it.wrappers == [own]));
+    }
+
     #[test]
     fn a_command_takes_over_when_it_is_configured_and_the_file_again() {
         let (_folder, home, config) = home();
@@ -249,6 +271,8 @@ mod tests {
         assert!(done.next.unwrap().contains("key_command = "));
         let holds = || ring(&home, &group, config.id).unwrap().current_id() == key;
         assert!(holds(), "the file still opens it");
+        let refused = rotate(&home, &group, config.id, None).unwrap_err().told();
+        assert!(refused.kind.exit_code() == 3 && refused.message.contains("--finish"), "{refused}");
         let config_of = |line: &str| {
             let text = format!("name = \"a\"\n{line}\n");
             home.lock().unwrap().write_config(&text).unwrap();
@@ -257,6 +281,8 @@ mod tests {
         assert!(holds(), "so does the command");
         assert_eq!(rewrap(&home, &request(To::Finish)).unwrap().removed, 1);
         assert!(holds());
+        rotate(&home, &group, config.id, None).unwrap();
+        let holds = || ring(&home, &group, config.id).unwrap().holds(key);
         assert_eq!(rewrap(&home, &request(To::NewFile)).unwrap_err().kind.exit_code(), 3);
         std::fs::remove_file(home.key()).unwrap();
         assert!(holds(), "the file is not needed");

@@ -251,7 +251,12 @@ impl Spill {
         self.next_number += 1;
         let writer = self.place().create(head)?;
         writer.publish(&self.place())?;
-        Ok(writer)
+        if writer.key() == self.keys.current_id() {
+            return Ok(writer);
+        }
+        // Until it had its name nobody could see that it needs this key, which may go any moment.
+        self.place().remove(writer.head().number)?;
+        self.begin_segment()
     }
 
     fn complete_segment(&mut self) {

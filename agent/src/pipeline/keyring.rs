@@ -112,16 +112,21 @@ impl Inner {
     fn end_key(&self, group: &Group, request: &EndRequest) -> Result<Ended, ControlError> {
         let config = group.config();
         let home = self.home.group(&config.name);
-        let key = keys::find(&home, config.id, &request.key).map_err(|it| it.told())?;
+        let key = keys::find_old(&home, config.id, &request.key).map_err(|it| it.told())?;
         if let Group::Replica(replica) = group {
             leave(replica, None)?;
         }
         let lost = self.needs(group)?.remove(&key).unwrap_or_default();
         may_end(key, &lost, request.lose.as_deref())?;
-        if let Group::Replica(replica) = group
-            && !lost.is_empty()
-        {
-            give_up(replica, key)?;
+        match group {
+            _ if lost.is_empty() => {}
+            Group::Replica(replica) => give_up(replica, key)?,
+            // What is not applied yet may be among it.
+            Group::Source(_) | Group::Failed { .. } => {
+                let text = format!("group {} is no replica that works now", config.name);
+                return Err(ControlError::refused(text)
+                    .hint("history is given up by a replica that works: see vgship status"));
+            }
         }
         keys::destroy(&home, config.id, key, open_ring(group)).map_err(|it| it.told())?;
         if let Group::Replica(replica) = group
@@ -189,6 +194,10 @@ fn leave(replica: &ReplicaGroup, give_up: Option<KeyId>) -> Result<(), ControlEr
 
 /// Gives up the history that a key seals, as far as it is not given up with the key itself.
 fn give_up(replica: &ReplicaGroup, key: KeyId) -> Result<(), ControlError> {
+    if replica.look_at().map_err(ControlError::failed)?.rolled.is_some() {
+        let text = "the LVs are rolled back, and need their history on the way forward";
+        return Err(ControlError::refused(text).hint("end that first: vgship rollback --undo"));
+    }
     let set = replica.snapshots().map_err(ControlError::failed)?;
     let all = set.list().map_err(|it| snapshot_error(&it))?;
     if let Some(guard) = all.iter().find(|it| it.guards) {

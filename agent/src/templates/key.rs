@@ -48,6 +48,13 @@ pub struct StoreKey {
     pub wrapped: BTreeMap<KeyId, String>,
 }
 
+impl StoreKey {
+    /// Whether it was to be destroyed, and something of it is left.
+    pub fn is_half_gone(&self) -> bool {
+        self.ended.is_some() && !self.wrapped.is_empty()
+    }
+}
+
 fn id_of(digits: &str) -> Option<KeyId> {
     number_of(digits).map(|number| KeyId(number.to_be_bytes()))
 }
@@ -164,7 +171,7 @@ pub fn rotate_key(home: &Home, store: &dyn Objects) -> Result<KeyId, StoreError>
 /// Destroys a key: what it sealed cannot be read again. The caller has seen to it that it is not
 /// the current one.
 ///
-/// Durable: once this has returned. To be repeated after an error.
+/// Durable: once this has returned. To be repeated after an error: [`StoreKey::is_half_gone`].
 pub fn destroy_key(store: &dyn Objects, key: &StoreKey) -> Result<(), StoreError> {
     store.put_if_absent(&format!("{GONE}{}", key.id), &[])?;
     for place in key.wrapped.values() {
@@ -276,13 +283,39 @@ pub fn copy_keys(from: &SharedObjects, to: &dyn Objects, name: &Name) -> Result<
                 to.put_if_absent(&place(*wrapper, 0, key.id), &wrapped)?;
             }
         }
+        if is_ended(to, key.id)? {
+            return Err(StoreError::Gone(key.id)); // destroyed meanwhile
+        }
     }
     Ok(())
 }
 
+/// Whether a key was destroyed; then also what came back of it meanwhile goes.
+fn is_ended(store: &dyn Objects, id: KeyId) -> Result<bool, StoreError> {
+    let known = list_keys(store)?.into_iter().find(|it| it.id == id && it.ended.is_some());
+    if let Some(key) = &known {
+        destroy_key(store, key)?;
+    }
+    Ok(known.is_some())
+}
+
+/// Sees that a template that was just made can be read: its key was there all the while. Else the
+/// template goes.
+///
+/// # Errors
+/// [`StoreError::Gone`] when the key was destroyed meanwhile, or what the store refuses.
+pub fn confirm_made(store: &dyn Objects, key: KeyId, name: &Name) -> Result<(), StoreError> {
+    if !is_ended(store, key)? {
+        return Ok(());
+    }
+    // That it is not readable is what is told; that it is left over would be seen in the list.
+    let _ = template::delete(store, name);
+    Err(StoreError::Gone(key))
+}
+
 #[cfg(test)]
 mod tests {
-    use vgship_snapshot::template::MemoryObjects;
+    use vgship_snapshot::template::{Gate, MemoryObjects};
     use zeroize::Zeroizing;
 
     use super::*;
@@ -337,6 +370,58 @@ mod tests {
         let gone = all.iter().find(|it| it.id == second).unwrap();
         assert!(gone.ended.is_some() && gone.wrapped.is_empty());
         assert_eq!(template_key(&home, &store).unwrap().id(), third);
+    }
+
+    fn known(store: &MemoryObjects, id: KeyId) -> StoreKey {
+        list_keys(store).unwrap().into_iter().find(|it| it.id == id).unwrap()
+    }
+
+    #[test]
+    fn a_key_that_was_half_destroyed_goes_when_it_is_tried_again() {
+        let (_folder, home) = home("1f");
+        for steps in 0.. {
+            let store = MemoryObjects::default();
+            let old = template_key(&home, &store).unwrap().id();
+            rotate_key(&home, &store).unwrap();
+            let done = destroy_key(&store.failing_after(steps), &known(&store, old)).is_ok();
+            let left = known(&store, old);
+            assert!(left.ended.is_none() || done != left.is_half_gone(), "{steps} steps");
+            destroy_key(&store, &left).unwrap();
+            assert!(known(&store, old).wrapped.is_empty() && known(&store, old).ended.is_some());
+            if done {
+                assert!(steps > 2);
+                break;
+            }
+        }
+    }
+
+    /// Destroys a key just when it is brought to the store.
+    struct Destroys(MemoryObjects, KeyId);
+
+    impl Gate for Destroys {
+        fn pass(&self, action: &'static str, key: &str) -> std::io::Result<()> {
+            if action == "write" && key.starts_with(KEYS) {
+                self.0.put(&format!("{GONE}{}", self.1), &[]).map_err(std::io::Error::other)?;
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_key_that_was_destroyed_meanwhile_neither_comes_back_nor_seals_a_template() {
+        let (_folder, home) = home("1f");
+        let (from, to) = (MemoryObjects::default(), MemoryObjects::default());
+        let old = template_key(&home, &from).unwrap().id();
+        let name = "t".parse().unwrap();
+        confirm_made(&from, old, &name).unwrap();
+        let shared: SharedObjects = std::sync::Arc::new(from);
+        let meanwhile = to.through(std::sync::Arc::new(Destroys(to.clone(), old)));
+        let told = copy_keys(&shared, &meanwhile, &name);
+        assert!(matches!(told, Err(StoreError::Gone(id)) if id == old));
+        assert!(known(&to, old).wrapped.is_empty());
+        assert!(matches!(confirm_made(&to, old, &name), Err(StoreError::Gone(id)) if id == old));
+        let told = copy_keys(&shared, &to, &name);
+        assert!(matches!(told, Err(StoreError::Gone(id)) if id == old));
     }
 
     #[test]

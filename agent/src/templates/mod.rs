@@ -14,8 +14,8 @@ use crate::api::ControlError;
 use crate::home::{Home, HomeError};
 
 pub use key::{
-    StoreKey, copy_keys, destroy_key, list_keys, open_template, rotate_key, template_key,
-    wrap_keys_also, wrap_keys_only,
+    StoreKey, confirm_made, copy_keys, destroy_key, list_keys, open_template, rotate_key,
+    template_key, wrap_keys_also, wrap_keys_only,
 };
 pub use remote::RemoteObjects;
 

@@ -58,6 +58,7 @@ pub struct Noted {
 }
 
 /// A kept image of the whole group at one place in its stream.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// Names it, and orders it among the others: its place in the stream.

@@ -25,8 +25,7 @@ impl Catalog {
         let table = read.open_table(BEFORE).map_err(failed(READ))?;
         let contents = read.open_table(CONTENTS).map_err(failed(READ))?;
         let mut last = (Extent { volume: VolumeId(0), index: 0 }, Seq::ZERO);
-        let mut seen = 0;
-        for row in table.range::<&[u8; 18]>(..).map_err(failed(READ))? {
+        for (seen, row) in table.range::<&[u8; 18]>(..).map_err(failed(READ))?.enumerate() {
             if left.is_empty() {
                 break;
             }
@@ -34,7 +33,6 @@ impl Catalog {
                 readers.sort_by_key(|it: &Snapshot| it.seq);
                 return Ok((readers, false));
             }
-            seen += 1;
             let (key, value) = row.map_err(failed(READ))?;
             let (extent, era) = rows::before_of(key.value());
             // It holds for its era's snapshot and older ones down to the extent's one before it.

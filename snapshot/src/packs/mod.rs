@@ -102,7 +102,13 @@ impl Packs {
     /// the same content has another id, so that nothing new refers to what an older key sealed.
     pub(crate) fn namer(&self) -> Namer {
         let key = self.keys.current();
-        Namer(key.derive(None, &[b"vgship extent id v1", &self.group.0]))
+        let id_key = key.derive(None, &[b"vgship extent id v1", &self.group.0]);
+        Namer { key: key.id(), id_key }
+    }
+
+    /// Whether what it names is sealed with the key that is current now.
+    pub(crate) fn is_current(&self, namer: &Namer) -> bool {
+        namer.key == self.keys.current_id()
     }
 
     /// How much may still be written, as far as is known. Unit: bytes.
@@ -190,12 +196,15 @@ impl Packs {
 }
 
 /// Gives contents their ids.
-pub(crate) struct Namer(Zeroizing<[u8; 32]>);
+pub(crate) struct Namer {
+    key: KeyId,
+    id_key: Zeroizing<[u8; 32]>,
+}
 
 impl Namer {
     /// The id that this content has.
     pub(crate) fn id_of(&self, content: &[u8]) -> ExtentId {
-        ExtentId(*blake3::keyed_hash(&self.0, content).as_bytes())
+        ExtentId(*blake3::keyed_hash(&self.id_key, content).as_bytes())
     }
 }
 

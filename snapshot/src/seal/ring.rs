@@ -114,13 +114,11 @@ impl Keys for KeyRing {
         if let Some(key) = ring.keys.iter().find(|key| key.id() == id) {
             return Ok(key.clone());
         }
-        match ring.destroyed.contains(&id) {
-            true => Err(SealError::Destroyed { what, key: id }),
-            false => {
-                let ours = ring.keys.last().expect("a ring has a current key").id();
-                Err(SealError::OtherKey { what, found: id, ours })
-            }
+        if ring.destroyed.contains(&id) {
+            return Err(SealError::Destroyed { what, key: id });
         }
+        let ours = ring.keys.last().expect("a ring has a current key").id();
+        Err(SealError::OtherKey { what, found: id, ours })
     }
 }
 

@@ -271,6 +271,12 @@ impl Preserver {
         let namer = self.set.packs.namer();
         let read = spread(extents, self.workers, |&extent| self.read(&namer, extent))?;
         let change = self.set.catalog.change()?;
+        // It is counted under the same lock what needs a key that is to go: from then on nothing new
+        // refers to what such a key sealed.
+        if !self.set.packs.is_current(&namer) {
+            drop(change);
+            return self.preserve_turn(extents);
+        }
         // Snapshots are deleted under the same lock: under a deleted one nothing is noted, for no
         // sweep would find it.
         if !change.live()?.contains(&era) {

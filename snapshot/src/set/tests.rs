@@ -1,7 +1,8 @@
 //! A model of volumes, a stream and snapshots, against the real set on disks that lose power.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Mutex};
 
 use vgship_base::disk::{Disk, SharedDisk};
 use vgship_base::extent::ExtentSize;
@@ -452,4 +453,76 @@ fn what_was_not_quiet_after_all_is_not_said_to_be() {
     drop(life);
     let found = world.open().unwrap().set.find("still").unwrap();
     assert!(found.pinned && !found.quiesced);
+}
+
+/// A volume at the first read of which a new key becomes current.
+struct Turning {
+    disk: SimDisk,
+    keys: KeyRing,
+    next: Mutex<Option<DataKey>>,
+}
+
+impl Disk for Turning {
+    fn len(&self) -> u64 {
+        self.disk.len()
+    }
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.next.lock().unwrap().take().into_iter().for_each(|key| self.keys.add(key));
+        self.disk.read_at(offset, into)
+    }
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.disk.write_at(offset, data)
+    }
+    fn zero_at(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.disk.zero_at(offset, len)
+    }
+    fn flush(&self) -> io::Result<()> {
+        self.disk.flush()
+    }
+}
+
+/// Goal: what is preserved after a rotation never refers to what an older key sealed, also when the
+/// rotation came while it was read: whoever destroys that key was not told of it.
+#[test]
+fn what_is_preserved_while_keys_are_rotated_needs_the_new_key() {
+    let (power, keys) = (Power::default(), KeyRing::from(DataKey::from_bytes([3; 32])));
+    let old = keys.current_id();
+    let volumes: Vec<Arc<Turning>> = (SIZES.iter())
+        .map(|&bytes| Turning {
+            disk: SimDisk::volume(&power, bytes),
+            keys: keys.clone(),
+            next: Mutex::default(),
+        })
+        .map(Arc::new)
+        .collect();
+    volumes[0].write_at(0, &[7; 8192]).unwrap();
+    let set = SnapshotSet::open(Parts {
+        folder: Arc::new(SimFolder::new(&power)),
+        keys: keys.clone(),
+        group: GroupId([7; 16]),
+        layout: Arc::new(layout()),
+        volumes: volumes.iter().map(|it| Arc::clone(it) as SharedDisk).collect(),
+        pack_bytes: None,
+    });
+    let set = set.unwrap();
+    let mut preserver = Preserver::new(Arc::clone(&set), 1, Seq(0)).unwrap();
+    preserver.set_reserve(0);
+    let first = preserver.take(&new_snapshot(1, "first")).unwrap().unwrap();
+    let mut preserve = |index: u64, after: u64| {
+        let span = [(VolumeId(0), Span::new(index * 4096, 4096))];
+        let shared = preserver.shared(span.into_iter(), Seq(after), Seq(after + 1)).unwrap();
+        assert_eq!(shared.len(), 1);
+        preserver.preserve(&shared).unwrap();
+    };
+    preserve(0, 1);
+    *volumes[0].next.lock().unwrap() = Some(DataKey::from_bytes([4; 32]));
+    preserve(1, 2); // the same content, which is known
+    assert_ne!(keys.current_id(), old);
+    set.settle(Seq(3));
+    keys.destroy(old);
+    set.forget_read();
+    let (view, mut content) = (set.view(&first).unwrap(), [0; 4096]);
+    assert!(view.read(VolumeId(0), 0, &mut content).is_err(), "the old key sealed it");
+    view.read(VolumeId(0), 4096, &mut content).unwrap();
+    assert_eq!(content, [7; 4096]);
 }
