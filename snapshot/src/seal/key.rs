@@ -320,7 +320,7 @@ mod tests {
     fn a_key_that_moves_leaves_no_copy_behind() {
         let key = data_key();
         let at = key.0.bytes.as_ptr();
-        let moved = vec![key];
+        let moved = [key];
         assert_eq!(moved[0].0.bytes.as_ptr(), at);
     }
 
