@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use vgship_base::ids::{Name, PeerId};
 
 use super::past::Past;
+use super::sets::Sets;
 use super::status::Status;
 use crate::home::{
     GroupConfig, GroupSpec, HomeError, Mode, Period, Role, Settings, SettingsChange, text,
@@ -58,6 +59,9 @@ pub trait Control: Send + Sync + 'static {
 
     /// The past of its groups.
     fn past(&self) -> &dyn Past;
+
+    /// Its sets of groups.
+    fn sets(&self) -> &dyn Sets;
 }
 
 /// An agent that several callers share.

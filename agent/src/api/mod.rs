@@ -23,6 +23,14 @@
 //! POST    /v1/environments       EnvRequest             Environment
 //! POST    /v1/environments/E/extend   {"lease"}         Environment
 //! POST    /v1/environments/E/destroy  -                 Done
+//! GET     /v1/sets               -                      SetsList
+//! POST    /v1/sets               SetSpec                SetDetails
+//! GET     /v1/sets/S             -                      SetDetails
+//! POST    /v1/sets/S/change      SetChange              SetDetails
+//! POST    /v1/sets/S/delete      -                      Done
+//! GET     /v1/sets/S/snapshots   -                      SetSnapshots
+//! POST    /v1/sets/S/snapshots   SetSnapshotRequest     SetSnapshotRow
+//! POST    /v1/sets/S/snapshots/change  SetSnapshotChange  Done
 //! ```
 //!
 //! Every refusal is `{"error", "hint", "code"}` with `code` one of `failed`, `usage`, `refused`,
@@ -45,6 +53,10 @@ mod past_routes;
 pub mod progress;
 
 pub mod routes;
+
+pub mod sets;
+
+mod sets_routes;
 
 pub mod status;
 

@@ -20,6 +20,7 @@ use super::control::{
     SharedControl, WaitRequest,
 };
 use super::past_routes;
+use super::sets_routes;
 use super::status::{GroupStatus, Status};
 use crate::home::GroupSpec;
 
@@ -48,6 +49,7 @@ pub fn router(control: SharedControl, stopping: watch::Receiver<bool>) -> Router
         .route("/v1/pairs/join", post(pair_join))
         .route("/v1/pairs/revoke", post(pair_revoke))
         .merge(past_routes::router())
+        .merge(sets_routes::router())
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_path)
         .layer(DefaultBodyLimit::max(BODY_MAX))

@@ -18,6 +18,10 @@ use super::past::{
     EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked, MarkerRequest,
     Past, SnapshotChange, SnapshotRequest, Snapshots, TemplateMade, TemplateRequest,
 };
+use super::sets::{
+    SetChange, SetDetails, SetSnapshotChange, SetSnapshotRequest, SetSnapshotRow, SetSnapshots,
+    SetSpec, Sets, SetsList,
+};
 use super::status::tests::{agent, in_sync};
 use super::{Client, Status};
 use crate::home::{GroupSpec, Home, Mode, Period, Role, Settings, SettingsChange};
@@ -85,6 +89,40 @@ impl Past for Fake {
     }
 
     fn env_destroy(&self, _: Name) -> Answer<'_, Done> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+}
+
+impl Sets for Fake {
+    fn set_create(&self, _: SetSpec) -> Answer<'_, SetDetails> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn set_list(&self) -> Answer<'_, SetsList> {
+        ready(Ok(SetsList { sets: Vec::new() }))
+    }
+
+    fn set_show(&self, _: Name) -> Answer<'_, SetDetails> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn set_change(&self, _: Name, _: SetChange) -> Answer<'_, SetDetails> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn set_delete(&self, _: Name) -> Answer<'_, Done> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn set_snapshot_create(&self, _: Name, _: SetSnapshotRequest) -> Answer<'_, SetSnapshotRow> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn set_snapshot_list(&self, _: Name) -> Answer<'_, SetSnapshots> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn set_snapshot_change(&self, _: Name, _: SetSnapshotChange) -> Answer<'_, Done> {
         ready(Err(ControlError::refused("not in this test")))
     }
 }
@@ -157,6 +195,10 @@ impl Control for Fake {
     }
 
     fn past(&self) -> &dyn Past {
+        self
+    }
+
+    fn sets(&self) -> &dyn Sets {
         self
     }
 }

@@ -33,6 +33,8 @@ pub mod program;
 
 pub mod render;
 
+pub mod set;
+
 pub mod snapshot;
 
 pub mod status;
@@ -105,6 +107,8 @@ enum Command {
     Marker(marker::Args),
     #[command(subcommand)]
     Snapshot(snapshot::Command),
+    #[command(subcommand)]
+    Set(set::Command),
     History(history::Args),
     #[command(subcommand)]
     Template(template::Command),
@@ -209,6 +213,7 @@ fn run(command: Command, context: &Context<'_>) -> Result<(), ControlError> {
         Command::Resume(args) => pause::resume(&args, context),
         Command::Marker(args) => marker::run(args, context),
         Command::Snapshot(command) => snapshot::run(command, context),
+        Command::Set(command) => set::run(command, context),
         Command::History(args) => history::run(&args, context),
         Command::Template(command) => template::run(command, context),
         Command::Env(command) => env::run(command, context),

@@ -15,6 +15,7 @@ use crate::api::control::{
     JoinRequest, Joined, Pairings, Removed, Revoked, SetRequest, WaitFor,
 };
 use crate::api::past::Past;
+use crate::api::sets::Sets;
 use crate::api::status::{State, Status};
 use crate::api::{ControlError, ErrorKind, pairs};
 use crate::group::{GroupError, open_replica, open_source};
@@ -132,6 +133,10 @@ impl Control for Controlled {
     }
 
     fn past(&self) -> &dyn Past {
+        self
+    }
+
+    fn sets(&self) -> &dyn Sets {
         self
     }
 }

@@ -262,7 +262,7 @@ fn scratch(agent: &Inner, number: u64) -> PathBuf {
     agent.home.environments().join(format!(".export-{number}"))
 }
 
-fn by_time(now: u64) -> Result<Name, ControlError> {
+pub(super) fn by_time(now: u64) -> Result<Name, ControlError> {
     let text = rfc3339(now);
     let plain: String = text.chars().filter(char::is_ascii_alphanumeric).collect();
     format!("snap-{plain}").parse().map_err(ControlError::failed)

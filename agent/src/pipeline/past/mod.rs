@@ -20,4 +20,6 @@ mod points;
 
 mod quiesced;
 
+pub(super) mod sets;
+
 mod templates;

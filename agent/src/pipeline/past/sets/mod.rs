@@ -1,0 +1,17 @@
+//! Sets at work. [`member`] does at a group's source what a coordinator asks, over a stream of
+//! orders ([`serve`]) or in the same agent ([`seats`]). [`conduct`] carries out one try, [`settle`]
+//! takes away what is left of those that were not made, and [`shelf`] keeps what must survive.
+
+mod conduct;
+
+mod control;
+
+mod member;
+
+mod seats;
+
+pub(in crate::pipeline) mod serve;
+
+pub(in crate::pipeline) mod settle;
+
+pub(in crate::pipeline) mod shelf;
