@@ -16,7 +16,7 @@ use super::control::{
 use super::io::Server;
 use super::past::{
     EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked, MarkerRequest,
-    Past, SnapshotChange, SnapshotRequest, Snapshots, TemplateMade, TemplateRequest,
+    Past, RollbackRequest, RolledBack, SnapshotChange, SnapshotRequest, Snapshots, TemplateMade, TemplateRequest,
 };
 use super::sets::{
     SetChange, SetDetails, SetSnapshotChange, SetSnapshotRequest, SetSnapshotRow, SetSnapshots,
@@ -61,6 +61,10 @@ impl Past for Fake {
     }
 
     fn snapshot_change(&self, _: Name, _: SnapshotChange) -> Answer<'_, Done> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn rollback(&self, _: Name, _: RollbackRequest) -> Answer<'_, RolledBack> {
         ready(Err(ControlError::refused("not in this test")))
     }
 

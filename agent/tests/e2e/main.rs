@@ -15,6 +15,7 @@ mod lag;
 mod memory;
 mod overflow;
 mod quiesce;
+mod rollback;
 mod remove;
 mod restart;
 mod retry;

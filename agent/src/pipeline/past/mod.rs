@@ -17,6 +17,7 @@ mod marking;
 mod mask;
 
 mod points;
+mod rollback;
 
 mod quiesced;
 
