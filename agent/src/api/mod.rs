@@ -32,6 +32,7 @@
 //! GET     /v1/sets/S/snapshots   -                      SetSnapshots
 //! POST    /v1/sets/S/snapshots   SetSnapshotRequest     SetSnapshotRow
 //! POST    /v1/sets/S/snapshots/change  SetSnapshotChange  Done
+//! POST    /v1/sets/S/templates   SetTemplateRequest     SetTemplates
 //! ```
 //!
 //! Every refusal is `{"error", "hint", "code"}` with `code` one of `failed`, `usage`, `refused`,

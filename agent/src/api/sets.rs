@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use vgship_base::ids::Name;
 
 use super::control::{Answer, Done};
-use super::past::SnapshotOrder;
+use super::past::{SnapshotOrder, TemplateMade};
 use crate::home::{Period, text};
 use crate::sets::config::MemberName;
 
@@ -37,6 +37,13 @@ pub trait Sets: Send + Sync {
 
     /// Deletes, pins or unpins a snapshot on every member.
     fn set_snapshot_change(&self, set: Name, request: SetSnapshotChange) -> Answer<'_, Done>;
+
+    /// Makes a template of each member of a snapshot, of all or of none.
+    fn set_template_create(
+        &self,
+        set: Name,
+        request: SetTemplateRequest,
+    ) -> Answer<'_, SetTemplates>;
 }
 
 /// Body of a new set.
@@ -203,4 +210,30 @@ pub struct SetSnapshotChange {
     pub name: Name,
     /// What becomes of it.
     pub order: SnapshotOrder,
+}
+
+/// Body of a set's templates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetTemplateRequest {
+    /// Of which snapshot.
+    #[serde(with = "text")]
+    pub snapshot: Name,
+    /// What all are called; each has a dot and its group's name behind it.
+    #[serde(with = "text")]
+    pub name: Name,
+    /// Which store; without it the home's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+}
+
+/// A set's templates that were made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetTemplates {
+    /// Of which set.
+    pub set: String,
+    /// Of which snapshot.
+    pub snapshot: String,
+    /// One for each member.
+    pub templates: Vec<TemplateMade>,
 }

@@ -11,7 +11,7 @@ use super::control::{ControlError, Done};
 use super::routes::{Body, Reply, Served, name};
 use super::sets::{
     SetChange, SetDetails, SetSnapshotChange, SetSnapshotRequest, SetSnapshotRow, SetSnapshots,
-    SetSpec, SetsList,
+    SetSpec, SetTemplateRequest, SetTemplates, SetsList,
 };
 
 /// All of them.
@@ -23,6 +23,7 @@ pub(super) fn router() -> Router<Served> {
         .route("/v1/sets/{set}/delete", post(delete))
         .route("/v1/sets/{set}/snapshots", get(snapshot_list).post(snapshot_create))
         .route("/v1/sets/{set}/snapshots/change", post(snapshot_change))
+        .route("/v1/sets/{set}/templates", post(template_create))
 }
 
 async fn list(Shared(served): Shared<Served>) -> Reply<SetsList> {
@@ -70,6 +71,14 @@ async fn snapshot_change(
     Body(request): Body<SetSnapshotChange>,
 ) -> Reply<Done> {
     served.control.sets().set_snapshot_change(name(&set)?, request?).await.map(Json)
+}
+
+async fn template_create(
+    Shared(served): Shared<Served>,
+    Path(set): Path<String>,
+    Body(request): Body<SetTemplateRequest>,
+) -> Reply<SetTemplates> {
+    served.control.sets().set_template_create(name(&set)?, request?).await.map(Json)
 }
 
 type Result<T> = std::result::Result<T, ControlError>;
@@ -121,5 +130,13 @@ impl Client {
         request: &SetSnapshotChange,
     ) -> Result<Done> {
         self.post(&format!("/v1/sets/{set}/snapshots/change"), request).await
+    }
+    /// Makes a template of each member of a set's snapshot.
+    pub async fn set_template_create(
+        &self,
+        set: &Name,
+        request: &SetTemplateRequest,
+    ) -> Result<SetTemplates> {
+        self.post(&format!("/v1/sets/{set}/templates"), request).await
     }
 }

@@ -16,11 +16,12 @@ use super::control::{
 use super::io::Server;
 use super::past::{
     EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked, MarkerRequest,
-    Past, RollbackRequest, RolledBack, SnapshotChange, SnapshotRequest, Snapshots, TemplateMade, TemplateRequest,
+    Past, RollbackRequest, RolledBack, SnapshotChange, SnapshotRequest, Snapshots, TemplateMade,
+    TemplateRequest,
 };
 use super::sets::{
     SetChange, SetDetails, SetSnapshotChange, SetSnapshotRequest, SetSnapshotRow, SetSnapshots,
-    SetSpec, Sets, SetsList,
+    SetSpec, SetTemplateRequest, SetTemplates, Sets, SetsList,
 };
 use super::status::tests::{agent, in_sync};
 use super::{Client, Status};
@@ -127,6 +128,10 @@ impl Sets for Fake {
     }
 
     fn set_snapshot_change(&self, _: Name, _: SetSnapshotChange) -> Answer<'_, Done> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn set_template_create(&self, _: Name, _: SetTemplateRequest) -> Answer<'_, SetTemplates> {
         ready(Err(ControlError::refused("not in this test")))
     }
 }

@@ -11,6 +11,9 @@ use crate::home::{HomeError, Period, config::parse, text};
 /// As many groups as a set may have. Each holds applications until all are ready.
 pub const MEMBERS_MAX: usize = 64;
 
+/// Longest command. Unit: bytes. With both, however they are written, the file can be read again.
+pub const COMMAND_MAX: usize = 4096;
+
 /// A set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,12 +67,15 @@ impl SetConfig {
         }
         let mut names: Vec<&str> = self.members.iter().map(|it| it.0.as_str()).collect();
         names.sort_unstable();
-        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Some(("members", format!("it names the group {} twice", twice[0])));
+        if let Some([twice, ..]) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Some(("members", format!("it names the group {twice} twice")));
         }
         let [least, most] = HOLD_BOUNDS;
         if !(least..=most).contains(&self.hold) {
             return Some(("hold", format!("{} is not from {least} to {most}", self.hold)));
+        }
+        if self.freeze.len().max(self.thaw.len()) > COMMAND_MAX {
+            return Some(("freeze", format!("a command has at most {COMMAND_MAX} bytes")));
         }
         if self.freeze.contains('\0') || self.thaw.contains('\0') {
             return Some(("freeze", "a command has no zero byte".to_owned()));
@@ -87,6 +93,7 @@ impl SetConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::home::config::CONFIG_BYTES_MAX;
 
     fn example() -> SetConfig {
         SetConfig {
@@ -111,6 +118,25 @@ mod tests {
         assert_eq!(read(golden), Ok(example()));
         let least = read("name = \"erp\"\nmembers = [\"app\"]").unwrap();
         assert_eq!((least.hold, least.freeze.as_str()), (HOLD_DEFAULT, ""));
+    }
+
+    /// Goal: what can be written can be read, whatever is in it.
+    #[test]
+    fn the_longest_set_can_be_read_again() {
+        let command = "\u{1}".repeat(COMMAND_MAX);
+        let member = |it| MemberName(format!("{it:0>128}").parse().unwrap());
+        let longest = SetConfig {
+            members: (0..MEMBERS_MAX).map(member).collect(),
+            freeze: command.clone(),
+            thaw: command.clone(),
+            ..example()
+        };
+        assert_eq!(longest.wrong(), None);
+        let text = longest.to_text();
+        assert!(text.len() as u64 <= CONFIG_BYTES_MAX, "{}", text.len());
+        assert_eq!(read(&text), Ok(longest.clone()));
+        let longer = SetConfig { thaw: command + "x", ..longest };
+        assert_eq!(longer.wrong().unwrap().1, "a command has at most 4096 bytes");
     }
 
     #[test]

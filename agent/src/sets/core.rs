@@ -380,8 +380,7 @@ impl Core {
             return;
         }
         match self.opener() {
-            None | Some(Stage::Idle | Stage::Ended) => self.phase = Phase::Failed,
-            Some(Stage::Released) => self.phase = Phase::Failed,
+            None | Some(Stage::Idle | Stage::Ended | Stage::Released) => self.phase = Phase::Failed,
             Some(_) if self.opener_told => {}
             Some(_) => {
                 self.opener_told = true;

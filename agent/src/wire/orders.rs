@@ -28,8 +28,8 @@
 //! 21 failed      1 flags (1 late, 2 applications may still be frozen), 2+n text (at most 512 bytes)
 //! ```
 //!
-//! The opening has the outer form of a hello. Integers are big-endian; the link below authenticates
-//! every byte.
+//! Each side says at most 8 messages on one stream; more end it. The opening has the outer form of a
+//! hello. Integers are big-endian; the link below authenticates every byte.
 
 use vgship_base::bytes::{FormatError, Reader, Writer, require};
 use vgship_base::ids::{Generation, GroupId, Name, Seq};
@@ -50,6 +50,9 @@ pub const BODY_MAX: usize = 1024;
 
 /// Longest text of a failure. Unit: bytes.
 pub const TEXT_MAX: usize = 512;
+
+/// As many messages as one side may say on a stream. A try takes five at most.
+pub const ORDERS_MAX: u32 = 8;
 
 const QUIESCE: u8 = 1;
 const WITHOUT_COMMANDS: u8 = 2;

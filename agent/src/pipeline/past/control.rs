@@ -14,8 +14,8 @@ use crate::api::ControlError;
 use crate::api::control::{Answer, Done};
 use crate::api::past::{
     EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked, MarkerRequest,
-    Past, PointRow, RollbackRequest, RolledBack, SnapshotChange, SnapshotOrder, SnapshotRequest, SnapshotRow, Snapshots,
-    TemplateMade, TemplateRequest,
+    Past, PointRow, RollbackRequest, RolledBack, SnapshotChange, SnapshotOrder, SnapshotRequest,
+    SnapshotRow, Snapshots, TemplateMade, TemplateRequest,
 };
 use crate::history::spec::{At, GroupPoint, rfc3339};
 use crate::home::Period;
@@ -251,7 +251,7 @@ impl Inner {
 }
 
 /// Finds a point, and holds it while `work` reads it; with a folder for clones, which goes again.
-fn with_point<T>(
+pub(super) fn with_point<T>(
     agent: &Inner,
     from: &str,
     work: impl FnOnce(&Arc<ReplicaGroup>, &Found, &Path) -> Result<T, ControlError>,

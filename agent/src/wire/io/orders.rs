@@ -8,7 +8,7 @@ use vgship_base::bytes::FormatError;
 use vgship_base::ids::GroupId;
 
 use super::link::Watch;
-use crate::wire::orders::{HEADER_LEN, Order, Said, read_header};
+use crate::wire::orders::{HEADER_LEN, ORDERS_MAX, Order, Said, read_header};
 
 /// Why a stream of orders is of no use any more.
 #[derive(Debug, Error)]
@@ -23,6 +23,9 @@ pub enum OrderError {
     /// The peer sent what is no message.
     #[error("the peer does not keep to the protocol of orders")]
     Format(#[from] FormatError),
+    /// The peer said more than belongs to one stream.
+    #[error("the peer said more than {ORDERS_MAX} messages on a stream of orders")]
+    TooMany,
     /// The link ended, or a stream was refused.
     #[error("the link ended before the stream of orders stood")]
     Link(#[from] super::link::LinkError),
@@ -49,6 +52,8 @@ pub struct OrderSender {
 #[derive(Debug)]
 pub struct OrderReceiver {
     stream: RecvStream,
+    /// How many messages may still come. Whoever reads ahead of what is done keeps no more.
+    left: u32,
     _watch: Arc<Watch>,
 }
 
@@ -66,7 +71,9 @@ impl Orders {
         // Before all that is shipped: somebody may be frozen. One that has ended says so when used.
         let _ = send.set_priority(1);
         let sender = OrderSender { stream: send, _watch: Arc::clone(watch) };
-        Orders { sender, receiver: OrderReceiver { stream: receive, _watch: Arc::clone(watch) } }
+        let watch = Arc::clone(watch);
+        let receiver = OrderReceiver { stream: receive, left: ORDERS_MAX, _watch: watch };
+        Orders { sender, receiver }
     }
 }
 
@@ -105,6 +112,7 @@ impl OrderReceiver {
     async fn message(&mut self) -> Result<(u8, Vec<u8>), OrderError> {
         let mut header = [0; HEADER_LEN];
         self.stream.read_exact(&mut header).await?;
+        self.left = self.left.checked_sub(1).ok_or(OrderError::TooMany)?;
         let (kind, len) = read_header(header)?;
         let mut body = vec![0; len];
         self.stream.read_exact(&mut body).await?;

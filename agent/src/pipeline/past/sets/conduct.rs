@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use vgship_base::ids::Name;
 use vgship_base::units::Tick;
 
+use super::member::text;
 use super::seats::Seat;
 use super::settle;
 use crate::api::ControlError;
@@ -64,10 +65,7 @@ pub(super) fn create(
     // Before anybody is asked: whatever happens from here on, the next life knows of it.
     agent.sets.begin(&record)?;
     let outcome = Conductor::begin(agent, config, wanted, &groups, &record).map_or_else(
-        |error| {
-            let hint = error.hint.iter().map(|hint| format!("; {hint}")).collect::<String>();
-            Outcome::Failed(vec![(None, Failure::plain(format!("{error}{hint}")))])
-        },
+        |error| Outcome::Failed(vec![(None, Failure::plain(text(&error)))]),
         |conductor| conductor.run(&mut record),
     );
     match outcome {
@@ -106,8 +104,8 @@ fn told(agent: &Inner, record: &Record, failures: &[(Option<Party>, Failure)]) -
         message = format!("{message}{}{}", who(party), failure.text);
     }
     let also = failures.iter().skip(1).filter(frozen);
-    let also: String = also.map(|it| format!("; {}{}", who(&it.0), it.1.text)).collect();
-    message = format!("{message}{also}");
+    let also: Vec<_> = also.map(|it| format!("; {}{}", who(&it.0), it.1.text)).collect();
+    message = format!("{message}{}", also.concat());
     let is_late = failures.first().is_some_and(|it| it.1.late);
     let kind = if is_late { ControlError::timed_out } else { ControlError::failed };
     tracing::warn!(set = %record.set, snapshot = %record.name, "{message}");

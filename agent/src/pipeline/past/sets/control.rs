@@ -10,12 +10,13 @@ use super::conduct::{self, Wanted};
 use super::seats::Seat;
 use super::settle;
 use super::shelf::Set;
+use super::templates;
 use crate::api::ControlError;
 use crate::api::control::{Answer, Done};
 use crate::api::past::SnapshotOrder;
 use crate::api::sets::{
     Member, PartRow, SetChange, SetDetails, SetRow, SetSnapshotChange, SetSnapshotRequest,
-    SetSnapshotRow, SetSnapshots, SetSpec, Sets, SetsList,
+    SetSnapshotRow, SetSnapshots, SetSpec, SetTemplateRequest, SetTemplates, Sets, SetsList,
 };
 use crate::history::spec::rfc3339;
 use crate::pipeline::agent::{Group, Inner};
@@ -49,13 +50,15 @@ impl Sets for Controlled {
     }
 
     fn set_list(&self) -> Answer<'_, SetsList> {
-        let row = |set: Set| SetRow {
-            name: set.config.name.to_string(),
-            members: set.config.members.iter().map(|it| it.0.to_string()).collect(),
-            snapshots: set.records.values().filter(|it| it.state == State::Made).count(),
-        };
-        let sets = self.0.sets.all().into_iter().map(row).collect();
-        Box::pin(async { Ok(SetsList { sets }) })
+        let agent = Arc::clone(&self.0);
+        blocking(move || {
+            let row = |set: Set| SetRow {
+                name: set.config.name.to_string(),
+                members: set.config.members.iter().map(|it| it.0.to_string()).collect(),
+                snapshots: set.records.values().filter(|it| it.state == State::Made).count(),
+            };
+            Ok(SetsList { sets: agent.sets.all().into_iter().map(row).collect() })
+        })
     }
 
     fn set_show(&self, set: Name) -> Answer<'_, SetDetails> {
@@ -127,34 +130,18 @@ impl Sets for Controlled {
             }
         })
     }
-}
 
-impl Inner {
-    /// What a set's snapshot consists of: groups as this agent calls them now, and what the snapshot
-    /// is called in each.
-    ///
-    /// # Errors
-    /// There is no such snapshot, or it is not whole: not made yet, or on its way out.
-    pub(in crate::pipeline) fn resolve_set_snapshot(
+    fn set_template_create(
         &self,
-        set: &Name,
-        name: &Name,
-    ) -> Result<Vec<(Name, Name)>, ControlError> {
-        let record = self.sets.record(set, name)?;
-        whole(&record)?;
-        let called = record.member_name();
-        let part = |part: &Part| {
-            let group = self.group_by_id(part.group).ok_or_else(|| {
-                let why = format!("group {} of {set}@{name} is not here any more", part.name);
-                ControlError::refused(why)
-            })?;
-            Ok((group.config().name.clone(), called.clone()))
-        };
-        record.parts.iter().map(part).collect()
+        set: Name,
+        request: SetTemplateRequest,
+    ) -> Answer<'_, SetTemplates> {
+        let agent = Arc::clone(&self.0);
+        blocking(move || templates::create(&agent, &set, &request))
     }
 }
 
-fn whole(record: &Record) -> Result<(), ControlError> {
+pub(super) fn whole(record: &Record) -> Result<(), ControlError> {
     let (set, name) = (&record.set, &record.name);
     match record.state {
         State::Made => Ok(()),
@@ -270,24 +257,40 @@ fn delete(agent: &Arc<Inner>, record: &Record) -> Result<Done, ControlError> {
     Ok(Done { group: set.to_string(), done: format!("{name} is deleted") })
 }
 
+/// One that is going can be neither used nor unpinned any more.
 fn refuse_in_use(agent: &Inner, record: &Record) -> Result<(), ControlError> {
-    let called = record.member_name();
+    let (set, name, called) = (&record.set, &record.name, record.member_name());
     for part in &record.parts {
-        let Some(Group::Replica(replica)) = agent.group_by_id(part.group) else { continue };
-        let set = replica.snapshots().map_err(ControlError::failed)?;
-        let all = set.list_costs().map_err(|it| snapshot_error(&it))?;
-        let users = all.into_iter().find(|it| it.snapshot.name == called).map(|it| it.holders);
-        if let Some(user) = users.unwrap_or_default().first() {
-            let why = format!("{called} of group {} is in use by {user}", part.name);
-            return Err(ControlError::refused(why).hint("end that first"));
+        let is_pinned = match agent.group_by_id(part.group) {
+            Some(Group::Replica(replica)) => {
+                let snapshots = replica.snapshots().map_err(ControlError::failed)?;
+                let all = snapshots.list_costs().map_err(|it| snapshot_error(&it))?;
+                let found = all.into_iter().find(|it| it.snapshot.name == called);
+                if let Some(user) = found.iter().find_map(|it| it.holders.first()) {
+                    let why = format!("{called} of group {} is in use by {user}", part.name);
+                    return Err(ControlError::refused(why).hint("end that first"));
+                }
+                found.is_some_and(|it| it.snapshot.pinned)
+            }
+            Some(Group::Source(source)) => {
+                let said = source.links().into_iter().filter_map(|it| it.1.kept());
+                let mut kept = said.flat_map(|it| it.snapshots);
+                kept.any(|it| it.name == called && it.pinned)
+            }
+            _ => false,
+        };
+        if is_pinned {
+            let why = format!("{called} of group {} is pinned", part.name);
+            let hint = format!("unpin it first: vgship snapshot unpin --set {set}@{name}");
+            return Err(ControlError::refused(why).hint(hint));
         }
     }
     Ok(())
 }
 
 fn pin(agent: &Arc<Inner>, record: &Record, pinned: bool) -> Result<Done, ControlError> {
-    for (group, snapshot) in agent.resolve_set_snapshot(&record.set, &record.name)? {
-        pin_one(agent, &group, &snapshot, pinned)?;
+    for part in agent.resolve_set_snapshot(&record.set, &record.name)? {
+        pin_one(agent, &part.group, &part.snapshot, pinned)?;
     }
     let did = if pinned { "pinned" } else { "unpinned" };
     Ok(Done { group: record.set.to_string(), done: format!("{} is {did}", record.name) })

@@ -16,7 +16,7 @@ use crate::home::settings::Leave;
 use crate::pipeline::agent::Inner;
 use crate::pipeline::past::marking::{self, Placed};
 use crate::pipeline::past::quiesced::{self, Places};
-use crate::pipeline::source::SourceGroup;
+use crate::pipeline::source::{ReplicaLink, SourceGroup};
 use crate::quiesce::io::{Conductor, Hooks, hold_conducted, own_program};
 use crate::quiesce::{Held, Input, Why, told};
 use crate::sets::names;
@@ -27,6 +27,13 @@ const ORDER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long replicas may take to pin or unpin.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long replicas may take to take a snapshot back. Each further try puts another marker into the
+/// stream, behind all that they have not followed yet.
+const TAKE_BACK_PATIENCE: Duration = Duration::from_mins(2);
+
+/// How long a replica that has applied an order may take to say what it keeps by then.
+const KEPT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long replicas are waited for between two looks at the orders.
 const SLICE: Duration = Duration::from_millis(50);
@@ -225,7 +232,25 @@ impl Member<'_> {
         let marker = Marker { name: name.clone(), order, quiesced: false };
         marking::put(self.agent, self.source, &marker, CHANGE_PATIENCE)
             .map_err(|it| failure(&it))?;
+        self.until_known(name, change == Change::Pin)?;
         (self.say)(Said::Done);
+        Ok(())
+    }
+
+    /// Until no replica says otherwise of a snapshot: what comes next may ask whether it is pinned.
+    fn until_known(&self, name: &Name, pinned: bool) -> Result<(), Failure> {
+        let since = Instant::now();
+        let says_otherwise = |place: &ReplicaLink| {
+            let kept = place.kept().unwrap_or_default().snapshots;
+            kept.iter().any(|it| it.name == *name && it.pinned != pinned)
+        };
+        while let Some((_, place)) = self.source.links().iter().find(|it| says_otherwise(&it.1)) {
+            if since.elapsed() >= KEPT_PATIENCE {
+                let text = format!("its replica {} has not done so yet", place.view.name());
+                return Err(Failure { late: true, frozen: false, text });
+            }
+            std::thread::sleep(SLICE);
+        }
         Ok(())
     }
 
@@ -236,7 +261,7 @@ impl Member<'_> {
             let back = Marker { name: name.clone(), order: Act::Delete, quiesced: true };
             let placed =
                 marking::place(self.agent, self.source, &back).map_err(|it| failure(&it))?;
-            self.until_applied(&replicas, placed.seq)?;
+            self.until_gone(name, &replicas, placed.seq)?;
         }
         (self.say)(Said::Done);
         Ok(())
@@ -257,23 +282,43 @@ impl Member<'_> {
         Ok(reach.into_iter().map(|it| it.0).collect())
     }
 
-    fn until_applied(&self, replicas: &[ReplicaId], seq: Seq) -> Result<(), Failure> {
-        let since = Instant::now();
+    /// Until all have applied the order and say that they have nothing of that name.
+    fn until_gone(&self, name: &Name, replicas: &[ReplicaId], seq: Seq) -> Result<(), Failure> {
+        let (since, mut applied_since) = (Instant::now(), None);
         loop {
             let applied = |id: &ReplicaId| self.source.tap.core().replica(*id).applied >= seq;
             if replicas.iter().all(applied) {
-                return Ok(());
+                let Some(keeper) = self.keeper(name, replicas) else { return Ok(()) };
+                if applied_since.get_or_insert_with(Instant::now).elapsed() >= KEPT_PATIENCE {
+                    let why =
+                        format!("its replica {keeper} keeps it: it is pinned or in use there");
+                    return Err(Failure::plain(why));
+                }
             }
             self.within_reach()?;
-            if since.elapsed() >= CHANGE_PATIENCE {
+            if since.elapsed() >= TAKE_BACK_PATIENCE {
                 return Err(Failure::plain("its replicas have not followed yet"));
+            }
+            if !matches!(self.orders.try_recv(), Err(TryRecvError::Empty)) {
+                return Err(Failure::plain("the coordinator was not heard of any more"));
             }
             std::thread::sleep(SLICE);
         }
     }
+
+    /// A replica that keeps a snapshot, or has not said yet what it keeps.
+    fn keeper(&self, name: &Name, replicas: &[ReplicaId]) -> Option<String> {
+        let links = self.source.links();
+        let keeps = |place: &ReplicaLink| {
+            place.kept().is_none_or(|kept| kept.snapshots.iter().any(|it| it.name == *name))
+        };
+        let mut meant = links.into_iter().filter(|it| replicas.contains(&it.0));
+        meant.find(|it| keeps(&it.1)).map(|it| it.1.view.name().to_owned())
+    }
 }
 
-fn text(error: &ControlError) -> String {
+/// What went wrong and what to do, in one line.
+pub(super) fn text(error: &ControlError) -> String {
     match &error.hint {
         Some(hint) => format!("{error}; {hint}"),
         None => error.to_string(),

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc as link;
 use vgship_base::ids::{Generation, GroupId, Seq};
 
-use super::member::{Ears, Member};
+use super::member::{Ears, Member, text};
 use crate::api::ControlError;
 use crate::capture::io::report;
 use crate::home::Period;
@@ -187,8 +187,7 @@ fn open_the_way(
                 let hint = error.hint.clone().unwrap_or_default();
                 tracing::error!(set = %hooks.group, %hint, "ALERT: {error}");
             }
-            let hint = error.hint.iter().map(|hint| format!("; {hint}")).collect::<String>();
-            Err(Failure { late: false, frozen, text: format!("{error}{hint}") })
+            Err(Failure { late: false, frozen, text: text(&error) })
         }
     }
 }

@@ -15,8 +15,8 @@ use crate::wire::orders::{Failure, Said};
 /// Answers that may wait for the link; a member says fewer in all.
 const ANSWERS: usize = 16;
 
-/// How long the last answer may take to be read.
-const LAST_WORD: Duration = Duration::from_secs(5);
+/// How long an answer may take to be read. Who reads none is lost.
+const HEARING_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Does what a peer orders for a group of which it is a replica.
 pub(in crate::pipeline) async fn serve(agent: Arc<Inner>, peer: PeerId, ordered: Ordered) {
@@ -46,7 +46,8 @@ pub(in crate::pipeline) async fn serve(agent: Arc<Inner>, peer: PeerId, ordered:
                 member.serve();
             });
             while let Some(said) = answers.recv().await {
-                if sender.say(&said).await.is_err() {
+                let told = tokio::time::timeout(HEARING_PATIENCE, sender.say(&said)).await;
+                if !matches!(told, Ok(Ok(()))) {
                     break;
                 }
             }
@@ -61,8 +62,9 @@ pub(in crate::pipeline) async fn serve(agent: Arc<Inner>, peer: PeerId, ordered:
     };
     if let Some(why) = refused {
         // Who does not hear it sees the end of the stream.
-        let _ = sender.say(&Said::Failed(Failure::plain(why))).await;
+        let refusal = Said::Failed(Failure::plain(why));
+        let _ = tokio::time::timeout(HEARING_PATIENCE, sender.say(&refusal)).await;
     }
-    let _ = tokio::time::timeout(LAST_WORD, sender.finish()).await;
+    let _ = tokio::time::timeout(HEARING_PATIENCE, sender.finish()).await;
     hearing.abort();
 }

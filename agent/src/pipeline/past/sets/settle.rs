@@ -1,11 +1,13 @@
 //! Takes away what is left of snapshots that are going: those that were deleted, and those that were
 //! not made.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinSet;
 use vgship_base::ids::Name;
 
 use super::seats::Seat;
@@ -20,28 +22,57 @@ use crate::wire::orders::{Change, Order, Said};
 /// How often it is tried at least, while something is going.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// How long a member may take to say that nothing is left.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+/// As many as are taken away at once: each holds a thread here, and one at each source.
+const AT_ONCE: usize = 4;
+
+/// How long a member may take to say that nothing is left, which is longer than it tries.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(130);
 
 /// How often a command looks whether something is gone.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Works for as long as the agent runs.
 pub(in crate::pipeline) async fn run(agent: Weak<Inner>) {
+    let (mut work, mut under_way, mut last) = (JoinSet::new(), BTreeSet::new(), None);
     loop {
         let Some(here) = agent.upgrade() else { return };
-        for record in going(&here) {
-            let here = Arc::clone(&here);
-            // One that panicked has said so; the next look comes.
-            let _ = tokio::task::spawn_blocking(move || settle(&here, record)).await;
+        for (called, record) in in_turn(going(&here), last.as_ref()) {
+            if under_way.len() < AT_ONCE && under_way.insert(called.clone()) {
+                last = Some(called.clone());
+                work.spawn(settle_apart(Arc::clone(&here), record, called));
+            }
         }
-        let _ = tokio::time::timeout(PAUSE, here.sets.kicked()).await;
+        // One that has ended is not begun again before it may be of use.
+        let again = tokio::time::Instant::now() + PAUSE;
+        loop {
+            tokio::select! {
+                () = here.sets.kicked() => break,
+                () = tokio::time::sleep_until(again) => break,
+                Some(Ok(ended)) = work.join_next() => drop(under_way.remove(&ended)),
+            }
+        }
     }
 }
 
-fn going(agent: &Inner) -> Vec<Record> {
+/// Those that were not looked at for longest come first, so that one whose replicas are behind keeps
+/// no other waiting for ever.
+fn in_turn(mut going: BTreeMap<Name, Record>, last: Option<&Name>) -> Vec<(Name, Record)> {
+    let mut later = last.map_or_else(BTreeMap::new, |last| going.split_off(last));
+    let latest = last.and_then(|last| later.remove_entry(last));
+    later.into_iter().chain(going).chain(latest).collect()
+}
+
+async fn settle_apart(agent: Arc<Inner>, record: Record, called: Name) -> Name {
+    // One that panicked has said so; the next look comes.
+    let _ = tokio::task::spawn_blocking(move || settle(&agent, record)).await;
+    called
+}
+
+/// What is going, by what it is called on the members.
+fn going(agent: &Inner) -> BTreeMap<Name, Record> {
     let all = agent.sets.all().into_iter().flat_map(|set| set.records.into_values());
-    all.filter(|record| record.state == State::Going).collect()
+    let going = all.filter(|record| record.state == State::Going);
+    going.map(|record| (record.member_name(), record)).collect()
 }
 
 /// Waits until a snapshot is gone everywhere; if it is not by then, why.
@@ -132,4 +163,34 @@ fn take_back_here(replica: &ReplicaGroup, name: &Name) -> Result<(), ControlErro
         set.delete(name.as_str()).map_err(|it| snapshot_error(&it))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn whoever_waited_longest_is_next() {
+        let record = |it: &str| Record {
+            state: State::Going,
+            quiesced: false,
+            time: 1,
+            spread: 0,
+            number: 1,
+            set: name("s"),
+            name: name(it),
+            parts: Vec::new(),
+        };
+        let going = || ["a", "b", "c"].map(|it| (name(it), record(it))).into();
+        let order = |last: Option<&str>| {
+            let last = last.map(name);
+            in_turn(going(), last.as_ref()).iter().map(|it| it.0.as_str()).collect::<String>()
+        };
+        assert_eq!([order(None), order(Some("a"))], ["abc", "bca"]);
+        assert_eq!([order(Some("c")), order(Some("bb"))], ["abc", "cab"]);
+    }
 }

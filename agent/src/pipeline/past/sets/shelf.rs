@@ -1,6 +1,7 @@
 //! The sets of this agent and their snapshots, in memory and on disk.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -8,7 +9,7 @@ use tokio::sync::Notify;
 use vgship_base::ids::Name;
 
 use crate::api::ControlError;
-use crate::home::{Home, io as files};
+use crate::home::{Home, HomeError, io as files};
 use crate::sets::config::SetConfig;
 use crate::sets::record::{BYTES_MAX, Record, State};
 
@@ -19,6 +20,8 @@ const SNAPSHOTS: &str = "snapshots";
 pub(in crate::pipeline) struct Shelf {
     folder: PathBuf,
     sets: Mutex<BTreeMap<Name, Set>>,
+    /// Those that could not be read when the agent started, and why. They stay as they are.
+    unread: BTreeMap<Name, ControlError>,
     /// Told when there may be something to take away.
     kicked: Notify,
 }
@@ -32,21 +35,25 @@ pub(super) struct Set {
 
 impl Shelf {
     /// Reads all sets. A snapshot that an earlier life began and did not make is going from now on.
+    /// A set that cannot be read is left alone, which is said: groups are replicated without it.
     ///
     /// # Errors
-    /// A set cannot be read. A snapshot that cannot is left alone, which is said.
+    /// The folder of all sets cannot be read.
     pub(in crate::pipeline) fn load(home: &Home) -> Result<Shelf, ControlError> {
         let folder = home.sets();
-        let mut sets = BTreeMap::new();
+        let (mut sets, mut unread) = (BTreeMap::new(), BTreeMap::new());
         for name in names_in(&folder)? {
-            let path = folder.join(name.as_str()).join(CONFIG);
-            // Without it the set was not made, or is deleted.
-            let Some(text) = files::read_if_any(&path, BYTES_MAX)? else { continue };
-            let config = SetConfig::parse(&text, &path)?;
-            let records = load_records(&folder.join(name.as_str()).join(SNAPSHOTS))?;
-            sets.insert(name, Set { config, records });
+            match load_set(&folder.join(name.as_str()), &name) {
+                Ok(Some(set)) => drop(sets.insert(name, set)),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!(set = %name, %error, "a set cannot be read");
+                    let hint = "mend the file, or move the set's folder away; then start the agent";
+                    unread.insert(name, error.hint(hint));
+                }
+            }
         }
-        Ok(Shelf { folder, sets: Mutex::new(sets), kicked: Notify::new() })
+        Ok(Shelf { folder, sets: Mutex::new(sets), unread, kicked: Notify::new() })
     }
 
     fn sets(&self) -> MutexGuard<'_, BTreeMap<Name, Set>> {
@@ -70,6 +77,7 @@ impl Shelf {
 
     /// One set.
     pub(super) fn get(&self, name: &Name) -> Result<Set, ControlError> {
+        self.unread.get(name).map_or(Ok(()), |error| Err(error.clone()))?;
         let sets = self.sets();
         sets.get(name).cloned().ok_or_else(|| {
             let known: Vec<&str> = sets.keys().map(Name::as_str).collect();
@@ -93,6 +101,7 @@ impl Shelf {
     ///
     /// Durable: once this has returned.
     pub(super) fn put(&self, config: SetConfig, is_new: bool) -> Result<(), ControlError> {
+        self.unread.get(&config.name).map_or(Ok(()), |error| Err(error.clone()))?;
         let mut sets = self.sets();
         if is_new && sets.contains_key(&config.name) {
             let why = format!("there is a set {} already", config.name);
@@ -104,12 +113,11 @@ impl Shelf {
         files::sync_folder(&self.folder)?;
         files::sync_folder(self.folder.parent().unwrap_or(&self.folder))?;
         files::replace(&place.join(CONFIG), config.to_text().as_bytes(), files::PLAIN)?;
-        match sets.get_mut(&config.name) {
-            Some(known) => known.config = config,
-            None => {
-                let records = BTreeMap::new();
-                sets.insert(config.name.clone(), Set { config, records });
-            }
+        if let Some(known) = sets.get_mut(&config.name) {
+            known.config = config;
+        } else {
+            let records = BTreeMap::new();
+            sets.insert(config.name.clone(), Set { config, records });
         }
         Ok(())
     }
@@ -128,8 +136,7 @@ impl Shelf {
                 .hint(format!("delete them first: vgship snapshot delete --set {name}@{first}")));
         }
         let place = self.folder.join(name.as_str());
-        let failed =
-            |error| ControlError::from(crate::home::HomeError::io("remove", &place)(error));
+        let failed = |error| ControlError::from(HomeError::io("remove", &place)(error));
         std::fs::remove_file(place.join(CONFIG)).map_err(failed)?;
         files::sync_folder(&place)?;
         sets.remove(name);
@@ -197,9 +204,9 @@ impl Shelf {
     pub(super) fn forget(&self, record: &Record) -> Result<(), ControlError> {
         let mut sets = self.sets();
         let path = self.path(record);
-        let failed = |error| ControlError::from(crate::home::HomeError::io("remove", &path)(error));
+        let failed = |error| ControlError::from(HomeError::io("remove", &path)(error));
         match std::fs::remove_file(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
             removed => removed.map_err(failed)?,
         }
         files::sync_folder(path.parent().unwrap_or(&path))?;
@@ -217,9 +224,9 @@ impl Shelf {
 
 /// The names in a folder; none when there is no such folder.
 fn names_in(folder: &Path) -> Result<Vec<Name>, ControlError> {
-    let failed = |error| ControlError::from(crate::home::HomeError::io("list", folder)(error));
+    let failed = |error| ControlError::from(HomeError::io("list", folder)(error));
     let entries = match std::fs::read_dir(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(failed)?,
     };
     let mut names = Vec::new();
@@ -230,11 +237,28 @@ fn names_in(folder: &Path) -> Result<Vec<Name>, ControlError> {
     Ok(names)
 }
 
-fn load_records(folder: &Path) -> Result<BTreeMap<Name, Record>, ControlError> {
+/// A set; `None` where it was not made, or is deleted.
+fn load_set(folder: &Path, name: &Name) -> Result<Option<Set>, ControlError> {
+    let path = folder.join(CONFIG);
+    let text = match files::read_text(&path) {
+        Err(HomeError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            return Ok(None);
+        }
+        text => text?,
+    };
+    let config = SetConfig::parse(&text, &path)?;
+    if config.name != *name {
+        let why = format!("{} says that it is set {}", path.display(), config.name);
+        return Err(ControlError::failed(why));
+    }
+    Ok(Some(Set { config, records: load_records(&folder.join(SNAPSHOTS), name)? }))
+}
+
+fn load_records(folder: &Path, set: &Name) -> Result<BTreeMap<Name, Record>, ControlError> {
     let mut records = BTreeMap::new();
     for name in names_in(folder)? {
         let path = folder.join(name.as_str());
-        let failed = |error| ControlError::from(crate::home::HomeError::io("read", &path)(error));
+        let failed = |error| ControlError::from(HomeError::io("read", &path)(error));
         let size = std::fs::metadata(&path).map_err(failed)?.len();
         let read = match size <= BYTES_MAX {
             true => {
@@ -243,9 +267,9 @@ fn load_records(folder: &Path) -> Result<BTreeMap<Name, Record>, ControlError> {
             false => Err(format!("it is longer than {BYTES_MAX} bytes")),
         };
         match read {
-            Ok(record) if record.name != name => {
-                let path = path.display().to_string();
-                tracing::error!(path, says = %record.name, "a set's snapshot lies under another name");
+            Ok(record) if record.name != name || record.set != *set => {
+                let (path, says) = (path.display(), format!("{}@{}", record.set, record.name));
+                tracing::error!(%path, says, "a set's snapshot lies under another name");
             }
             Ok(mut record) => {
                 if record.state == State::Begun {

@@ -3,7 +3,7 @@ use quinn::ConnectionError;
 use super::super::{Close, ConnectError, HelloError};
 use super::*;
 use crate::wire::hello::Refusal;
-use crate::wire::orders::{Order, Said};
+use crate::wire::orders::{ORDERS_MAX, Order, Said};
 use crate::wire::retry::Ended;
 
 /// Goal: a stranger cannot make a link, and learns nothing but that it was refused.
@@ -135,8 +135,25 @@ async fn orders_are_heard_from_a_replica_of_the_group_alone() {
     assert_eq!(theirs.group, GROUP);
     in_time(ours.sender.order(&Order::Mark)).await.unwrap();
     assert_eq!(in_time(theirs.orders.receiver.order()).await.unwrap(), Order::Mark);
+    let mut got = 1;
     in_time(theirs.orders.sender.say(&Said::Ready)).await.unwrap();
     assert_eq!(in_time(ours.receiver.said()).await.unwrap(), Said::Ready);
+    // More than a try has is no try; nobody keeps what nobody asked for.
+    for _ in 0..ORDERS_MAX {
+        in_time(ours.sender.order(&Order::Mark)).await.unwrap();
+    }
+    let heard = async {
+        while theirs.orders.receiver.order().await.is_ok() {
+            got += 1;
+        }
+    };
+    in_time(heard).await;
+    assert_eq!(got, ORDERS_MAX);
+    drop((ours, theirs));
+
+    let (opened, heard) =
+        in_time(async { tokio::join!(into.open_orders(GROUP), hear(&out)) }).await;
+    let (ours, Heard::Orders(mut theirs)) = (opened.unwrap(), heard.unwrap()) else { panic!() };
     drop(ours);
     assert!(in_time(theirs.orders.receiver.order()).await.is_err(), "the coordinator is lost");
 
