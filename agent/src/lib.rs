@@ -31,6 +31,9 @@ pub mod templates;
 /// Applications held still for a marker: their hooks, the hold, the guard that thaws.
 pub mod quiesce;
 
+/// Groups on several agents whose snapshots are taken as one.
+pub mod sets;
+
 /// Sealed files of records: what the spill and the journal are made of.
 pub mod segment;
 

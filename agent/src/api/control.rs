@@ -9,6 +9,7 @@ use vgship_base::ids::{Name, PeerId};
 
 use super::keys::KeyRoom;
 use super::past::Past;
+use super::sets::Sets;
 use super::status::Status;
 use crate::home::{
     GroupConfig, GroupSpec, HomeError, Mode, Period, Role, Settings, SettingsChange, text,
@@ -62,6 +63,9 @@ pub trait Control: Send + Sync + 'static {
 
     /// The data keys of its groups.
     fn keys(&self) -> &dyn KeyRoom;
+
+    /// Its sets of groups.
+    fn sets(&self) -> &dyn Sets;
 }
 
 /// An agent that several callers share.

@@ -23,6 +23,10 @@ use super::past::{
     Past, RollbackRequest, RolledBack, SnapshotChange, SnapshotRequest, Snapshots, TemplateMade,
     TemplateRequest,
 };
+use super::sets::{
+    SetChange, SetDetails, SetSnapshotChange, SetSnapshotRequest, SetSnapshotRow, SetSnapshots,
+    SetSpec, SetTemplateRequest, SetTemplates, Sets, SetsList,
+};
 use super::status::tests::{agent, in_sync};
 use super::{Client, Status};
 use crate::home::{GroupSpec, Home, Mode, Period, Role, Settings, SettingsChange};
@@ -94,6 +98,44 @@ impl Past for Fake {
     }
 
     fn env_destroy(&self, _: Name) -> Answer<'_, Done> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+}
+
+impl Sets for Fake {
+    fn set_create(&self, _: SetSpec) -> Answer<'_, SetDetails> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn set_list(&self) -> Answer<'_, SetsList> {
+        ready(Ok(SetsList { sets: Vec::new() }))
+    }
+
+    fn set_show(&self, _: Name) -> Answer<'_, SetDetails> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn set_change(&self, _: Name, _: SetChange) -> Answer<'_, SetDetails> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn set_delete(&self, _: Name) -> Answer<'_, Done> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn set_snapshot_create(&self, _: Name, _: SetSnapshotRequest) -> Answer<'_, SetSnapshotRow> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn set_snapshot_list(&self, _: Name) -> Answer<'_, SetSnapshots> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn set_snapshot_change(&self, _: Name, _: SetSnapshotChange) -> Answer<'_, Done> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn set_template_create(&self, _: Name, _: SetTemplateRequest) -> Answer<'_, SetTemplates> {
         ready(Err(ControlError::refused("not in this test")))
     }
 }
@@ -170,6 +212,10 @@ impl Control for Fake {
     }
 
     fn keys(&self) -> &dyn KeyRoom {
+        self
+    }
+
+    fn sets(&self) -> &dyn Sets {
         self
     }
 }

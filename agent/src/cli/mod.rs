@@ -37,6 +37,8 @@ pub mod render;
 
 pub mod rollback;
 
+pub mod set;
+
 pub mod snapshot;
 
 pub mod status;
@@ -111,6 +113,8 @@ enum Command {
     Marker(marker::Args),
     #[command(subcommand)]
     Snapshot(snapshot::Command),
+    #[command(subcommand)]
+    Set(set::Command),
     History(history::Args),
     #[command(subcommand)]
     Template(template::Command),
@@ -220,6 +224,7 @@ fn run(command: Command, context: &Context<'_>) -> Result<(), ControlError> {
         Command::Resume(args) => pause::resume(&args, context),
         Command::Marker(args) => marker::run(args, context),
         Command::Snapshot(command) => snapshot::run(command, context),
+        Command::Set(command) => set::run(command, context),
         Command::History(args) => history::run(&args, context),
         Command::Template(command) => template::run(command, context),
         Command::Key(command) => key::run(command, context),

@@ -12,7 +12,8 @@ use super::table::Table;
 use super::{Context, output};
 use crate::api::ControlError;
 use crate::api::past::{TemplateMade, TemplateRequest};
-use crate::history::spec::{GroupPoint, rfc3339};
+use crate::api::sets::{SetTemplateRequest, SetTemplates};
+use crate::history::spec::{At, GroupPoint, rfc3339};
 use crate::home::Period;
 use crate::templates::{
     copy_keys, list_keys, open_store, open_template, store_error, template_error,
@@ -55,8 +56,11 @@ pub struct Create {
     #[arg(value_name = "T")]
     name: Name,
     /// Which snapshot or point
-    #[arg(long, value_name = "G@NAME|G@POINT")]
-    from: GroupPoint,
+    #[arg(long, value_name = "G@NAME|G@POINT", required_unless_present = "set")]
+    from: Option<GroupPoint>,
+    /// Of all groups of a set's snapshot, as T.G for each group G: all or none
+    #[arg(long, value_name = "S@NAME", conflicts_with = "from")]
+    set: Option<GroupPoint>,
     #[command(flatten)]
     of: Of,
 }
@@ -242,22 +246,37 @@ fn both(
 
 fn run_create(create: &Create, context: &Context<'_>) -> Result<(), ControlError> {
     let store = create.of.store.as_deref().map(absolute).transpose()?;
-    let request =
-        TemplateRequest { name: create.name.clone(), from: create.from.to_string(), store };
-    let made = super::block_on(async { context.client().template_create(&request).await })?;
-    context.output.result(&made, |made: &TemplateMade| {
-        format!(
-            "template {} of {} as of {} ({}): {} of {} hold data, {} were new in the store\nroot {}",
-            made.name,
-            made.group,
-            made.at,
-            made.time,
-            ByteLen(made.data_bytes),
-            ByteLen(made.bytes),
-            ByteLen(made.stored_bytes),
-            made.root
-        )
-    })
+    let (client, name) = (context.client(), create.name.clone());
+    if let Some(GroupPoint { group: set, at }) = &create.set {
+        let At::Snapshot(snapshot) = at.clone() else {
+            return Err(ControlError::usage(format!("{at} is no name of a set's snapshot")));
+        };
+        let request = SetTemplateRequest { snapshot, name, store };
+        let made = super::block_on(async { client.set_template_create(set, &request).await })?;
+        return context.output.result(&made, |made: &SetTemplates| {
+            made.templates.iter().map(told).collect::<Vec<_>>().join("\n")
+        });
+    }
+    let from = create.from.as_ref().map(GroupPoint::to_string);
+    let from =
+        from.ok_or_else(|| ControlError::usage("give a point, or that of a set with --set"))?;
+    let request = TemplateRequest { name, from, store };
+    let made = super::block_on(async { client.template_create(&request).await })?;
+    context.output.result(&made, told)
+}
+
+fn told(made: &TemplateMade) -> String {
+    format!(
+        "template {} of {} as of {} ({}): {} of {} hold data, {} were new in the store\nroot {}",
+        made.name,
+        made.group,
+        made.at,
+        made.time,
+        ByteLen(made.data_bytes),
+        ByteLen(made.bytes),
+        ByteLen(made.stored_bytes),
+        made.root
+    )
 }
 
 /// The agent has another working folder.

@@ -160,7 +160,7 @@ format = \"text\"
 }
 
 /// Reads a TOML text; the error names line and key.
-pub(super) fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, HomeError> {
+pub(crate) fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, HomeError> {
     toml::from_str(text).map_err(|error: toml::de::Error| {
         let at = error.span().map_or(0, |span| span.start).min(text.len());
         let before = text.get(..at).unwrap_or_default();

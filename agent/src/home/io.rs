@@ -342,13 +342,13 @@ pub fn make_durable(path: &Path) -> Result<(), HomeError> {
     sync_folder(path.parent().unwrap_or(Path::new(".")))
 }
 
-fn make_folder(path: &Path) -> Result<(), HomeError> {
+pub(crate) fn make_folder(path: &Path) -> Result<(), HomeError> {
     let mut folder = DirBuilder::new();
     folder.recursive(true).mode(FOLDER);
     folder.create(path).map_err(HomeError::io("make the folder", path))
 }
 
-fn sync_folder(path: &Path) -> Result<(), HomeError> {
+pub(crate) fn sync_folder(path: &Path) -> Result<(), HomeError> {
     let folder = File::open(path).map_err(HomeError::io("open", path))?;
     folder.sync_all().map_err(HomeError::io("make durable", path))
 }

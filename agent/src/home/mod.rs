@@ -14,6 +14,8 @@
 //! groups/G/spill-N/     what waits on disk for replica N            sealed  the running agent
 //! groups/G/journal/     a replica's journal                         sealed  the running agent
 //! groups/G/replica/     the checkpoint that belongs to it           no      the running agent
+//! sets/S/set.toml       one set: its groups, its commands           no      the running agent
+//! sets/S/snapshots/N    one snapshot of a set                       no      the running agent
 //! removed/G-TIME/       what groups/G was when it was removed       as it was group remove
 //! nbd.sock, api.sock    where applications and commands connect     0600    the running agent
 //! lock                  held by whoever changes or runs this home   no      everyone
@@ -147,6 +149,11 @@ impl Home {
     /// The folder of all groups.
     pub fn groups(&self) -> PathBuf {
         self.state.join("groups")
+    }
+
+    /// The folder of all sets.
+    pub fn sets(&self) -> PathBuf {
+        self.state.join("sets")
     }
 
     /// The folder of one group.

@@ -16,6 +16,7 @@ use crate::api::control::{
 };
 use crate::api::keys::KeyRoom;
 use crate::api::past::Past;
+use crate::api::sets::Sets;
 use crate::api::status::{State, Status};
 use crate::api::{ControlError, ErrorKind, pairs};
 use crate::group::{GroupError, open_replica, open_source};
@@ -137,6 +138,10 @@ impl Control for Controlled {
     }
 
     fn keys(&self) -> &dyn KeyRoom {
+        self
+    }
+
+    fn sets(&self) -> &dyn Sets {
         self
     }
 }

@@ -67,7 +67,7 @@ pub(super) struct ReplicaLink {
     /// Payload and headers handed to its links. Unit: bytes.
     pub(super) sent: AtomicU64,
     /// Whether its pairing was taken away.
-    dismissed: AtomicBool,
+    pub(super) dismissed: AtomicBool,
     /// Held by the link that serves it.
     gate: Gate<()>,
     /// Told when a newer link takes over.

@@ -21,6 +21,7 @@ mod restart;
 mod retry;
 mod rollback;
 mod s3;
+mod sets;
 mod snapshots;
 mod status;
 mod sync;

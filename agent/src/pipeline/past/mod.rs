@@ -22,4 +22,6 @@ mod rollback;
 
 mod quiesced;
 
+pub(super) mod sets;
+
 mod templates;
