@@ -7,8 +7,11 @@ use std::sync::Arc;
 use vgship::apply::applier::{Answer, Applier, ApplyError};
 use vgship::apply::checkpoint;
 use vgship::apply::keeper::Keeper;
+use vgship::apply::rollback;
+use vgship::apply::rolled::{self, Phase, Rolled};
+use vgship::history::keeping::Wanted;
 use vgship::receive::admit::{Admit, AdmitError, Point};
-use vgship::receive::journal::{Journal, JournalError};
+use vgship::receive::journal::{Journal, JournalError, Replay};
 use vgship::ship::verdict::ReplicaPoint;
 use vgship_base::disk::{Disk, SharedDisk};
 use vgship_base::folder::Folder;
@@ -21,6 +24,7 @@ use vgship_snapshot::seal::DataKey;
 use vgship_snapshot::set::{Parts, Preserver, SnapshotSet};
 
 use super::model::{Images, change_image};
+use super::past::Past;
 use vgship::capture::source::Change;
 use vgship_base::units::Span;
 
@@ -51,8 +55,12 @@ pub struct ReplicaHost {
     pub strays: BTreeSet<(VolumeId, u64)>,
     /// It was consistent once.
     pub was_consistent: bool,
-    /// History keeps the journal back to its oldest snapshot.
-    pub history: bool,
+    /// What is wanted of its history; `None` when the journal is kept for replication alone.
+    pub history: Option<Wanted>,
+    /// What it has of its past.
+    pub past: Past,
+    /// What its volumes held before they were rolled back; `None` when they are not.
+    pub way_back: Option<Images>,
     /// The running program.
     pub life: Option<ReplicaLife>,
     /// The highest seq that it acknowledged as durable.
@@ -87,14 +95,32 @@ pub struct ReplicaLife {
     pub journal: Journal,
     /// Its applier.
     pub applier: Applier,
-    /// What waits to be applied.
+    /// What waits to be applied; while the volumes are rolled back, all behind where they stood.
     pub received: VecDeque<Batch>,
+    /// The volumes are rolled back.
+    pub hold: Option<Hold>,
     /// Up to where it applied.
     pub applied: Point,
     /// Up to where its volumes hold the stream durably.
     pub checkpointed: Seq,
+    /// The same, as the checkpoint has it.
+    pub stored: Point,
+    /// Up to where history needs no journal.
+    pub floor: Seq,
     /// It found that its chain differs.
     pub chain_differs: bool,
+}
+
+/// What a running replica needs while its volumes are rolled back.
+pub struct Hold {
+    /// How far that is.
+    pub rolled: Rolled,
+    /// The record behind which the journal is read.
+    pub after: Seq,
+    /// The journal's records behind that, as often as asked.
+    pub records: Box<dyn Fn() -> Replay + Send>,
+    /// It cannot get there.
+    pub stuck: bool,
 }
 
 /// What a start of a replica found.
@@ -145,7 +171,7 @@ impl From<ApplyError> for Ended {
 
 impl ReplicaHost {
     /// A machine with empty disks.
-    pub fn new(layout: &Arc<Layout>, segment: u64, history: bool) -> ReplicaHost {
+    pub fn new(layout: &Arc<Layout>, segment: u64, history: Option<Wanted>) -> ReplicaHost {
         let power = Power::default();
         let disk =
             |volume: &vgship_base::layout::VolumeLayout| SimDisk::volume(&power, volume.bytes);
@@ -158,6 +184,8 @@ impl ReplicaHost {
             strays: BTreeSet::new(),
             was_consistent: false,
             history,
+            past: Past::new(&power),
+            way_back: None,
             power,
             life: None,
             promised: Seq::ZERO,
@@ -171,9 +199,12 @@ impl ReplicaHost {
         }
     }
 
-    /// Starts the program: checkpoint, journal, replay.
+    /// Starts the program: checkpoint, journal, replay; nothing is replayed into volumes that are
+    /// rolled back.
     pub fn start(&mut self) -> Result<Found, Ended> {
         let stored = checkpoint::load(&self.state).map_err(|error| stopped(&error))?;
+        let noted = rolled::load(&self.state).map_err(|error| stopped(&error))?;
+        let held = noted.is_some_and(|it| it.phase != Phase::Came);
         let point = stored.unwrap_or(Point::FRESH);
         let folder: Arc<dyn Folder> = Arc::new(self.journal.clone());
         let (mut journal, recovered) = Journal::recover(folder, &key(), GROUP, point.seq)?;
@@ -189,30 +220,64 @@ impl ReplicaHost {
             volumes: volumes.clone(),
             pack_bytes: Some(32 << 10),
         })?;
-        let mut preserver = Preserver::new(set, 1, point.seq)?;
+        self.past.serves(&set);
+        let mut preserver = Preserver::new(Arc::clone(&set), 1, point.seq)?;
         preserver.set_reserve(0);
         preserver.drop_behind(recovered.last)?;
         let mut applier = Applier::new(Arc::clone(&self.layout), volumes, 1);
         applier.flush_all()?;
-        applier.keep(Keeper::new(preserver, &point, Arc::new(|| 0)));
+        applier.keep(Keeper::new(preserver, &point, Arc::new(self.past.wall())));
         let mut admit = Admit::new(Arc::clone(&self.layout), point);
+        let mut received = VecDeque::new();
         for batch in journal.replay(point.seq) {
             let batch = batch?;
             for record in &batch {
                 let admitted = admit.admit(record, Chain::data_hash(record));
                 admitted.expect("what was admitted once is admitted in replay");
             }
-            applier.apply(&batch, true)?;
+            if held {
+                received.push_back(Batch { records: batch, point: admit.point() });
+            } else {
+                applier.apply(&batch, true)?;
+            }
         }
         assert_eq!(admit.point().seq, recovered.last, "replay reaches what recovery reports");
         let lost = recovered.damage.is_some_and(|damage| damage.promised);
+        let lost = lost || noted.is_some_and(|it| it.broken);
         if lost && admit.point().generation.is_some() {
             admit.break_off();
             applier.keeper().expect("it was given one").break_off();
-            applier.checkpoint(&self.state, &admit.point())?;
-        } else if point.generation.is_some() {
-            applier.keeper().expect("it was given one").settle(point.seq);
         }
+        let mut stored_point = point;
+        if admit.point().generation.is_some() {
+            if !held && (lost || noted.is_some()) {
+                stored_point = admit.point();
+                applier.checkpoint(&self.state, &stored_point)?;
+            } else {
+                applier.keeper().expect("it was given one").settle(point.seq);
+            }
+        }
+        let hold = match noted {
+            Some(noted) if held => {
+                let rolled = Rolled { broken: lost, ..noted };
+                rolled::store(&self.state, &rolled).map_err(|error| stopped(&error))?;
+                let base = if rolled.phase == Phase::Going { rolled.base } else { rolled.from };
+                let found = set.list()?.into_iter().find(|it| it.seq == base);
+                let after = found.expect("a rollback holds its snapshots").point;
+                let records = Box::new(journal.replays(after));
+                Some(Hold { rolled, after, records, stuck: false })
+            }
+            Some(came) => {
+                let done = rollback::finish(&set, &self.state, &came);
+                done.map_err(|error| stopped(&error))?;
+                None
+            }
+            None => {
+                rollback::let_go(&set)?;
+                None
+            }
+        };
+        let applied = if held { stored_point } else { admit.point() };
         let point = admit.point();
         while self.histories.last().is_some_and(|(begin, _)| *begin > point.seq) {
             self.histories.pop();
@@ -222,9 +287,13 @@ impl ReplicaHost {
             admit,
             journal,
             applier,
-            received: VecDeque::new(),
-            applied: point,
+            received,
+            hold,
+            applied,
+            stored: stored_point,
             checkpointed,
+            // As in the agent: nothing goes before the historian has looked.
+            floor: if self.history.is_some() { Seq::ZERO } else { Seq(u64::MAX) },
             chain_differs: false,
         });
         let (durable, last) = self.cut_at.take().unwrap_or((recovered.last, recovered.last));
@@ -247,6 +316,7 @@ impl ReplicaHost {
         self.journal.power_cut(rng);
         self.state.power_cut(rng);
         self.snapshots.power_cut(rng);
+        self.past.power_cut(rng);
     }
 
     /// What its volumes hold now.
@@ -254,10 +324,10 @@ impl ReplicaHost {
         self.disks.iter().map(SimDisk::live).collect()
     }
 
-    /// What its volumes will hold when everything that it received has been applied; only what is
-    /// durable counts if `durable`.
+    /// What its volumes will hold when everything that it received has been applied, and they are
+    /// not rolled back any more; only what is durable counts if `durable`.
     pub fn coming(&self, durable: bool) -> Images {
-        let mut images = self.images();
+        let mut images = self.way_back.clone().unwrap_or_else(|| self.images());
         let Some(life) = &self.life else { return images };
         let counts = |record: &&Record| !durable || record.seq <= life.journal.durable();
         for record in life.received.iter().flat_map(|batch| &batch.records).filter(counts) {
@@ -351,6 +421,9 @@ impl ReplicaLife {
     /// Applies up to `count` batches that are durable, as one where that is allowed. Returns the
     /// session they belong to, the answers, and whether a resync ended.
     pub fn apply(&mut self, count: usize) -> Result<Option<(u64, Vec<Answer>, bool)>, Ended> {
+        if self.hold.is_some() {
+            return Ok(None);
+        }
         let mut whole: Option<Batch> = None;
         let mut ended = false;
         for _ in 0..count {
@@ -388,24 +461,30 @@ impl ReplicaLife {
         Ok(Some((session, answers, ended)))
     }
 
-    /// Flushes the volumes and moves the checkpoint, then trims the journal.
-    pub fn checkpoint(
-        &mut self,
-        state: &SimFolder,
-        trim: bool,
-        history: bool,
-    ) -> Result<(), Ended> {
-        if self.applied.generation.is_none() {
+    /// Flushes the volumes and moves the checkpoint.
+    pub fn checkpoint(&mut self, state: &SimFolder) -> Result<(), Ended> {
+        if self.applied.generation.is_none() || self.hold.is_some() {
             return Ok(());
         }
         self.applier.checkpoint(state, &self.applied)?;
         self.checkpointed = self.applied.seq;
-        if trim {
-            let keeper = self.applier.keeper().expect("replicas keep snapshots");
-            let oldest = keeper.set().list()?.first().map(|it| it.point);
-            let floor = oldest.filter(|_| history).unwrap_or(self.checkpointed);
-            self.journal.trim(self.checkpointed.min(floor))?;
-        }
+        self.stored = self.applied;
         Ok(())
+    }
+
+    /// Removes from the journal what the volumes hold, history does not need and nobody reads (R12).
+    pub fn trim(&mut self) -> Result<(), Ended> {
+        let read = self.readers().min().unwrap_or(Seq(u64::MAX));
+        Ok(self.journal.trim(self.checkpointed.min(self.floor).min(read))?)
+    }
+
+    /// The records behind which somebody reads the journal.
+    pub fn readers(&self) -> impl Iterator<Item = Seq> + use<> {
+        self.hold.as_ref().map(|hold| hold.after).into_iter()
+    }
+
+    /// How far a rollback is.
+    pub fn rolled(&self) -> Option<Rolled> {
+        self.hold.as_ref().map(|hold| hold.rolled)
     }
 }

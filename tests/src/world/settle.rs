@@ -97,7 +97,9 @@ impl World {
                 && known.dirty.is_empty()
                 && known.flight.is_empty()
                 && theirs.is_some_and(|theirs| {
-                    theirs.applied.seq >= known.durable && theirs.applied.consistent()
+                    theirs.applied.seq >= known.durable
+                        && theirs.applied.consistent()
+                        && theirs.hold.is_none()
                 })
                 && known.outbox.is_empty()
         })
@@ -145,6 +147,10 @@ impl World {
             );
             self.check_prefix(index, "in sync");
             self.look_back(index);
+            for which in 0..self.replicas[index].past.environments.len() {
+                let checked = self.check_environment(index, which, "in sync");
+                assert!(checked.is_ok(), "an environment cannot be read: {checked:?}");
+            }
         }
     }
 }
