@@ -29,7 +29,7 @@ impl World {
             return;
         }
         let count = self.replicas[index].past.environments.len();
-        if count == 0 || (count < MOST && self.rng.one_in(6)) {
+        if count == 0 || (count < MOST && self.rng.one_in(10)) {
             return self.make_environment(index);
         }
         let which = self.rng.index(count);

@@ -52,6 +52,12 @@ impl Past {
         move || clock.load(Ordering::SeqCst)
     }
 
+    /// Whether somebody still reads the snapshots of the life before: they are opened once at a
+    /// time.
+    pub fn is_read(&self) -> bool {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).strong_count() > 0
+    }
+
     /// A life begins that has these snapshots.
     pub fn serves(&self, set: &Arc<SnapshotSet>) {
         *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(set);

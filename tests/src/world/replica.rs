@@ -212,6 +212,7 @@ impl ReplicaHost {
         self.held = self.held.max(recovered.last);
         let share = |disk: &SimDisk| -> SharedDisk { Arc::new(disk.clone()) };
         let volumes: Vec<SharedDisk> = self.disks.iter().map(share).collect();
+        assert!(!self.past.is_read(), "the snapshots of the life before are still open");
         let set = SnapshotSet::open(Parts {
             folder: Arc::new(self.snapshots.clone()),
             key: key(),

@@ -26,10 +26,10 @@ impl World {
         let at = hold.map(|hold| (hold.rolled.phase, hold.stuck));
         let ends = !self.writing || self.rng.one_in(8);
         let done = match at {
-            None if self.writing && self.rng.one_in(6) => self.begin_rollback(index),
+            None if self.writing && self.rng.one_in(12) => self.begin_rollback(index),
             None => Ok(()),
-            Some((Phase::Going, _) | (Phase::There, _)) if ends => self.undo_rollback(index),
-            Some(_) if self.writing && self.rng.one_in(12) => self.turn_rollback(index),
+            Some((Phase::Going | Phase::There, _)) if ends => self.undo_rollback(index),
+            Some(_) if self.writing && self.rng.one_in(20) => self.turn_rollback(index),
             Some((Phase::Going | Phase::Coming, false)) => self.roll_volumes(index),
             Some(_) => {
                 self.check_rolled(index, "while it is held");
@@ -162,12 +162,7 @@ impl World {
     fn undo_rollback(&mut self, index: usize) -> Result<(), Ended> {
         let rolled = self.rolled(index);
         let next = rollback::undo(&self.replicas[index].state, &rolled);
-        let next = match next {
-            Ok(next) => next,
-            // Whoever asked is told.
-            Err(_) if !self.replicas[index].power.is_off() => return Ok(()),
-            Err(error) => return Err(stopped(&error)),
-        };
+        let next = next.map_err(|error| stopped(&error))?;
         self.coverage.hit(match rolled.phase {
             Phase::There => "rollback undone",
             _ => "rollback undone before it was there",
@@ -181,15 +176,16 @@ impl World {
         let (set, rolled) = (self.set(index), self.rolled(index));
         let host = &self.replicas[index];
         let since = host.past.wall()();
-        match rollback::turn(&set, &host.state, &rolled, &target, since) {
+        let turned = rollback::turn(&set, &host.state, &rolled, &target, since);
+        drop(set); // it is opened once at a time
+        match turned {
             Ok(next) => {
                 self.trace(|| format!("replica {index} turns: {next:?}"));
                 self.coverage.hit("rollback turned to another point");
                 self.turned(index);
                 Ok(())
             }
-            // Whoever asked is told.
-            Err(_) if !host.power.is_off() => Ok(()),
+            Err(error) if error.is_refusal() => Ok(()),
             Err(error) => Err(stopped(&error)),
         }
     }

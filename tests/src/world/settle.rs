@@ -110,7 +110,8 @@ impl World {
         let Some(life) = &self.source.life else { return "the source is down".into() };
         let replica = |index: usize| {
             let known = life.source.replica(id_of(index));
-            let point = self.replicas[index].life.as_ref().map(|life| life.applied);
+            let theirs = self.replicas[index].life.as_ref();
+            let point = theirs.map(|life| (life.applied, life.rolled()));
             format!(
                 "replica {index}: linked {}, {:?}, {:?}, dirty {}, flight {}, resync {:?}, \
                  unsent {}, durable {}, {:?}, theirs {point:?}",
