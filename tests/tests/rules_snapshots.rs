@@ -178,3 +178,37 @@ fn without_room_to_preserve_the_replica_waits() {
     assert_eq!(world.replicas[0].images()[0][512], 2);
     world.settle();
 }
+
+/// A rollback that begins where a resync has begun comes back to what was taken before that. It took
+/// the resync's begin from the journal then, which may be trimmed up to there, and stood still.
+#[test]
+fn a_rollback_comes_back_without_the_journal() {
+    let mut world = world();
+    world.write(0, 0, 4096, 1);
+    snapshot(&mut world, "monday");
+    world.write(0, 0, 4096, 2);
+    world.settle();
+    world.cut(0);
+    world.write(0, 0, 4096, 3);
+    world.restart_source(false);
+    world.connect(0);
+    world.begin_resync(0);
+    world.ship_out(0);
+    world.apply_all(0);
+    world.replica_checkpoint(0);
+    world.replica_crashes(0, false); // recovery begins a segment
+    world.start_all();
+    let life = world.replicas[0].life.as_mut().expect("it has started");
+    assert!(life.applied.window.is_some(), "it is inside a resync");
+    life.trim().expect("its disk is well");
+    assert_eq!(life.journal.first_after(), life.applied.seq, "nothing is left");
+    world.roll_back_to(0, "monday");
+    assert_eq!(world.replicas[0].images()[0][512], 1);
+    world.replica_crashes(0, true);
+    world.start_all();
+    assert_eq!(world.replicas[0].images()[0][512], 1);
+    world.roll_forward(0);
+    assert_eq!(world.replicas[0].images()[0][512], 2);
+    world.settle();
+    assert_eq!(world.replicas[0].images()[0][512], 3);
+}

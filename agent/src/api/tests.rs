@@ -16,7 +16,8 @@ use super::control::{
 use super::io::Server;
 use super::past::{
     EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked, MarkerRequest,
-    Past, RollbackRequest, RolledBack, SnapshotChange, SnapshotRequest, Snapshots, TemplateMade, TemplateRequest,
+    Past, RollbackRequest, RolledBack, SnapshotChange, SnapshotRequest, Snapshots, TemplateMade,
+    TemplateRequest,
 };
 use super::status::tests::{agent, in_sync};
 use super::{Client, Status};

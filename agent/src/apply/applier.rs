@@ -195,13 +195,7 @@ impl Applier {
         Ok(now == content)
     }
 
-    pub(super) fn put(
-        &self,
-        writes: &mut Writes,
-        volume: VolumeId,
-        span: Span,
-        content: Content,
-    ) {
+    pub(super) fn put(&self, writes: &mut Writes, volume: VolumeId, span: Span, content: Content) {
         let masked = self.layout.volume(volume).map_or(0, |known| u64::from(known.masked));
         let pending = writes.entry(volume).or_default();
         pending.put(span, content);

@@ -360,7 +360,8 @@ fn replica_status(replica: &ReplicaGroup) -> GroupStatus {
 /// What the volumes are doing while nothing is applied.
 fn rolled_text(group: &Name, rolled: &Rolled, step: Option<Step>) -> String {
     let (to, from) = (rolled.wanted, rolled.from);
-    let far = step.map_or_else(String::new, |step| format!(", {} of {} extents", step.done, step.of));
+    let far =
+        step.map_or_else(String::new, |step| format!(", {} of {} extents", step.done, step.of));
     match rolled.phase {
         Phase::Going => format!("the LVs are being rolled back from {from} to {to}{far}"),
         Phase::There => format!(

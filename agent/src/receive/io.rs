@@ -166,8 +166,13 @@ enum Work {
         origin: Origin,
         done: oneshot::Sender<Result<Option<Snapshot>, SnapshotError>>,
     },
-    RollBack { target: Target, done: Turned },
-    Undo { done: Turned },
+    RollBack {
+        target: Target,
+        done: Turned,
+    },
+    Undo {
+        done: Turned,
+    },
 }
 
 /// Hears whether a rollback, or the way back from it, has begun.
@@ -306,10 +311,8 @@ impl Engine {
             (to_apply.clone(), Arc::clone(&taken)),
             Arc::clone(&shared),
         );
-        let threads = vec![
-            spawn("journal", move || journaling.run(&from_links)),
-            spawn("apply", applying),
-        ];
+        let threads =
+            vec![spawn("journal", move || journaling.run(&from_links)), spawn("apply", applying)];
         let (messages, orders) = (Some(messages), Some(to_apply));
         Ok(Engine { messages, orders, taken, snapshots, threads, shared })
     }

@@ -94,7 +94,10 @@ impl Backend {
         for ((number, cell), out) in (first..).zip(cells.chunks(CELL)).zip(out.chunks_mut(PAGE)) {
             let (page, crc) = cell.split_at(PAGE);
             if crc[..4] != sum(number, page) || crc[4..].iter().any(|&byte| byte != 0) {
-                let text = format!("page {number} is not as it was written");
+                let text = format!(
+                    "its page {number} is not as it was written: the file is damaged; with the \
+                     store's folder moved away the replica goes on, without its snapshots"
+                );
                 return Err(io::Error::new(io::ErrorKind::InvalidData, text));
             }
             out.copy_from_slice(page);

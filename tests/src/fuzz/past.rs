@@ -12,9 +12,7 @@ use vgship_base::sim::{Power, SimDisk, SimFolder};
 use vgship_base::units::Span;
 use vgship_snapshot::SnapshotError;
 use vgship_snapshot::seal::KeyId;
-use vgship_snapshot::set::{
-    NewSnapshot, Noted, Origin, Parts, Preserver, Snapshot, SnapshotSet,
-};
+use vgship_snapshot::set::{NewSnapshot, Noted, Origin, Parts, Preserver, Snapshot, SnapshotSet};
 use vgship_snapshot::template::{Facts, Manifest, ObjectId, SourcePoint, VolumeManifest};
 
 use super::Input;

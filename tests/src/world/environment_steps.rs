@@ -257,8 +257,7 @@ impl World {
 
     /// A run of any place and length, often of whole blocks.
     fn some_run(&mut self, bytes: u64) -> (u64, u64) {
-        let (mut offset, most) =
-            (self.rng.below(bytes), [1, 700, 4096, 12_288][self.rng.index(4)]);
+        let (mut offset, most) = (self.rng.below(bytes), [1, 700, 4096, 12_288][self.rng.index(4)]);
         if self.rng.one_in(3) {
             offset -= offset % overlay::BLOCK;
         }
@@ -266,12 +265,7 @@ impl World {
     }
 
     /// A write that failed may have changed any of its bytes, and nothing else.
-    fn write_failed(
-        &mut self,
-        index: usize,
-        which: usize,
-        error: &io::Error,
-    ) -> Result<(), Ended> {
+    fn write_failed(&mut self, index: usize, which: usize, error: &io::Error) -> Result<(), Ended> {
         if self.replicas[index].power.is_off() {
             return Ok(());
         }
@@ -351,13 +345,7 @@ impl World {
     }
 
     /// Sectors that differ lie where something was written past all order.
-    fn expect_none(
-        &self,
-        index: usize,
-        which: usize,
-        odd: &[(usize, Vec<usize>)],
-        when: &str,
-    ) {
+    fn expect_none(&self, index: usize, which: usize, odd: &[(usize, Vec<usize>)], when: &str) {
         let (host, size) = (&self.replicas[index], self.layout.extent.bytes());
         let stray = |volume: usize, sector: usize| {
             let id = self.layout.ids().nth(volume).expect("it is a volume's number");

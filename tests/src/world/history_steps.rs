@@ -106,7 +106,9 @@ impl World {
         match plan.short {
             None => {}
             Some(Short::Budget { .. }) => self.coverage.hit("history over its budget, and said"),
-            Some(Short::Window { .. }) => self.coverage.hit("history short of its window, and said"),
+            Some(Short::Window { .. }) => {
+                self.coverage.hit("history short of its window, and said")
+            }
         }
     }
 

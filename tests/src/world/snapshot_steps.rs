@@ -79,7 +79,8 @@ impl World {
                 match set.delete(name.as_str()) {
                     Err(SnapshotError::Kept { why, .. }) => {
                         if why.contains(HOLDER) {
-                            self.coverage.hit("a snapshot that an environment holds was not deleted");
+                            self.coverage
+                                .hit("a snapshot that an environment holds was not deleted");
                         }
                         Ok(())
                     }
@@ -275,7 +276,10 @@ impl World {
         let life = host.life.as_ref().expect("it is up");
         if let Some(rolled) = life.rolled() {
             let there = |it: &Snapshot| it.seq == rolled.from;
-            assert!(all.iter().any(there), "I4: replica {index} has no way back: {rolled:?}, {all:?}");
+            assert!(
+                all.iter().any(there),
+                "I4: replica {index} has no way back: {rolled:?}, {all:?}"
+            );
             self.coverage.hit("I4 checked while volumes are rolled back");
         }
         if life.applied.consistent() {
@@ -292,7 +296,12 @@ impl World {
     }
 
     /// Where images differ, but for what was written past all order.
-    pub(super) fn untainted(&self, index: usize, found: &Images, expected: &Images) -> Vec<(u16, u64)> {
+    pub(super) fn untainted(
+        &self,
+        index: usize,
+        found: &Images,
+        expected: &Images,
+    ) -> Vec<(u16, u64)> {
         let places = differing(&self.layout, found, expected);
         let strays = &self.replicas[index].strays;
         let own = places.into_iter().filter(|place| !strays.contains(place));

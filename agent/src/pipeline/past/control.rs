@@ -14,8 +14,8 @@ use crate::api::ControlError;
 use crate::api::control::{Answer, Done};
 use crate::api::past::{
     EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked, MarkerRequest,
-    Past, PointRow, RollbackRequest, RolledBack, SnapshotChange, SnapshotOrder, SnapshotRequest, SnapshotRow, Snapshots,
-    TemplateMade, TemplateRequest,
+    Past, PointRow, RollbackRequest, RolledBack, SnapshotChange, SnapshotOrder, SnapshotRequest,
+    SnapshotRow, Snapshots, TemplateMade, TemplateRequest,
 };
 use crate::history::keeping;
 use crate::history::spec::{At, GroupPoint, rfc3339};
