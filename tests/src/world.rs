@@ -4,6 +4,7 @@
 mod calm;
 mod check_steps;
 mod disorder;
+mod environment_start;
 mod environment_steps;
 pub mod faults;
 mod history_steps;
@@ -15,6 +16,7 @@ pub mod past;
 pub mod paths;
 pub mod promises;
 pub mod replica;
+mod replica_life;
 mod replica_steps;
 mod resync_steps;
 mod rollback_steps;

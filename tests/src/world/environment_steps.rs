@@ -4,11 +4,9 @@
 use std::io;
 use std::sync::Arc;
 
-use vgship::apply::rollback;
 use vgship::history::keeping;
 use vgship::history::roll::{RollError, point_of, roll};
 use vgship_base::disk::Disk;
-use vgship_base::folder::Folder;
 use vgship_base::ids::Seq;
 use vgship_snapshot::overlay;
 use vgship_snapshot::set::{Snapshot, SnapshotSet};
@@ -205,7 +203,7 @@ impl World {
         set.release(base, &format!("{HOLDER}{name}")).map_err(|error| stopped(&error))
     }
 
-    fn destroy_environment(&mut self, index: usize, which: usize) -> Result<(), Ended> {
+    pub(super) fn destroy_environment(&mut self, index: usize, which: usize) -> Result<(), Ended> {
         let gone = self.replicas[index].past.environments.remove(which);
         self.coverage.hit("environment destroyed");
         let (base, name) = (gone.base, gone.name.clone());
@@ -297,7 +295,11 @@ impl World {
     }
 
     /// All that an environment shows; `None` when some disk read what was not asked for.
-    fn read_environment(&mut self, index: usize, which: usize) -> Result<Option<Images>, Ended> {
+    pub(super) fn read_environment(
+        &mut self,
+        index: usize,
+        which: usize,
+    ) -> Result<Option<Images>, Ended> {
         let before = self.astray(index);
         let environment = &self.replicas[index].past.environments[which];
         let images = environment.read().map_err(|error| stopped(&error))?;
@@ -305,7 +307,7 @@ impl World {
     }
 
     /// Compares an environment with what was found in it, where not all is known.
-    fn found(&mut self, index: usize, which: usize, found: &Images, when: &str) {
+    pub(super) fn found(&mut self, index: usize, which: usize, found: &Images, when: &str) {
         let environment = &mut self.replicas[index].past.environments[which];
         let cut = std::mem::take(&mut environment.cut);
         environment.doubtful = false;
@@ -360,70 +362,5 @@ impl World {
                 host.past.environments[which].name
             );
         }
-    }
-
-    /// A replica has started: what an earlier life did not finish goes, the rest is opened.
-    pub(super) fn open_environments(&mut self, index: usize) {
-        let done = self.forget_unfinished(index).and_then(|()| {
-            for which in (0..self.replicas[index].past.environments.len()).rev() {
-                self.open_environment(index, which)?;
-            }
-            Ok(())
-        });
-        if let Err(ended) = done {
-            self.ended(index, &ended);
-        }
-    }
-
-    fn open_environment(&mut self, index: usize, which: usize) -> Result<(), Ended> {
-        let past = &self.replicas[index].past;
-        let environment = &past.environments[which];
-        if environment.clones.is_empty() {
-            let clones = environment.open(past).map_err(|error| stopped(&error))?;
-            let environment = &mut self.replicas[index].past.environments[which];
-            (environment.clones, environment.doubtful) = (clones, true);
-        } else {
-            self.coverage.hit("environment outlived the replica's life");
-            if !environment.doubtful {
-                return self.check_environment(index, which, "after the replica's start");
-            }
-        }
-        match self.read_environment(index, which)? {
-            Some(found) => {
-                self.found(index, which, &found, "after a crash");
-                self.coverage.hit("I8 checked: an environment after a crash");
-                Ok(())
-            }
-            None => self.destroy_environment(index, which),
-        }
-    }
-
-    /// Files and holds of environments that were never made, or were being destroyed.
-    fn forget_unfinished(&mut self, index: usize) -> Result<(), Ended> {
-        let set = self.set(index);
-        let past = &self.replicas[index].past;
-        let known: Vec<String> = past.environments.iter().flat_map(Environment::stems).collect();
-        let names = past.folder.list().map_err(|error| stopped(&error))?;
-        for name in names {
-            let stem = name.trim_end_matches(".new").rsplit_once('.').map_or("", |it| it.0);
-            if !known.iter().any(|it| it == stem) {
-                overlay::remove(&past.folder, stem).map_err(|error| stopped(&error))?;
-                self.coverage.hit("an environment half made was removed");
-            }
-        }
-        for listed in set.list_costs().map_err(|error| stopped(&error))? {
-            for holder in listed.holders {
-                let Some(name) = holder.strip_prefix(HOLDER) else {
-                    assert_eq!(holder, rollback::HOLDER, "nobody else holds a snapshot");
-                    continue;
-                };
-                if !past.environments.iter().any(|it| it.name == name) {
-                    let released = set.release(listed.snapshot.seq, &holder);
-                    released.map_err(|error| stopped(&error))?;
-                    self.coverage.hit("a hold without an environment was released");
-                }
-            }
-        }
-        Ok(())
     }
 }

@@ -4,15 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use vgship::apply::applier::{Answer, Applier, ApplyError};
+use vgship::apply::applier::{Applier, ApplyError};
 use vgship::apply::checkpoint;
 use vgship::apply::keeper::Keeper;
 use vgship::apply::rollback;
 use vgship::apply::rolled::{self, Phase, Rolled};
 use vgship::history::keeping::Wanted;
-use vgship::receive::admit::{Admit, AdmitError, Point};
+use vgship::receive::admit::{Admit, Point};
 use vgship::receive::journal::{Journal, JournalError, Replay};
-use vgship::ship::verdict::ReplicaPoint;
 use vgship_base::disk::{Disk, SharedDisk};
 use vgship_base::folder::Folder;
 use vgship_base::ids::{GroupId, Seq, VolumeId};
@@ -258,26 +257,7 @@ impl ReplicaHost {
                 applier.keeper().expect("it was given one").settle(point.seq);
             }
         }
-        let hold = match noted {
-            Some(noted) if held => {
-                let rolled = Rolled { broken: lost, ..noted };
-                rolled::store(&self.state, &rolled).map_err(|error| stopped(&error))?;
-                let base = if rolled.phase == Phase::Going { rolled.base } else { rolled.from };
-                let found = set.list()?.into_iter().find(|it| it.seq == base);
-                let after = found.expect("a rollback holds its snapshots").point;
-                let records = Box::new(journal.replays(after));
-                Some(Hold { rolled, after, records, stuck: false })
-            }
-            Some(came) => {
-                let done = rollback::finish(&set, &self.state, &came);
-                done.map_err(|error| stopped(&error))?;
-                None
-            }
-            None => {
-                rollback::let_go(&set)?;
-                None
-            }
-        };
+        let hold = self.hold(noted, lost, &set, &journal)?;
         let applied = if held { stored_point } else { admit.point() };
         let point = admit.point();
         while self.histories.last().is_some_and(|(begin, _)| *begin > point.seq) {
@@ -305,6 +285,32 @@ impl ReplicaHost {
             torn: recovered.last < last,
             survived: recovered.last > durable,
         })
+    }
+
+    /// What a life needs whose volumes are rolled back; whatever is left of a rollback that came back
+    /// is cleared away.
+    fn hold(
+        &self,
+        noted: Option<Rolled>,
+        lost: bool,
+        set: &SnapshotSet,
+        journal: &Journal,
+    ) -> Result<Option<Hold>, Ended> {
+        let Some(noted) = noted else {
+            rollback::let_go(set)?;
+            return Ok(None);
+        };
+        if noted.phase == Phase::Came {
+            rollback::finish(set, &self.state, &noted).map_err(|error| stopped(&error))?;
+            return Ok(None);
+        }
+        let rolled = Rolled { broken: lost, ..noted };
+        rolled::store(&self.state, &rolled).map_err(|error| stopped(&error))?;
+        let base = if rolled.phase == Phase::Going { rolled.base } else { rolled.from };
+        let found = set.list()?.into_iter().find(|it| it.seq == base);
+        let after = found.expect("a rollback holds its snapshots").point;
+        let records = Box::new(journal.replays(after));
+        Ok(Some(Hold { rolled, after, records, stuck: false }))
     }
 
     /// The power is cut and comes back.
@@ -370,122 +376,5 @@ impl ReplicaHost {
             file.decay(rng.index(len), 3);
             self.decayed = true;
         }
-    }
-}
-
-impl ReplicaLife {
-    /// What it says of itself when a link begins. All that it admitted is durable then.
-    pub fn hello(&mut self) -> Result<ReplicaPoint, Ended> {
-        self.journal.flush()?;
-        let point = self.admit.point();
-        Ok(ReplicaPoint {
-            fresh: point.generation.is_none(),
-            generation: point.generation.unwrap_or_default(),
-            durable: point.seq,
-            damaged: point.broken() || self.chain_differs,
-        })
-    }
-
-    /// Records arrived. Those that were admitted are appended; why the rest was not is returned.
-    pub fn receive(
-        &mut self,
-        records: &[Record],
-        promised: Seq,
-    ) -> Result<Option<AdmitError>, Ended> {
-        let mut refused = None;
-        let mut batches: Vec<Batch> = Vec::new();
-        let mut alone = true;
-        for record in records {
-            if let Err(error) = self.admit.admit(record, Chain::data_hash(record)) {
-                self.chain_differs |= matches!(error, AdmitError::Chain { .. });
-                refused = Some(error);
-                break;
-            }
-            let point = self.admit.point();
-            let ends = record.is_border();
-            match batches.last_mut().filter(|_| !alone && !ends) {
-                Some(batch) => {
-                    batch.records.push(record.clone());
-                    batch.point = point;
-                }
-                None => batches.push(Batch { records: vec![record.clone()], point }),
-            }
-            alone = ends;
-        }
-        for batch in &batches {
-            self.journal.append(&batch.records, promised)?;
-        }
-        self.received.extend(batches);
-        Ok(refused)
-    }
-
-    /// Applies up to `count` batches that are durable, as one where that is allowed. Returns the
-    /// session they belong to, the answers, and whether a resync ended.
-    pub fn apply(&mut self, count: usize) -> Result<Option<(u64, Vec<Answer>, bool)>, Ended> {
-        if self.hold.is_some() {
-            return Ok(None);
-        }
-        let mut whole: Option<Batch> = None;
-        let mut ended = false;
-        for _ in 0..count {
-            let durable = self.journal.durable();
-            let border = |batch: &Batch| batch.records[0].is_border();
-            let fits =
-                |batch: &&Batch| batch.point.seq <= durable && (whole.is_none() || !border(batch));
-            if self.received.front().is_none_or(|batch| !fits(&batch)) {
-                break;
-            }
-            let next = self.received.pop_front().expect("it was just seen");
-            let last = border(&next);
-            ended |= matches!(next.records[0].body, Body::ResyncEnd { .. });
-            match &mut whole {
-                Some(whole) => {
-                    whole.records.extend(next.records);
-                    whole.point = next.point;
-                }
-                None => whole = Some(next),
-            }
-            if last {
-                break;
-            }
-        }
-        let Some(batch) = whole else { return Ok(None) };
-        let answers = match self.applier.apply(&batch.records, false) {
-            Err(ApplyError::Snapshots(SnapshotError::NoRoom { .. })) => {
-                self.received.push_front(batch);
-                return Ok(None);
-            }
-            done => done?,
-        };
-        self.applied = batch.point;
-        let session = batch.point.window.map_or(0, |window| window.session);
-        Ok(Some((session, answers, ended)))
-    }
-
-    /// Flushes the volumes and moves the checkpoint.
-    pub fn checkpoint(&mut self, state: &SimFolder) -> Result<(), Ended> {
-        if self.applied.generation.is_none() || self.hold.is_some() {
-            return Ok(());
-        }
-        self.applier.checkpoint(state, &self.applied)?;
-        self.checkpointed = self.applied.seq;
-        self.stored = self.applied;
-        Ok(())
-    }
-
-    /// Removes from the journal what the volumes hold, history does not need and nobody reads (R12).
-    pub fn trim(&mut self) -> Result<(), Ended> {
-        let read = self.readers().min().unwrap_or(Seq(u64::MAX));
-        Ok(self.journal.trim(self.checkpointed.min(self.floor).min(read))?)
-    }
-
-    /// The records behind which somebody reads the journal.
-    pub fn readers(&self) -> impl Iterator<Item = Seq> + use<> {
-        self.hold.as_ref().map(|hold| hold.after).into_iter()
-    }
-
-    /// How far a rollback is.
-    pub fn rolled(&self) -> Option<Rolled> {
-        self.hold.as_ref().map(|hold| hold.rolled)
     }
 }
