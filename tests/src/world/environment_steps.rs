@@ -63,7 +63,7 @@ impl World {
             base = keeping::base_of(&settled, wanted).expect("one is before it").clone();
         }
         let name = self.fresh_name("e");
-        if let Err(ended) = self.make_of(index, &set, &base, wanted, name) {
+        if let Err(ended) = self.make_of(index, &set, &base, wanted, &name) {
             self.ended(index, &ended);
         }
     }
@@ -93,12 +93,12 @@ impl World {
         set: &Arc<SnapshotSet>,
         base: &Snapshot,
         wanted: Seq,
-        name: String,
+        name: &str,
     ) -> Result<(), Ended> {
         set.hold(base.name.as_str(), &format!("{HOLDER}{name}")).map_err(|it| stopped(&it))?;
         let past = &self.replicas[index].past;
         let before = self.astray(index);
-        let made = Environment::create(past, name.clone(), base.seq, &self.layout);
+        let made = Environment::create(past, name.to_owned(), base.seq, &self.layout);
         let made = made.map_err(|error| stopped(&error)).and_then(|environment| {
             let rolled = self.roll_clones(index, base, wanted, &environment)?;
             Ok(rolled.then_some(environment))
@@ -119,14 +119,14 @@ impl World {
                 self.replicas[index].past.environments.push(environment);
                 Ok(())
             }
-            Ok(_) => self.abandon(index, set, base.seq, &name),
+            Ok(_) => self.abandon(index, set, base.seq, name),
             Err(Ended::Stopped(text)) => {
                 if self.replicas[index].power.is_off() {
                     return Ok(());
                 }
                 assert!(volume_refuses(&text), "environment {name}: {text}");
                 self.coverage.hit("environment could not be made: a volume cannot be read");
-                self.abandon(index, set, base.seq, &name)
+                self.abandon(index, set, base.seq, name)
             }
         }
     }

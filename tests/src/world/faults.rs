@@ -95,7 +95,6 @@ impl Fault {
 
 /// How one run is set up; thrown before anything else.
 #[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, each thrown by itself")]
 pub struct Settings {
     /// Faults that this run has.
     pub faults: Vec<Fault>,

@@ -53,7 +53,7 @@ impl World {
         }
         let listed = set.list_costs()?;
         let plan = keeping::plan(&set, &wanted, &standing)?;
-        self.check_plan(index, &plan, &listed);
+        Self::check_plan(index, &plan, &listed);
         let (mut floor, mut gone) = (Seq::ZERO, Vec::new());
         let tell = |upto| floor = upto;
         let done = keeping::carry_out(&set, &plan, tell, |_, it| gone.push(it.reason.clone()));
@@ -81,7 +81,7 @@ impl World {
     }
 
     /// Retention takes nothing away that somebody needs.
-    fn check_plan(&self, index: usize, plan: &Plan, listed: &[Listed]) {
+    fn check_plan(index: usize, plan: &Plan, listed: &[Listed]) {
         for gone in &plan.delete {
             let found = listed.iter().find(|it| it.snapshot.seq == gone.seq);
             let Listed { snapshot, holders, .. } = found.expect("only what is there can go");
@@ -107,7 +107,7 @@ impl World {
             None => {}
             Some(Short::Budget { .. }) => self.coverage.hit("history over its budget, and said"),
             Some(Short::Window { .. }) => {
-                self.coverage.hit("history short of its window, and said")
+                self.coverage.hit("history short of its window, and said");
             }
         }
     }

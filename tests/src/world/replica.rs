@@ -36,7 +36,6 @@ pub fn key() -> DataKey {
 }
 
 /// A replica's machine.
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, each asked by itself")]
 pub struct ReplicaHost {
     /// Its power supply.
     pub power: Power,

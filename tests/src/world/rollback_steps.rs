@@ -12,7 +12,7 @@ use vgship_snapshot::SnapshotError;
 use vgship_snapshot::set::Snapshot;
 
 use super::model::Images;
-use super::replica::{Ended, stopped};
+use super::replica::{Ended, ReplicaLife, stopped};
 use super::{World, id_of};
 
 impl World {
@@ -179,7 +179,7 @@ impl World {
                 self.coverage.hit("rollback waited for room");
                 Ok(())
             }
-            Err(error) if error.is_final() => {
+            Err(error) if error.is_final() && !self.replicas[index].power.is_off() => {
                 let known = self.replicas[index].decayed;
                 assert!(known, "replica {index} cannot get to {rolled:?}: {error:?}");
                 self.coverage.hit("rollback cannot get there");
@@ -225,7 +225,7 @@ impl World {
     /// A replica has started: whether its volumes are rolled back.
     pub(super) fn note_rollback(&mut self, index: usize) {
         let host = &mut self.replicas[index];
-        let Some(rolled) = host.life.as_ref().and_then(|life| life.rolled()) else {
+        let Some(rolled) = host.life.as_ref().and_then(ReplicaLife::rolled) else {
             host.way_back = None;
             return;
         };
