@@ -164,6 +164,7 @@ const PATHS: &[&str] = &[
     "rollback waited for room",
     "rollback turned to another point",
     "rollback cannot get there",
+    "a way back without a point was pinned",
     "rollback undone",
     "rollback undone before it was there",
     "rolled back: the history at that point",

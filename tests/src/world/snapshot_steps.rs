@@ -75,7 +75,12 @@ impl World {
                 if all.is_empty() {
                     return Ok(());
                 }
-                let name = all[self.rng.index(all.len())].name.clone();
+                let found = &all[self.rng.index(all.len())];
+                let name = found.name.clone();
+                if found.torn && self.rng.one_in(2) {
+                    self.coverage.hit("a way back without a point was pinned");
+                    return set.pin(name.as_str(), true).map(drop);
+                }
                 match set.delete(name.as_str()) {
                     Err(SnapshotError::Kept { why, .. }) => {
                         if why.contains(HOLDER) {
