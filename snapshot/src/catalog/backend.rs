@@ -306,10 +306,11 @@ mod tests {
         assert_eq!(found, [8; PAGE]);
         for at in [0, 4095, 4096, 4099, 4100, 4607] {
             let at = 16_384 + 4608 + at;
-            disk.write_at(at, &[bytes[at as usize] ^ 1]).unwrap();
+            let place = u64::try_from(at).unwrap();
+            disk.write_at(place, &[bytes[at] ^ 1]).unwrap();
             let error = file.read(2 * PAGE as u64, &mut found).unwrap_err();
             assert!(error.to_string().contains("page 2 is not as it was written"), "{error}");
-            disk.write_at(at, &[bytes[at as usize]]).unwrap();
+            disk.write_at(place, &[bytes[at]]).unwrap();
         }
         let moved = bytes[16_384..][..4608].to_vec();
         disk.write_at(16_384 + 4608, &moved).unwrap();

@@ -43,9 +43,9 @@ fn a_damaged_catalogue_is_an_error_or_shows_what_it_showed() {
         let (place, bit) = (rng.index(end), rng.below(8));
         let cut = rng.one_in(6);
         if cut {
-            bytes.truncate(place)
+            bytes.truncate(place);
         } else {
-            bytes[place] ^= 1 << bit
+            bytes[place] ^= 1 << bit;
         }
         put(&world.folder, &changed);
         let found = world.open().and_then(|life| {
