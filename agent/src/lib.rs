@@ -37,6 +37,9 @@ pub mod segment;
 /// Which task owns which core; start and stop.
 pub mod pipeline;
 
+/// The data keys of groups, what needs them, and the key that wraps them.
+pub mod keys;
+
 /// The agent's folder: configuration, groups, secrets, the lock.
 pub mod home;
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use vgship_base::ids::{Name, PeerId};
 
+use super::keys::KeyRoom;
 use super::past::Past;
 use super::status::Status;
 use crate::home::{
@@ -58,6 +59,9 @@ pub trait Control: Send + Sync + 'static {
 
     /// The past of its groups.
     fn past(&self) -> &dyn Past;
+
+    /// The data keys of its groups.
+    fn keys(&self) -> &dyn KeyRoom;
 }
 
 /// An agent that several callers share.

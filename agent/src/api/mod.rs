@@ -24,6 +24,10 @@
 //! POST    /v1/environments       EnvRequest             Environment
 //! POST    /v1/environments/E/extend   {"lease"}         Environment
 //! POST    /v1/environments/E/destroy  -                 Done
+//! POST    /v1/keys/list          Which                  Rings
+//! POST    /v1/keys/rotate        Which                  Rotated
+//! POST    /v1/keys/rewrap        RewrapRequest          Rewrapped
+//! POST    /v1/groups/G/keys/end  EndRequest             Ended
 //! ```
 //!
 //! Every refusal is `{"error", "hint", "code"}` with `code` one of `failed`, `usage`, `refused`,
@@ -34,6 +38,10 @@ pub mod client;
 pub mod control;
 
 pub mod io;
+
+mod key_routes;
+
+pub mod keys;
 
 pub mod pairs;
 

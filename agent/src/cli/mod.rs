@@ -17,6 +17,8 @@ pub mod history;
 
 pub mod init;
 
+pub mod key;
+
 pub mod logging;
 
 pub mod marker;
@@ -42,6 +44,8 @@ pub mod status;
 pub mod table;
 
 pub mod template;
+
+pub mod template_key;
 
 pub mod vg;
 
@@ -110,6 +114,8 @@ enum Command {
     History(history::Args),
     #[command(subcommand)]
     Template(template::Command),
+    #[command(subcommand)]
+    Key(key::Command),
     #[command(subcommand)]
     Env(env::Command),
     Bisect(bisect::Args),
@@ -216,6 +222,7 @@ fn run(command: Command, context: &Context<'_>) -> Result<(), ControlError> {
         Command::Snapshot(command) => snapshot::run(command, context),
         Command::History(args) => history::run(&args, context),
         Command::Template(command) => template::run(command, context),
+        Command::Key(command) => key::run(command, context),
         Command::Env(command) => env::run(command, context),
         Command::Bisect(args) => bisect::run(&args, context),
         Command::Rollback(args) => rollback::run(&args, context),

@@ -14,6 +14,7 @@ use crate::api::control::{
     Answer, Control, Done, GroupSettings, GroupSummary, Groups, Invitation, InviteRequest,
     JoinRequest, Joined, Pairings, Removed, Revoked, SetRequest, WaitFor,
 };
+use crate::api::keys::KeyRoom;
 use crate::api::past::Past;
 use crate::api::status::{State, Status};
 use crate::api::{ControlError, ErrorKind, pairs};
@@ -132,6 +133,10 @@ impl Control for Controlled {
     }
 
     fn past(&self) -> &dyn Past {
+        self
+    }
+
+    fn keys(&self) -> &dyn KeyRoom {
         self
     }
 }

@@ -10,6 +10,7 @@ mod clients;
 mod drift;
 mod full_disks;
 mod hooks;
+mod keys;
 mod kills;
 mod lag;
 mod memory;

@@ -205,7 +205,7 @@ impl ReplicaHost {
         let held = noted.is_some_and(|it| it.phase != Phase::Came);
         let point = stored.unwrap_or(Point::FRESH);
         let folder: Arc<dyn Folder> = Arc::new(self.journal.clone());
-        let (mut journal, recovered) = Journal::recover(folder, &key(), GROUP, point.seq)?;
+        let (mut journal, recovered) = Journal::recover(folder, key(), GROUP, point.seq)?;
         journal.set_segment_bytes(self.segment);
         self.held = self.held.max(recovered.last);
         let share = |disk: &SimDisk| -> SharedDisk { Arc::new(disk.clone()) };
@@ -213,7 +213,7 @@ impl ReplicaHost {
         assert!(!self.past.is_read(), "the snapshots of the life before are still open");
         let set = SnapshotSet::open(Parts {
             folder: Arc::new(self.snapshots.clone()),
-            key: key(),
+            keys: key().into(),
             group: GROUP,
             layout: Arc::clone(&self.layout),
             volumes: volumes.clone(),

@@ -16,7 +16,8 @@ mod marking;
 
 mod mask;
 
-mod points;
+pub(super) mod points;
+
 mod rollback;
 
 mod quiesced;
