@@ -58,7 +58,6 @@ pub struct Noted {
 }
 
 /// A kept image of the whole group at one place in its stream.
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own in its row")]
 pub struct Snapshot {

@@ -131,7 +131,7 @@ impl Store {
     fn open(&self) -> Result<Arc<SnapshotSet>, SnapshotError> {
         let set = SnapshotSet::open(Parts {
             folder: Arc::new(self.folder.clone()),
-            key: key(),
+            keys: key().into(),
             group: GROUP,
             layout: Arc::new(small_layout()),
             volumes: self.disks.iter().map(|it| Arc::new(it.clone()) as SharedDisk).collect(),
