@@ -178,32 +178,3 @@ fn without_room_to_preserve_the_replica_waits() {
     assert_eq!(world.replicas[0].images()[0][512], 2);
     world.settle();
 }
-
-/// A rollback that begins inside a resync holds its point over a power cut, and comes back to where
-/// the volumes stood; then the resync goes on.
-#[test]
-fn a_rollback_inside_a_resync_comes_back() {
-    let mut world = world();
-    world.write(0, 0, 4096, 1);
-    snapshot(&mut world, "monday");
-    world.write(0, 0, 4096, 2);
-    world.settle();
-    world.cut(0);
-    world.write(0, 0, 4096, 3);
-    world.restart_source(false);
-    world.connect(0);
-    world.begin_resync(0);
-    world.ship_out(0);
-    world.apply_all(0);
-    let life = world.replicas[0].life.as_ref().expect("it runs");
-    assert!(life.applied.window.is_some(), "it is inside a resync");
-    world.roll_back_to(0, "monday");
-    assert_eq!(world.replicas[0].images()[0][512], 1);
-    world.replica_crashes(0, true);
-    world.start_all();
-    assert_eq!(world.replicas[0].images()[0][512], 1);
-    world.roll_forward(0);
-    assert_eq!(world.replicas[0].images()[0][512], 2);
-    world.settle();
-    assert_eq!(world.replicas[0].images()[0][512], 3);
-}

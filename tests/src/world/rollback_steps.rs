@@ -74,32 +74,6 @@ impl World {
         }
     }
 
-    /// A replica's volumes are taken back to a snapshot, and hold it; for scenarios.
-    ///
-    /// # Panics
-    /// When that fails.
-    pub fn roll_back_to(&mut self, index: usize, name: &str) {
-        let base = self.set(index).find(name).expect("it is there");
-        let target = Target { base: base.seq, point: point_of(&base) };
-        self.roll_back(index, &target).expect("its disks are well");
-        self.start_all();
-        while self.rolled(index).phase == Phase::Going {
-            self.roll_volumes(index).expect("its disks are well");
-        }
-    }
-
-    /// A replica's volumes are taken to where they stood, and hold that; for scenarios.
-    ///
-    /// # Panics
-    /// When that fails.
-    pub fn roll_forward(&mut self, index: usize) {
-        self.undo_rollback(index).expect("its disks are well");
-        while self.replicas[index].life.as_ref().is_some_and(|life| life.hold.is_some()) {
-            self.roll_volumes(index).expect("its disks are well");
-        }
-        self.start_all();
-    }
-
     fn roll_back(&mut self, index: usize, target: &Target) -> Result<(), Ended> {
         let host = &mut self.replicas[index];
         host.way_back = Some(host.images());
