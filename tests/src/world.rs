@@ -4,16 +4,22 @@
 mod calm;
 mod check_steps;
 mod disorder;
+mod environment_start;
+mod environment_steps;
 pub mod faults;
+mod history_steps;
 mod link_steps;
 mod mishaps;
 pub mod model;
 pub mod net;
+pub mod past;
 pub mod paths;
 pub mod promises;
 pub mod replica;
+mod replica_life;
 mod replica_steps;
 mod resync_steps;
+mod rollback_steps;
 mod settle;
 mod snapshot_steps;
 pub mod source;
@@ -158,7 +164,7 @@ impl World {
             skew: 0,
             source: SourceHost::new(&layout, policy, &settings),
             replicas: (0..count)
-                .map(|_| ReplicaHost::new(&layout, settings.segment, settings.history))
+                .map(|_| ReplicaHost::new(&layout, settings.segment, settings.history.clone()))
                 .collect(),
             links: (0..count).map(|_| None).collect(),
             offers: vec![0; count],

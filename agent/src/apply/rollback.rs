@@ -178,8 +178,10 @@ pub fn roll(
     tell: &mut dyn FnMut(Step) -> ControlFlow<()>,
 ) -> Result<Option<Rolled>, RollbackError> {
     let (phase, seq, wanted) = match rolled.phase {
-        Phase::Going => (Phase::There, rolled.base, rolled.wanted),
-        Phase::Coming => (Phase::Came, rolled.from, rolled.from),
+        Phase::Going => (Phase::There, rolled.base, Some(rolled.wanted)),
+        // The way back holds all that the volumes held, and needs no journal, which may be trimmed
+        // up to there, or damaged.
+        Phase::Coming => (Phase::Came, rolled.from, None),
         Phase::There | Phase::Came => return Ok(Some(*rolled)),
     };
     let set = std::sync::Arc::clone(applier.keeper().ok_or(RollbackError::NoSnapshots)?.set());
@@ -205,7 +207,9 @@ pub fn roll(
             step.done += turn.len() as u64;
         }
     }
-    if wanted > base.point && !forward(applier, base.point, wanted, records, &mut || tell(step))? {
+    if let Some(wanted) = wanted.filter(|&wanted| wanted > base.point)
+        && !forward(applier, base.point, wanted, records, &mut || tell(step))?
+    {
         return Ok(None);
     }
     applier.flush_touched()?;
@@ -244,7 +248,13 @@ pub fn let_go(set: &SnapshotSet) -> Result<(), SnapshotError> {
     held.map(|it| it.snapshot.seq).try_for_each(|seq| set.release(seq, HOLDER))?;
     // A way back that holds no consistent point is of no use to anybody else.
     let mut torn = set.list()?.into_iter().filter(|it| it.torn);
-    torn.try_for_each(|it| set.delete(it.name.as_str()).map(drop))
+    torn.try_for_each(|it| {
+        // Whoever pinned it meant another.
+        if it.pinned {
+            set.pin(it.name.as_str(), false)?;
+        }
+        set.delete(it.name.as_str()).map(drop)
+    })
 }
 
 fn at(set: &SnapshotSet, seq: Seq) -> Result<Snapshot, RollbackError> {

@@ -6,15 +6,24 @@
 //! in memory alone. A cut leaves the page as of this flush or as of the one before, which is what
 //! redb counts on. All other pages it writes where nothing is that counts.
 //!
+//! redb takes whatever it reads for what it wrote, and panics or gives another row where that is not
+//! so. So every page has a checksum beside it, in a sector that no other page shares, and one that is
+//! not as it was written is an error.
+//!
 //! ```text
 //! at     size  field    unit    rule
 //!     0  8192  place 0  -       below
 //!  8192  8192  place 1  -       below
-//! 16384     -  pages    -       redb's, from its second page on
+//! 16384     -  cells    -       one for each of redb's pages, from its second on
+//!
+//! a cell:
+//!     0  4096  page     -       redb's
+//!  4096     4  crc      CRC-32C of the page and its number (8 bytes), the first page's being 0
+//!  4100   508  zero     -       0
 //!
 //! a place:
 //!     0     4  magic    -       the letters VGCT
-//!     4     2  version  -       1
+//!     4     2  version  -       2
 //!     6     2  zero     -       0
 //!     8     8  number   -       one more for each flush; the higher counts
 //!    16  4096  page     -       redb's first
@@ -32,13 +41,15 @@ use vgship_base::bytes::{FormatError, Writer, checked, require, with_checksum};
 use vgship_base::disk::Disk;
 
 const MAGIC: [u8; 4] = *b"VGCT";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 /// redb's page. Unit: bytes.
 const PAGE: usize = 4096;
 const PLACE: u64 = 8192;
 const PLACE_LEN: usize = 16 + PAGE + 4;
-/// How much further on the other pages lie than redb thinks. Unit: bytes.
-const SHIFT: u64 = 2 * PLACE - PAGE as u64;
+/// A page with its checksum. Unit: bytes.
+const CELL: usize = PAGE + 512;
+/// Where cells begin. Unit: bytes.
+const CELLS: u64 = 2 * PLACE;
 
 /// A file of the folder seam as redb wants it.
 pub(super) struct Backend {
@@ -76,9 +87,45 @@ impl Backend {
         Ok(Backend { disk, first: Mutex::new(found) })
     }
 
+    /// Reads whole pages, none of them the first.
+    fn read_pages(&self, first: u64, out: &mut [u8]) -> io::Result<()> {
+        let mut cells = vec![0; out.len() / PAGE * CELL];
+        self.disk.read_at(cell_at(first), &mut cells)?;
+        for ((number, cell), out) in (first..).zip(cells.chunks(CELL)).zip(out.chunks_mut(PAGE)) {
+            let (page, crc) = cell.split_at(PAGE);
+            if crc[..4] != sum(number, page) || crc[4..].iter().any(|&byte| byte != 0) {
+                let text = format!(
+                    "its page {number} is not as it was written: the file is damaged; with the \
+                     store's folder moved away the replica goes on, without its snapshots"
+                );
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            }
+            out.copy_from_slice(page);
+        }
+        Ok(())
+    }
+
     fn first(&self) -> MutexGuard<'_, First> {
         self.first.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Where the cell of a page lies. Unit: bytes.
+const fn cell_at(number: u64) -> u64 {
+    CELLS + (number - 1) * CELL as u64
+}
+
+fn sum(number: u64, page: &[u8]) -> [u8; 4] {
+    crc32c::crc32c_append(crc32c::crc32c(page), &number.to_be_bytes()).to_be_bytes()
+}
+
+/// The number of the page that begins at `offset`.
+fn page_at(offset: u64, len: usize) -> io::Result<u64> {
+    if offset.is_multiple_of(PAGE as u64) && len.is_multiple_of(PAGE) {
+        return Ok(offset / PAGE as u64);
+    }
+    let text = format!("{len} bytes at {offset} are no whole pages");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, text))
 }
 
 fn encode(number: u64, page: &[u8; PAGE]) -> Vec<u8> {
@@ -93,7 +140,7 @@ fn decode(bytes: &[u8]) -> Result<(u64, Box<[u8; PAGE]>), FormatError> {
         return Err(FormatError::Magic { expected: "VGCT" });
     }
     let (version, zero) = (from.u16("version")?, from.u16("zero")?);
-    require("version", version, "1", version == VERSION)?;
+    require("version", version, "2", version == VERSION)?;
     require("zero", zero, "0", zero == 0)?;
     let (number, page) = (from.u64("number")?, from.array("page")?);
     from.finish()?;
@@ -115,7 +162,8 @@ impl fmt::Debug for Backend {
 
 impl StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.disk.len().saturating_sub(SHIFT))
+        let cells = self.disk.len().checked_sub(CELLS).map(|bytes| bytes / CELL as u64);
+        Ok(cells.map_or(0, |cells| (1 + cells) * PAGE as u64))
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
@@ -126,11 +174,13 @@ impl StorageBackend for Backend {
         if taken == out.len() {
             return Ok(());
         }
-        self.disk.read_at(offset + taken as u64 + SHIFT, &mut out[taken..])
+        let out = &mut out[taken..];
+        self.read_pages(page_at(offset + taken as u64, out.len())?, out)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.disk.set_len(len + SHIFT)
+        let cells = (len / PAGE as u64).saturating_sub(1);
+        self.disk.set_len(CELLS + cells * CELL as u64)
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -145,6 +195,18 @@ impl StorageBackend for Backend {
         Ok(())
     }
 
+    /// Puts the first page into both places, so that damage to one, of which it cannot be told
+    /// whether a cut did it, takes nothing back.
+    fn close(&self) -> io::Result<()> {
+        let mut first = self.first();
+        if first.changed || first.number == 0 {
+            return Ok(()); // a flush failed, or there was none
+        }
+        first.changed = true;
+        drop(first);
+        self.sync_data()
+    }
+
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let (run, taken) = split(offset, data.len());
         if taken > 0 {
@@ -155,7 +217,15 @@ impl StorageBackend for Backend {
         if taken == data.len() {
             return Ok(());
         }
-        self.disk.write_at(offset + taken as u64 + SHIFT, &data[taken..])
+        let first = page_at(offset + taken as u64, data.len() - taken)?;
+        let mut cells = Vec::with_capacity((data.len() - taken) / PAGE * CELL);
+        for (number, page) in (first..).zip(data[taken..].chunks(PAGE)) {
+            let end = cells.len() + CELL;
+            cells.extend_from_slice(page);
+            cells.extend_from_slice(&sum(number, page));
+            cells.resize(end, 0);
+        }
+        self.disk.write_at(cell_at(first), &cells)
     }
 }
 
@@ -172,7 +242,7 @@ mod tests {
         let bytes = encode(0x0102, &page);
         assert_eq!(
             bytes[..18],
-            hex_literal::hex!("56474354" "0001" "0000" "0000000000000102" "01 07")
+            hex_literal::hex!("56474354" "0002" "0000" "0000000000000102" "01 07")
         );
         assert_eq!(bytes.len(), PLACE_LEN);
         assert_eq!(decode(&bytes).unwrap(), (0x0102, Box::new(page)));
@@ -195,7 +265,7 @@ mod tests {
             file.set_len(3 * PAGE as u64).unwrap();
             let mut flushed = 0;
             for fill in 1..6u8 {
-                file.write(100, &[fill; 5000]).unwrap();
+                file.write(0, &[fill; 2 * PAGE]).unwrap();
                 if rng.one_in(2) {
                     file.sync_data().unwrap();
                     flushed = fill;
@@ -210,10 +280,62 @@ mod tests {
             power.restore();
             let mut found = [0; 300];
             open().read(0, &mut found).unwrap();
-            assert_eq!(found[..100], [0; 100]);
-            let now = found[100];
+            let now = found[0];
             assert!(now == flushed || now == 5, "seed {seed}: {now} of {flushed}, {tried:?}");
-            assert_eq!(found[100..], [now; 200], "seed {seed}");
+            assert_eq!(found, [now; 300], "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_page_has_its_checksum_beside_it() {
+        let disk = SimDisk::file(&Power::default());
+        let file = Backend::open(Box::new(disk.clone())).unwrap();
+        file.set_len(4 * PAGE as u64).unwrap();
+        file.write(PAGE as u64, &[[7; PAGE], [8; PAGE]].concat()).unwrap();
+        file.sync_data().unwrap();
+        let bytes = disk.live();
+        assert_eq!(bytes.len(), 16_384 + 3 * 4608);
+        let second = &bytes[16_384 + 4608..][..4608];
+        assert_eq!(second[..4096], [8; 4096]);
+        // By an independent program, of 4096 times 08 and 0000000000000002.
+        assert_eq!(second[4096..4100], hex_literal::hex!("cf2e06cd"));
+        assert_eq!(second[4100..], [0; 508]);
+
+        let mut found = [0; PAGE];
+        file.read(2 * PAGE as u64, &mut found).unwrap();
+        assert_eq!(found, [8; PAGE]);
+        for at in [0, 4095, 4096, 4099, 4100, 4607] {
+            let at = 16_384 + 4608 + at;
+            let place = u64::try_from(at).unwrap();
+            disk.write_at(place, &[bytes[at] ^ 1]).unwrap();
+            let error = file.read(2 * PAGE as u64, &mut found).unwrap_err();
+            assert!(error.to_string().contains("page 2 is not as it was written"), "{error}");
+            disk.write_at(place, &[bytes[at]]).unwrap();
+        }
+        let moved = bytes[16_384..][..4608].to_vec();
+        disk.write_at(16_384 + 4608, &moved).unwrap();
+        assert!(file.read(2 * PAGE as u64, &mut found).is_err(), "it belongs elsewhere");
+        assert!(file.read(PAGE as u64, &mut found).is_ok());
+        assert!(file.read(3 * PAGE as u64, &mut found).is_err(), "it was never written");
+        assert!(file.write(PAGE as u64 + 1, &found).is_err(), "whole pages alone");
+    }
+
+    #[test]
+    fn after_a_close_either_place_will_do() {
+        let disk = SimDisk::file(&Power::default());
+        let file = Backend::open(Box::new(disk.clone())).unwrap();
+        for fill in [1, 2] {
+            file.write(0, &[fill; PAGE]).unwrap();
+            file.sync_data().unwrap();
+        }
+        file.close().unwrap();
+        for place in [0, PLACE] {
+            let byte = disk.live()[usize::try_from(place).unwrap() + 99];
+            disk.write_at(place + 99, &[byte ^ 1]).unwrap();
+            let mut found = [0; PAGE];
+            Backend::open(Box::new(disk.clone())).unwrap().read(0, &mut found).unwrap();
+            assert_eq!(found, [2; PAGE], "place at {place}");
+            disk.write_at(place + 99, &[byte]).unwrap();
         }
     }
 

@@ -314,7 +314,7 @@ mod tests {
         for len in 0..GOLDEN.len() {
             assert!(decode_snapshot(Seq(9), &GOLDEN[..len]).is_err(), "cut to {len}");
         }
-        for (at, value) in [(0, 0), (0, 9), (1, 8), (GOLDEN.len() - 1, b'/')] {
+        for (at, value) in [(0, 0), (0, 9), (1, 16), (GOLDEN.len() - 1, b'/')] {
             let mut bytes = GOLDEN.to_vec();
             bytes[at] = value;
             assert!(decode_snapshot(Seq(9), &bytes).is_err(), "{value} at {at}");

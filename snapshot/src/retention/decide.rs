@@ -69,7 +69,7 @@ impl<'a> Draft<'a> {
                 self.drop_unwanted(index);
             }
         }
-        self.move_floor(anchor.map(|index| self.input.snapshots[index].seq));
+        self.move_floor(anchor.map(|index| self.input.snapshots[index].point));
     }
 
     /// Step 3. Tells what the budget could not have, or what it took of the window.
@@ -108,7 +108,7 @@ impl<'a> Draft<'a> {
 
     /// The oldest snapshot before the floor that the budget may take: no point hangs on it.
     fn oldest_that_may_go(&self) -> Option<usize> {
-        let before = self.input.snapshots.iter().take_while(|snapshot| snapshot.seq < self.floor);
+        let before = self.input.snapshots.iter().take_while(|snapshot| snapshot.point < self.floor);
         before.zip(&self.fates).position(|(_, fate)| *fate == Fate::Wanted)
     }
 
@@ -118,11 +118,11 @@ impl<'a> Draft<'a> {
         if self.floor >= self.input.journal.applied {
             return false;
         }
-        let next = self.kept().map(|snapshot| snapshot.seq).find(|seq| *seq > self.floor);
+        let next = self.kept().map(|snapshot| snapshot.point).find(|point| *point > self.floor);
         self.move_floor(next);
         self.cut = true;
         for index in 0..self.fates.len() {
-            if self.input.snapshots[index].seq < self.floor {
+            if self.input.snapshots[index].point < self.floor {
                 self.drop_unwanted(index); // it was the anchor, and is none any more
             }
         }
@@ -163,7 +163,7 @@ impl<'a> Draft<'a> {
 
     /// From where on every point can be opened.
     fn reaches(&self) -> Option<Moment> {
-        self.kept().find(|snapshot| snapshot.seq >= self.floor).map(|snapshot| snapshot.clock)
+        self.kept().find(|snapshot| snapshot.point >= self.floor).map(|snapshot| snapshot.clock)
     }
 
     fn short_of_window(&self) -> Option<Short> {
@@ -205,7 +205,7 @@ fn is_safe(input: &Input<'_>, index: usize) -> bool {
 /// can be had.
 fn anchor(input: &Input<'_>) -> Option<usize> {
     let oldest = input.now.before(input.policy.window?);
-    let first = input.snapshots.partition_point(|it| it.seq < input.journal.begins_after);
+    let first = input.snapshots.partition_point(|it| it.point < input.journal.begins_after);
     let usable = &input.snapshots[first..];
     let newest_old = usable.iter().rposition(|it| it.surely_before(oldest));
     (!usable.is_empty()).then_some(first + newest_old.unwrap_or(0))

@@ -76,8 +76,11 @@ fn micros(period: Duration) -> u64 {
 /// What retention needs to know of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// The place in the stream that it is an image of.
+    /// Its place in the stream.
     pub seq: Seq,
+    /// The last record that it holds, from behind which the journal is needed; before `seq` when
+    /// that is the begin of a resync. Ascending, and two snapshots may share one.
+    pub point: Seq,
     /// The source's clock at that place.
     pub clock: Moment,
     /// When it was made, by the replica's clock. Later than `clock` where the replica was behind or
@@ -165,8 +168,8 @@ pub struct Input<'a> {
 pub struct Plan {
     /// Snapshots to delete, oldest first.
     pub delete: Vec<Deletion>,
-    /// The journal may be trimmed up to here, this record included: a kept snapshot's seq, or
-    /// `begins_after` or `applied` of the journal.
+    /// The journal may be trimmed up to here, this record included: a kept snapshot's point,
+    /// or `begins_after` or `applied` of the journal.
     pub floor: Seq,
     /// Every point from here on can be opened; `None` if the journal is behind no kept snapshot.
     pub reaches: Option<Moment>,

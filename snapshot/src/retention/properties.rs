@@ -37,10 +37,17 @@ impl History {
     }
 
     fn snapshot(&mut self, origin: Origin, bytes: u64) -> &mut Snapshot {
-        self.applied = Seq(self.applied.0 + 1);
+        let before = self.applied;
+        self.applied = Seq(before.0 + 1);
         self.preserved += bytes;
+        let guards = origin == Origin::BeforeResync;
+        if guards {
+            self.closed.push(Segment { last: self.applied, bytes: ByteLen(0) });
+        }
         self.snapshots.push(Snapshot {
             seq: self.applied,
+            // The begin of a resync changes nothing, and is no part of what was there before it.
+            point: if guards { before } else { self.applied },
             clock: self.now,
             taken: self.now,
             origin,
@@ -75,11 +82,11 @@ impl History {
 
     /// Whether the point can be opened.
     fn opens(&self, point: Seq) -> bool {
-        let newest = self.snapshots.iter().rfind(|snapshot| snapshot.seq <= point);
+        let newest = self.snapshots.iter().rfind(|snapshot| snapshot.point <= point);
         let whole = |snapshot: &&Snapshot| {
-            snapshot.seq <= point && snapshot.seq >= self.begins_after && point <= self.applied
+            snapshot.point <= point && snapshot.point >= self.begins_after && point <= self.applied
         };
-        newest.is_some_and(|snapshot| snapshot.seq == point)
+        newest.is_some_and(|snapshot| snapshot.point == point)
             || self.snapshots.iter().any(|snapshot| whole(&snapshot))
     }
 
@@ -158,7 +165,7 @@ proptest! {
         let mut after = history.clone();
         after.carry_out(&plan);
         prop_assert!(history.begins_after <= plan.floor && plan.floor <= history.applied);
-        let kept = after.snapshots.iter().any(|snapshot| snapshot.seq == plan.floor);
+        let kept = after.snapshots.iter().any(|snapshot| snapshot.point == plan.floor);
         prop_assert!(kept || plan.floor == history.applied || plan.floor == history.begins_after);
         prop_assert_eq!(after.snapshots.len() + plan.delete.len(), history.snapshots.len());
         let safe = |it: &Snapshot| it.pinned || it.in_use || it.origin == Origin::Manual;
@@ -177,14 +184,14 @@ proptest! {
         // The window begins somewhere behind the last snapshot that is older.
         let oldest = policy.window.map(|window| history.now.before(window));
         let older = history.snapshots.iter().rfind(|it| Some(it.clock.max(it.taken)) <= oldest);
-        let whole = |it: &&Snapshot| history.begins_after <= it.seq;
-        let first = history.snapshots.iter().find(whole).map(|it| it.seq);
+        let whole = |it: &&Snapshot| history.begins_after <= it.point;
+        let first = history.snapshots.iter().find(whole).map(|it| it.point);
         // What was a snapshot only, without the journal behind it, is the grid's to thin.
         let begin = first.filter(|_| oldest.is_some());
-        let begin = begin.map(|first| older.map_or(first, |it| it.seq.max(first)));
+        let begin = begin.map(|first| older.map_or(first, |it| it.point.max(first)));
         for point in begin.map_or(1, |it| it.0)..=begin.map_or(0, |_| history.applied.0) {
             let point = Seq(point);
-            let holds = |it: &Snapshot| it.seq <= point && plan.floor <= it.seq;
+            let holds = |it: &Snapshot| it.point <= point && plan.floor <= it.point;
             prop_assert!(!history.opens(point) || after.snapshots.iter().any(holds), "{}", point);
         }
     }
@@ -195,9 +202,9 @@ proptest! {
         let plan = history.decide(&policy);
         let mut after = history.clone();
         after.carry_out(&plan);
-        let from = after.snapshots.iter().find(|it| it.seq >= plan.floor);
+        let from = after.snapshots.iter().find(|it| it.point >= plan.floor);
         prop_assert_eq!(from.map(|it| it.clock), plan.reaches);
-        for point in from.map_or(1, |it| it.seq.0)..=from.map_or(0, |_| after.applied.0) {
+        for point in from.map_or(1, |it| it.point.0)..=from.map_or(0, |_| after.applied.0) {
             prop_assert!(after.opens(Seq(point)));
         }
     }

@@ -19,6 +19,7 @@ fn at(minute: u64) -> Snapshot {
     let clock = Moment(MIDNIGHT + minute * MINUTE);
     Snapshot {
         seq: Seq(minute * 10),
+        point: Seq(minute * 10),
         clock,
         taken: clock,
         origin: Origin::Automatic,

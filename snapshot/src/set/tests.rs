@@ -15,6 +15,8 @@ use super::{NewSnapshot, Origin, Parts, Preserver, SnapshotSet};
 use crate::SnapshotError;
 use crate::seal::{DataKey, KeyId, KeyRing, SealError};
 
+mod damage;
+
 const SIZES: [u64; 2] = [16 * 4096, 5 * 4096 + 512];
 
 type Images = Vec<Vec<u8>>;

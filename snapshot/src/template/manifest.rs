@@ -128,6 +128,26 @@ impl Manifest {
         height(self.chunk, volume.layout.bytes)
     }
 
+    /// What a root node holds: the nodes that it refers to, and its body.
+    ///
+    /// # Errors
+    /// Facts break a rule of the table, or all together are longer than a node's body may be.
+    pub fn to_body(&self) -> Result<(Vec<ObjectId>, Vec<u8>), FormatError> {
+        self.encode().map(|(clear, body)| (clear.refs, body))
+    }
+
+    /// Reads the body of a root node that refers to `refs` and is sealed with `key`.
+    ///
+    /// # Errors
+    /// It is no manifest.
+    pub fn from_body(
+        refs: Vec<ObjectId>,
+        body: &[u8],
+        key: KeyId,
+    ) -> Result<Manifest, FormatError> {
+        Manifest::decode(&Clear { level: ROOT, refs }, body, key)
+    }
+
     /// What the root node says in clear, and its body.
     ///
     /// # Errors

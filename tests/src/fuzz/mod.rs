@@ -19,6 +19,7 @@ mod lvm2;
 pub mod mutate;
 mod nbd;
 mod outbox;
+mod past;
 mod replica;
 mod source;
 mod state;
@@ -46,7 +47,7 @@ const MIB: usize = 1 << 20;
 
 /// All targets, in the order of the data path.
 #[rustfmt::skip]
-pub const TARGETS: [Target; 22] = [
+pub const TARGETS: [Target; 25] = [
     // What one NBD client may make the server hold: `capture::nbd::limits`.
     target("nbd_connection", nbd::connection, nbd::connection_seeds, 4 * KIB, 40 * MIB),
     target("nbd_requests", nbd::requests, nbd::request_seeds, KIB, 16 * MIB),
@@ -65,6 +66,9 @@ pub const TARGETS: [Target; 22] = [
     target("ledger", state::ledger, state::ledger_seeds, 2 * KIB, MIB),
     target("ledger_file", state::ledger_file, state::ledger_file_seeds, KIB, 8 * MIB),
     target("checkpoint", state::checkpoint, state::checkpoint_seeds, 256, 64 * KIB),
+    target("rolled", past::rolled, past::rolled_seeds, 256, 64 * KIB),
+    target("catalogue", past::catalogue, past::catalogue_seeds, KIB, 64 * MIB),
+    target("manifest", past::manifest, past::manifest_seeds, 4 * KIB, MIB),
     target("layout", state::layout, state::layout_seeds, KIB, MIB),
     target("aix", aix::run, aix::seeds, KIB, 64 * MIB),
     target("lvm2", lvm2::run, lvm2::seeds, 4 * KIB, MIB),

@@ -31,9 +31,12 @@ pub(super) enum Action {
     TakeSnapshot,
     ForgetSnapshot,
     LookBack,
+    KeepHistory,
+    Environment,
+    RollBack,
 }
 
-pub(super) const ACTIONS: [Action; 26] = [
+pub(super) const ACTIONS: [Action; 29] = [
     Action::Begin,
     Action::Retry,
     Action::Write,
@@ -60,6 +63,9 @@ pub(super) const ACTIONS: [Action; 26] = [
     Action::TakeSnapshot,
     Action::ForgetSnapshot,
     Action::LookBack,
+    Action::KeepHistory,
+    Action::Environment,
+    Action::RollBack,
 ];
 
 impl Action {
@@ -67,7 +73,13 @@ impl Action {
     pub(super) const fn is_of_snapshots(self) -> bool {
         matches!(
             self,
-            Action::Mark | Action::TakeSnapshot | Action::ForgetSnapshot | Action::LookBack
+            Action::Mark
+                | Action::TakeSnapshot
+                | Action::ForgetSnapshot
+                | Action::LookBack
+                | Action::KeepHistory
+                | Action::Environment
+                | Action::RollBack
         )
     }
 }
@@ -146,7 +158,15 @@ impl World {
             Action::TakeSnapshot if self.writing => self.take_snapshot(replica),
             Action::ForgetSnapshot if self.writing => self.forget_snapshot(replica),
             Action::LookBack if self.writing => self.look_back(replica),
-            Action::Mark | Action::TakeSnapshot | Action::ForgetSnapshot | Action::LookBack => {}
+            Action::KeepHistory if self.writing => self.keep_history(replica),
+            Action::Environment if self.writing => self.environment_step(replica),
+            Action::RollBack => self.rollback_step(replica),
+            Action::Mark
+            | Action::TakeSnapshot
+            | Action::ForgetSnapshot
+            | Action::LookBack
+            | Action::KeepHistory
+            | Action::Environment => {}
         }
         self.notice_power();
     }

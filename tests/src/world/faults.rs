@@ -3,11 +3,16 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use vgship::capture::source::Overflow;
+use vgship::history::keeping::Wanted;
+use vgship::home::Size;
+use vgship::home::keep::Budget;
 use vgship::ship::pace::{LagLimit, LagPolicy, OnLag};
 use vgship::ship::standing::{Mode, OnTimeout, SyncPolicy};
 use vgship_base::sim::Rng;
+use vgship_base::units::ByteLen;
 
 use super::disorder::{ACTIONS, Action};
 use super::net::Weather;
@@ -90,7 +95,6 @@ impl Fault {
 
 /// How one run is set up; thrown before anything else.
 #[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, each thrown by itself")]
 pub struct Settings {
     /// Faults that this run has.
     pub faults: Vec<Fault>,
@@ -132,8 +136,8 @@ pub struct Settings {
     pub reserve: bool,
     /// Whether the source has few starts left.
     pub old: bool,
-    /// Whether replicas keep their journals back to their oldest snapshot.
-    pub history: bool,
+    /// What is wanted of history; `None` when journals are kept for replication alone.
+    pub history: Option<Wanted>,
     /// Weight of each action.
     pub weights: Vec<u64>,
     /// Steps of disorder before each settling.
@@ -180,11 +184,25 @@ impl Settings {
             settled: rng.one_in(2),
             reserve: rng.one_in(2),
             old: rng.one_in(16),
-            history: rng.one_in(2),
+            history: Settings::history(rng),
             weights: (0..actions).map(|_| 1 + pick(rng, &[0, 3, 9, 20])).collect(),
             steps: 1000 + u32::try_from(rng.below(4000)).unwrap_or(0),
             rounds: 1 + u32::try_from(rng.below(3)).unwrap_or(0),
         }
+    }
+
+    fn history(rng: &mut Rng) -> Option<Wanted> {
+        if rng.one_in(3) {
+            return None;
+        }
+        let grid = ["", "2x1s", "3x1s, 3x5s", "4x15m, 24x1h"][rng.index(4)];
+        let window = [0, 200, 2000, 3_600_000][rng.index(4)];
+        let budget = [4, 16, 64, u64::MAX >> 10][rng.index(4)] << 10;
+        Some(Wanted {
+            grid: (!grid.is_empty()).then(|| grid.parse().expect("a grid")),
+            window: (window > 0).then(|| Duration::from_millis(window)),
+            budget: Budget::Size(Size(ByteLen(budget))),
+        })
     }
 
     fn lag(rng: &mut Rng) -> Option<LagPolicy> {
@@ -236,7 +254,7 @@ impl Settings {
             settled: false,
             reserve: false,
             old: false,
-            history: false,
+            history: None,
             weights: Vec::new(),
             steps: 0,
             rounds: 0,

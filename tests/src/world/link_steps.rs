@@ -164,7 +164,7 @@ impl World {
         let free = self.replicas[index].journal.available().unwrap_or(0);
         if self.settings.reserve && free < RESERVE {
             coverage.hit("replica reads nothing: its journal has no room");
-            return;
+            return self.history_gives_way(index);
         }
         let frame = link.up.next(weather, &mut self.rng, |event| coverage.hit(name(event)));
         match frame {

@@ -204,6 +204,7 @@ impl World {
             }
         }
         self.replicas[index].life = None;
+        self.replicas[index].past.close();
     }
 
     /// A clean stop; with writes still under way it cannot be clean.
@@ -293,7 +294,7 @@ impl World {
     pub fn replace_replica(&mut self, index: usize) {
         self.cut(index);
         self.replicas[index] =
-            ReplicaHost::new(&self.layout, self.settings.segment, self.settings.history);
+            ReplicaHost::new(&self.layout, self.settings.segment, self.settings.history.clone());
         self.coverage.hit("replica replaced by an empty one");
     }
 }

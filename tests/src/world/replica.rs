@@ -4,12 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use vgship::apply::applier::{Answer, Applier, ApplyError};
+use vgship::apply::applier::{Applier, ApplyError};
 use vgship::apply::checkpoint;
 use vgship::apply::keeper::Keeper;
-use vgship::receive::admit::{Admit, AdmitError, Point};
-use vgship::receive::journal::{Journal, JournalError};
-use vgship::ship::verdict::ReplicaPoint;
+use vgship::apply::rollback;
+use vgship::apply::rolled::{self, Phase, Rolled};
+use vgship::history::keeping::Wanted;
+use vgship::receive::admit::{Admit, Point};
+use vgship::receive::journal::{Journal, JournalError, Replay};
 use vgship_base::disk::{Disk, SharedDisk};
 use vgship_base::folder::Folder;
 use vgship_base::ids::{GroupId, Seq, VolumeId};
@@ -21,6 +23,7 @@ use vgship_snapshot::seal::DataKey;
 use vgship_snapshot::set::{Parts, Preserver, SnapshotSet};
 
 use super::model::{Images, change_image};
+use super::past::Past;
 use vgship::capture::source::Change;
 use vgship_base::units::Span;
 
@@ -33,7 +36,6 @@ pub fn key() -> DataKey {
 }
 
 /// A replica's machine.
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, each asked by itself")]
 pub struct ReplicaHost {
     /// Its power supply.
     pub power: Power,
@@ -51,8 +53,12 @@ pub struct ReplicaHost {
     pub strays: BTreeSet<(VolumeId, u64)>,
     /// It was consistent once.
     pub was_consistent: bool,
-    /// History keeps the journal back to its oldest snapshot.
-    pub history: bool,
+    /// What is wanted of its history; `None` when the journal is kept for replication alone.
+    pub history: Option<Wanted>,
+    /// What it has of its past.
+    pub past: Past,
+    /// What its volumes held before they were rolled back; `None` when they are not.
+    pub way_back: Option<Images>,
     /// The running program.
     pub life: Option<ReplicaLife>,
     /// The highest seq that it acknowledged as durable.
@@ -87,14 +93,32 @@ pub struct ReplicaLife {
     pub journal: Journal,
     /// Its applier.
     pub applier: Applier,
-    /// What waits to be applied.
+    /// What waits to be applied; while the volumes are rolled back, all behind where they stood.
     pub received: VecDeque<Batch>,
+    /// The volumes are rolled back.
+    pub hold: Option<Hold>,
     /// Up to where it applied.
     pub applied: Point,
     /// Up to where its volumes hold the stream durably.
     pub checkpointed: Seq,
+    /// The same, as the checkpoint has it.
+    pub stored: Point,
+    /// Up to where history needs no journal.
+    pub floor: Seq,
     /// It found that its chain differs.
     pub chain_differs: bool,
+}
+
+/// What a running replica needs while its volumes are rolled back.
+pub struct Hold {
+    /// How far that is.
+    pub rolled: Rolled,
+    /// The record behind which the journal is read.
+    pub after: Seq,
+    /// The journal's records behind that, as often as asked.
+    pub records: Box<dyn Fn() -> Replay + Send>,
+    /// It cannot get there.
+    pub stuck: bool,
 }
 
 /// What a start of a replica found.
@@ -145,7 +169,7 @@ impl From<ApplyError> for Ended {
 
 impl ReplicaHost {
     /// A machine with empty disks.
-    pub fn new(layout: &Arc<Layout>, segment: u64, history: bool) -> ReplicaHost {
+    pub fn new(layout: &Arc<Layout>, segment: u64, history: Option<Wanted>) -> ReplicaHost {
         let power = Power::default();
         let disk =
             |volume: &vgship_base::layout::VolumeLayout| SimDisk::volume(&power, volume.bytes);
@@ -158,6 +182,8 @@ impl ReplicaHost {
             strays: BTreeSet::new(),
             was_consistent: false,
             history,
+            past: Past::new(&power),
+            way_back: None,
             power,
             life: None,
             promised: Seq::ZERO,
@@ -171,9 +197,12 @@ impl ReplicaHost {
         }
     }
 
-    /// Starts the program: checkpoint, journal, replay.
+    /// Starts the program: checkpoint, journal, replay; nothing is replayed into volumes that are
+    /// rolled back.
     pub fn start(&mut self) -> Result<Found, Ended> {
         let stored = checkpoint::load(&self.state).map_err(|error| stopped(&error))?;
+        let noted = rolled::load(&self.state).map_err(|error| stopped(&error))?;
+        let held = noted.is_some_and(|it| it.phase != Phase::Came);
         let point = stored.unwrap_or(Point::FRESH);
         let folder: Arc<dyn Folder> = Arc::new(self.journal.clone());
         let (mut journal, recovered) = Journal::recover(folder, key(), GROUP, point.seq)?;
@@ -181,6 +210,7 @@ impl ReplicaHost {
         self.held = self.held.max(recovered.last);
         let share = |disk: &SimDisk| -> SharedDisk { Arc::new(disk.clone()) };
         let volumes: Vec<SharedDisk> = self.disks.iter().map(share).collect();
+        assert!(!self.past.is_read(), "the snapshots of the life before are still open");
         let set = SnapshotSet::open(Parts {
             folder: Arc::new(self.snapshots.clone()),
             keys: key().into(),
@@ -189,30 +219,45 @@ impl ReplicaHost {
             volumes: volumes.clone(),
             pack_bytes: Some(32 << 10),
         })?;
-        let mut preserver = Preserver::new(set, 1, point.seq)?;
+        self.past.serves(&set);
+        let mut preserver = Preserver::new(Arc::clone(&set), 1, point.seq)?;
         preserver.set_reserve(0);
         preserver.drop_behind(recovered.last)?;
         let mut applier = Applier::new(Arc::clone(&self.layout), volumes, 1);
         applier.flush_all()?;
-        applier.keep(Keeper::new(preserver, &point, Arc::new(|| 0)));
+        applier.keep(Keeper::new(preserver, &point, Arc::new(self.past.wall())));
         let mut admit = Admit::new(Arc::clone(&self.layout), point);
+        let mut received = VecDeque::new();
         for batch in journal.replay(point.seq) {
             let batch = batch?;
             for record in &batch {
                 let admitted = admit.admit(record, Chain::data_hash(record));
                 admitted.expect("what was admitted once is admitted in replay");
             }
-            applier.apply(&batch, true)?;
+            if held {
+                received.push_back(Batch { records: batch, point: admit.point() });
+            } else {
+                applier.apply(&batch, true)?;
+            }
         }
         assert_eq!(admit.point().seq, recovered.last, "replay reaches what recovery reports");
         let lost = recovered.damage.is_some_and(|damage| damage.promised);
+        let lost = lost || noted.is_some_and(|it| it.broken);
         if lost && admit.point().generation.is_some() {
             admit.break_off();
             applier.keeper().expect("it was given one").break_off();
-            applier.checkpoint(&self.state, &admit.point())?;
-        } else if point.generation.is_some() {
-            applier.keeper().expect("it was given one").settle(point.seq);
         }
+        let mut stored_point = point;
+        if admit.point().generation.is_some() {
+            if !held && (lost || noted.is_some()) {
+                stored_point = admit.point();
+                applier.checkpoint(&self.state, &stored_point)?;
+            } else {
+                applier.keeper().expect("it was given one").settle(point.seq);
+            }
+        }
+        let hold = self.hold(noted, lost, &set, &journal)?;
+        let applied = if held { stored_point } else { admit.point() };
         let point = admit.point();
         while self.histories.last().is_some_and(|(begin, _)| *begin > point.seq) {
             self.histories.pop();
@@ -222,9 +267,13 @@ impl ReplicaHost {
             admit,
             journal,
             applier,
-            received: VecDeque::new(),
-            applied: point,
+            received,
+            hold,
+            applied,
+            stored: stored_point,
             checkpointed,
+            // As in the agent: nothing goes before the historian has looked.
+            floor: if self.history.is_some() { Seq::ZERO } else { Seq(u64::MAX) },
             chain_differs: false,
         });
         let (durable, last) = self.cut_at.take().unwrap_or((recovered.last, recovered.last));
@@ -237,6 +286,32 @@ impl ReplicaHost {
         })
     }
 
+    /// What a life needs whose volumes are rolled back; whatever is left of a rollback that came back
+    /// is cleared away.
+    fn hold(
+        &self,
+        noted: Option<Rolled>,
+        lost: bool,
+        set: &SnapshotSet,
+        journal: &Journal,
+    ) -> Result<Option<Hold>, Ended> {
+        let Some(noted) = noted else {
+            rollback::let_go(set)?;
+            return Ok(None);
+        };
+        if noted.phase == Phase::Came {
+            rollback::finish(set, &self.state, &noted).map_err(|error| stopped(&error))?;
+            return Ok(None);
+        }
+        let rolled = Rolled { broken: lost, ..noted };
+        rolled::store(&self.state, &rolled).map_err(|error| stopped(&error))?;
+        let base = if rolled.phase == Phase::Going { rolled.base } else { rolled.from };
+        let found = set.list()?.into_iter().find(|it| it.seq == base);
+        let after = found.expect("a rollback holds its snapshots").point;
+        let records = Box::new(journal.replays(after));
+        Ok(Some(Hold { rolled, after, records, stuck: false }))
+    }
+
     /// The power is cut and comes back.
     pub fn power_cut(&mut self, rng: &mut Rng) {
         if let Some(life) = self.life.take() {
@@ -247,6 +322,7 @@ impl ReplicaHost {
         self.journal.power_cut(rng);
         self.state.power_cut(rng);
         self.snapshots.power_cut(rng);
+        self.past.power_cut(rng);
     }
 
     /// What its volumes hold now.
@@ -254,10 +330,10 @@ impl ReplicaHost {
         self.disks.iter().map(SimDisk::live).collect()
     }
 
-    /// What its volumes will hold when everything that it received has been applied; only what is
-    /// durable counts if `durable`.
+    /// What its volumes will hold when everything that it received has been applied, and they are
+    /// not rolled back any more; only what is durable counts if `durable`.
     pub fn coming(&self, durable: bool) -> Images {
-        let mut images = self.images();
+        let mut images = self.way_back.clone().unwrap_or_else(|| self.images());
         let Some(life) = &self.life else { return images };
         let counts = |record: &&Record| !durable || record.seq <= life.journal.durable();
         for record in life.received.iter().flat_map(|batch| &batch.records).filter(counts) {
@@ -299,113 +375,5 @@ impl ReplicaHost {
             file.decay(rng.index(len), 3);
             self.decayed = true;
         }
-    }
-}
-
-impl ReplicaLife {
-    /// What it says of itself when a link begins. All that it admitted is durable then.
-    pub fn hello(&mut self) -> Result<ReplicaPoint, Ended> {
-        self.journal.flush()?;
-        let point = self.admit.point();
-        Ok(ReplicaPoint {
-            fresh: point.generation.is_none(),
-            generation: point.generation.unwrap_or_default(),
-            durable: point.seq,
-            damaged: point.broken() || self.chain_differs,
-        })
-    }
-
-    /// Records arrived. Those that were admitted are appended; why the rest was not is returned.
-    pub fn receive(
-        &mut self,
-        records: &[Record],
-        promised: Seq,
-    ) -> Result<Option<AdmitError>, Ended> {
-        let mut refused = None;
-        let mut batches: Vec<Batch> = Vec::new();
-        let mut alone = true;
-        for record in records {
-            if let Err(error) = self.admit.admit(record, Chain::data_hash(record)) {
-                self.chain_differs |= matches!(error, AdmitError::Chain { .. });
-                refused = Some(error);
-                break;
-            }
-            let point = self.admit.point();
-            let ends = record.is_border();
-            match batches.last_mut().filter(|_| !alone && !ends) {
-                Some(batch) => {
-                    batch.records.push(record.clone());
-                    batch.point = point;
-                }
-                None => batches.push(Batch { records: vec![record.clone()], point }),
-            }
-            alone = ends;
-        }
-        for batch in &batches {
-            self.journal.append(&batch.records, promised)?;
-        }
-        self.received.extend(batches);
-        Ok(refused)
-    }
-
-    /// Applies up to `count` batches that are durable, as one where that is allowed. Returns the
-    /// session they belong to, the answers, and whether a resync ended.
-    pub fn apply(&mut self, count: usize) -> Result<Option<(u64, Vec<Answer>, bool)>, Ended> {
-        let mut whole: Option<Batch> = None;
-        let mut ended = false;
-        for _ in 0..count {
-            let durable = self.journal.durable();
-            let border = |batch: &Batch| batch.records[0].is_border();
-            let fits =
-                |batch: &&Batch| batch.point.seq <= durable && (whole.is_none() || !border(batch));
-            if self.received.front().is_none_or(|batch| !fits(&batch)) {
-                break;
-            }
-            let next = self.received.pop_front().expect("it was just seen");
-            let last = border(&next);
-            ended |= matches!(next.records[0].body, Body::ResyncEnd { .. });
-            match &mut whole {
-                Some(whole) => {
-                    whole.records.extend(next.records);
-                    whole.point = next.point;
-                }
-                None => whole = Some(next),
-            }
-            if last {
-                break;
-            }
-        }
-        let Some(batch) = whole else { return Ok(None) };
-        let answers = match self.applier.apply(&batch.records, false) {
-            Err(ApplyError::Snapshots(SnapshotError::NoRoom { .. })) => {
-                self.received.push_front(batch);
-                return Ok(None);
-            }
-            done => done?,
-        };
-        self.applied = batch.point;
-        let session = batch.point.window.map_or(0, |window| window.session);
-        Ok(Some((session, answers, ended)))
-    }
-
-    /// Flushes the volumes and moves the checkpoint, then trims the journal.
-    pub fn checkpoint(
-        &mut self,
-        state: &SimFolder,
-        trim: bool,
-        history: bool,
-    ) -> Result<(), Ended> {
-        if self.applied.generation.is_none() {
-            return Ok(());
-        }
-        self.applier.checkpoint(state, &self.applied)?;
-        self.checkpointed = self.applied.seq;
-        if trim {
-            let keeper = self.applier.keeper().expect("replicas keep snapshots");
-            let oldest = keeper.set().list()?.first().map(|it| it.point);
-            let floor = oldest.filter(|_| history).unwrap_or(self.checkpointed);
-            self.journal.trim(self.checkpointed.min(floor))?;
-        }
-        Ok(())
     }
 }

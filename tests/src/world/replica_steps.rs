@@ -80,9 +80,13 @@ impl World {
                 self.coverage.hit(what);
             }
         }
+        self.note_rollback(index);
         self.check_prefix(index, "after recovery");
         self.note_snapshots(index);
         self.look_back(index);
+        if self.replica_up(index) {
+            self.open_environments(index);
+        }
         if !self.replica_up(index) {
             return;
         }
@@ -97,7 +101,7 @@ impl World {
         let host = &self.replicas[index];
         let Some(life) = host.life.as_ref() else { return };
         let point = life.applied;
-        if host.spoiled || !point.consistent() {
+        if host.spoiled || life.hold.is_some() || !point.consistent() {
             return;
         }
         let found = host.images();
@@ -125,7 +129,21 @@ impl World {
             true => "replica stopped by a full disk",
             false => "replica stopped by a failing volume",
         });
+        self.opened_anew(index);
+    }
+
+    /// A replica's program stops what it does; the agent goes on, and may serve environments
+    /// meanwhile.
+    pub(super) fn opened_anew(&mut self, index: usize) {
+        let past = &mut self.replicas[index].past;
+        let goes_on = self.rng.one_in(2);
+        let served = past.environments.iter_mut().map(|it| std::mem::take(&mut it.clones));
+        let served: Vec<_> = served.collect();
         self.replica_crashes(index, false);
+        if goes_on {
+            let past = &mut self.replicas[index].past;
+            past.environments.iter_mut().zip(served).for_each(|(it, clones)| it.clones = clones);
+        }
     }
 
     /// The replica's journal is flushed, which is acknowledged.
@@ -190,8 +208,9 @@ impl World {
             return;
         }
         let trim = self.rng.one_in(2);
-        let ReplicaHost { life, state, history, .. } = &mut self.replicas[index];
-        let done = life.as_mut().expect("it is up").checkpoint(state, trim, *history);
+        let ReplicaHost { life, state, .. } = &mut self.replicas[index];
+        let life = life.as_mut().expect("it is up");
+        let done = life.checkpoint(state).and_then(|()| if trim { life.trim() } else { Ok(()) });
         match done {
             Ok(()) => {
                 self.check_prefix(index, "at a checkpoint");
@@ -203,7 +222,7 @@ impl World {
 }
 
 /// Whether a program stopped for a disk that was told to fail, or to be full.
-fn volume_refuses(text: &str) -> bool {
+pub(super) fn volume_refuses(text: &str) -> bool {
     text.contains("the simulated disk refuses") || is_full(text) || text.contains("one sector only")
 }
 

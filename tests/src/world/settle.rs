@@ -97,7 +97,9 @@ impl World {
                 && known.dirty.is_empty()
                 && known.flight.is_empty()
                 && theirs.is_some_and(|theirs| {
-                    theirs.applied.seq >= known.durable && theirs.applied.consistent()
+                    theirs.applied.seq >= known.durable
+                        && theirs.applied.consistent()
+                        && theirs.hold.is_none()
                 })
                 && known.outbox.is_empty()
         })
@@ -108,7 +110,8 @@ impl World {
         let Some(life) = &self.source.life else { return "the source is down".into() };
         let replica = |index: usize| {
             let known = life.source.replica(id_of(index));
-            let point = self.replicas[index].life.as_ref().map(|life| life.applied);
+            let theirs = self.replicas[index].life.as_ref();
+            let point = theirs.map(|life| (life.applied, life.rolled()));
             format!(
                 "replica {index}: linked {}, {:?}, {:?}, dirty {}, flight {}, resync {:?}, \
                  unsent {}, durable {}, {:?}, theirs {point:?}",
@@ -145,6 +148,10 @@ impl World {
             );
             self.check_prefix(index, "in sync");
             self.look_back(index);
+            for which in 0..self.replicas[index].past.environments.len() {
+                let checked = self.check_environment(index, which, "in sync");
+                assert!(checked.is_ok(), "an environment cannot be read: {checked:?}");
+            }
         }
     }
 }

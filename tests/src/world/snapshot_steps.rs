@@ -12,6 +12,7 @@ use vgship_snapshot::SnapshotError;
 use vgship_snapshot::set::{Origin, Snapshot, SnapshotSet};
 
 use super::model::{Images, differing};
+use super::past::HOLDER;
 use super::replica::{Ended, stopped};
 use super::{World, id_of};
 
@@ -37,7 +38,7 @@ impl World {
         }
     }
 
-    fn fresh_name(&mut self, kind: &str) -> String {
+    pub(super) fn fresh_name(&mut self, kind: &str) -> String {
         self.names += 1;
         format!("{kind}{}", self.names)
     }
@@ -50,6 +51,9 @@ impl World {
         let name = self.fresh_name("r").parse().expect("a name");
         let origin = if self.rng.one_in(2) { Origin::Manual } else { Origin::Automatic };
         let life = self.replicas[index].life.as_mut().expect("it is up");
+        if life.hold.is_some() {
+            return; // as the agent refuses it
+        }
         let keeper = life.applier.keeper().expect("replicas keep snapshots");
         match keeper.take_here(name, origin) {
             Ok(Some(_)) => self.coverage.hit("replica took a snapshot"),
@@ -71,9 +75,20 @@ impl World {
                 if all.is_empty() {
                     return Ok(());
                 }
-                let name = all[self.rng.index(all.len())].name.clone();
+                let found = &all[self.rng.index(all.len())];
+                let name = found.name.clone();
+                if found.torn && self.rng.one_in(2) {
+                    self.coverage.hit("a way back without a point was pinned");
+                    return set.pin(name.as_str(), true).map(drop);
+                }
                 match set.delete(name.as_str()) {
-                    Err(error) if error.is_refusal() => Ok(()),
+                    Err(SnapshotError::Kept { why, .. }) => {
+                        if why.contains(HOLDER) {
+                            self.coverage
+                                .hit("a snapshot that an environment holds was not deleted");
+                        }
+                        Ok(())
+                    }
                     done => {
                         self.coverage.hit("replica deleted a snapshot");
                         done.map(drop)
@@ -96,7 +111,7 @@ impl World {
         }
     }
 
-    fn set(&mut self, index: usize) -> Arc<SnapshotSet> {
+    pub(super) fn set(&mut self, index: usize) -> Arc<SnapshotSet> {
         let life = self.replicas[index].life.as_mut().expect("it is up");
         Arc::clone(life.applier.keeper().expect("replicas keep snapshots").set())
     }
@@ -144,7 +159,7 @@ impl World {
             if self.replicas[index].expected.contains_key(&snapshot.seq) {
                 continue;
             }
-            let known = !self.replicas[index].spoiled;
+            let known = !self.replicas[index].spoiled && !snapshot.torn;
             let images = known.then(|| self.model.expected(id_of(index), snapshot.point).clone());
             self.replicas[index].expected.insert(snapshot.seq, images);
         }
@@ -160,7 +175,8 @@ impl World {
             Ok(all) => all,
             Err(error) => return self.ended(index, &stopped(&error)),
         };
-        let settled: Vec<Snapshot> = all.iter().filter(|it| set.is_settled(it)).cloned().collect();
+        let points = all.iter().filter(|it| set.is_settled(it) && !it.torn);
+        let settled: Vec<Snapshot> = points.cloned().collect();
         if !settled.is_empty() {
             let snapshot = &settled[self.rng.index(settled.len())];
             let done = self.read_back(index, &set, snapshot);
@@ -173,11 +189,14 @@ impl World {
             }
         }
         self.check_good_copy(index, &all);
+        if let Err(ended) = self.check_reach(index, &set) {
+            self.ended(index, &ended);
+        }
     }
 
     /// I5: a snapshot reads as the source's history at its point. `None` when the disk read what was
     /// not asked for.
-    fn read_back(
+    pub(super) fn read_back(
         &mut self,
         index: usize,
         set: &Arc<SnapshotSet>,
@@ -211,6 +230,20 @@ impl World {
             return Ok(());
         }
         let wanted = Seq(from.0 + self.rng.below(to.0 - from.0 + 1));
+        self.roll_to(index, snapshot, images, wanted)
+    }
+
+    /// I5: the same with a point that was chosen.
+    pub(super) fn roll_to(
+        &mut self,
+        index: usize,
+        snapshot: &Snapshot,
+        images: &Images,
+        wanted: Seq,
+    ) -> Result<(), Ended> {
+        let host = &self.replicas[index];
+        let life = host.life.as_ref().expect("it is up");
+        let (from, to) = (snapshot.point, life.applied.seq);
         let disks: Vec<SimDisk> = images.iter().map(|image| disk_of(image)).collect();
         let shared = disks.iter().map(|disk| Arc::new(disk.clone()) as SharedDisk).collect();
         let records = life.journal.replay(from);
@@ -246,6 +279,14 @@ impl World {
     fn check_good_copy(&mut self, index: usize, all: &[Snapshot]) {
         let host = &mut self.replicas[index];
         let life = host.life.as_ref().expect("it is up");
+        if let Some(rolled) = life.rolled() {
+            let there = |it: &Snapshot| it.seq == rolled.from;
+            assert!(
+                all.iter().any(there),
+                "I4: replica {index} has no way back: {rolled:?}, {all:?}"
+            );
+            self.coverage.hit("I4 checked while volumes are rolled back");
+        }
         if life.applied.consistent() {
             host.was_consistent = true;
         } else if host.was_consistent && !host.spoiled && !host.decayed {
@@ -260,7 +301,12 @@ impl World {
     }
 
     /// Where images differ, but for what was written past all order.
-    fn untainted(&self, index: usize, found: &Images, expected: &Images) -> Vec<(u16, u64)> {
+    pub(super) fn untainted(
+        &self,
+        index: usize,
+        found: &Images,
+        expected: &Images,
+    ) -> Vec<(u16, u64)> {
         let places = differing(&self.layout, found, expected);
         let strays = &self.replicas[index].strays;
         let own = places.into_iter().filter(|place| !strays.contains(place));

@@ -1,5 +1,7 @@
 //! Steps of the source's machine.
 
+use std::sync::atomic::Ordering;
+
 use vgship::ship::replica::Replica;
 use vgship_base::disk::Disk;
 use vgship_base::ids::VolumeId;
@@ -196,6 +198,10 @@ impl World {
     /// Time passes.
     pub fn tick(&mut self, step: u64) {
         self.now.0 += step;
+        let wall = 1_000_000_000 + self.now.0 * 1000;
+        for host in &self.replicas {
+            host.past.clock.store(wall, Ordering::SeqCst);
+        }
         if !self.up() {
             return;
         }

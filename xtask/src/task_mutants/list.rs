@@ -30,13 +30,14 @@ pub struct Guard {
     pub name: String,
     /// The rule, or the class of bugs.
     pub class: String,
-    /// How the path of its file begins, from `agent/src`.
+    /// How the path of its file begins, from `agent/src`; or from the root, if that is
+    /// `snapshot/src`.
     pub file: String,
     /// Text that stands once in all cores whose paths begin so.
     pub find: String,
     /// What stands there instead.
     pub replace: String,
-    /// Tests that must fail, each of them.
+    /// Tests that must fail, each of them; `seeds` is the simulation.
     pub killers: Vec<String>,
 }
 
@@ -79,7 +80,10 @@ impl Guard {
     /// # Errors
     /// When the text stands there more or less than once, or in no body.
     pub fn mutant(&self, cores: &[(String, String)]) -> Result<Mutant> {
-        let begins = format!("{}{}", super::SOURCES, self.file);
+        let begins = match self.file.starts_with(super::SNAPSHOT) {
+            true => self.file.clone(),
+            false => format!("{}{}", super::SOURCES, self.file),
+        };
         let meant = cores.iter().filter(|(file, _)| file.starts_with(&begins));
         let found: Vec<(&str, &str, usize)> = meant
             .flat_map(|(file, text)| {

@@ -65,6 +65,12 @@ pub struct Args {
 /// Where the cores lie.
 const SOURCES: &str = "agent/src/";
 
+/// Where the snapshot store lies: of it guards alone are taken out.
+const SNAPSHOT: &str = "snapshot/src/";
+
+/// What decides on a replica's past, the same.
+const PAST: &str = "agent/src/history/keeping";
+
 /// The cores: all files below these, without shells, tests and what only shows.
 const CORES: [&str; 12] = [
     "capture/source",
@@ -82,7 +88,7 @@ const CORES: [&str; 12] = [
 ];
 
 /// Test binaries of `vgship-tests` that judge.
-const SCENARIOS: [&str; 4] = ["rules", "rules_sync", "bug_classes", "lag"];
+const SCENARIOS: [&str; 5] = ["rules", "rules_sync", "rules_snapshots", "bug_classes", "lag"];
 
 /// Gives whether enough was noticed, and every guard by the tests that the list names.
 pub fn run(args: &Args) -> Result<bool> {
@@ -136,10 +142,10 @@ fn number(at: usize) -> u32 {
 /// All mutants: those of the list's guards first, and how many those are.
 fn all(list: &List) -> Result<(Vec<Mutant>, usize)> {
     let mut git = std::process::Command::new("git");
-    let listed = ["ls-files", "--cached", "--others", "--exclude-standard", SOURCES];
+    let listed = ["ls-files", "--cached", "--others", "--exclude-standard", SOURCES, SNAPSHOT];
     let files = tree::output(git.current_dir(tree::root()).args(listed))?;
     let mut cores = Vec::new();
-    for file in files.lines().filter(|file| is_core(file)) {
+    for file in files.lines().filter(|file| is_core(file) || is_guarded(file)) {
         let path = tree::root().join(file);
         if path.is_file() {
             let text = std::fs::read_to_string(path).context(file.to_owned())?;
@@ -149,21 +155,31 @@ fn all(list: &List) -> Result<(Vec<Mutant>, usize)> {
     let guards: Result<Vec<Mutant>> = list.guard.iter().map(|guard| guard.mutant(&cores)).collect();
     let mut mutants = guards?;
     let guards = mutants.len();
-    for (file, text) in &cores {
+    for (file, text) in cores.iter().filter(|(file, _)| is_core(file)) {
         mutants.extend(find::find(file, report::short(file), text)?);
     }
     Ok((mutants, guards))
 }
 
 fn is_core(file: &str) -> bool {
-    let Some(inside) = file.strip_prefix(SOURCES) else { return false };
-    let mut parts = inside.split('/');
+    let inside = file.strip_prefix(SOURCES);
+    inside.is_some_and(|inside| CORES.iter().any(|core| inside.starts_with(core)))
+        && is_no_shell(file)
+}
+
+/// Whether guards stand there, though it is no core.
+fn is_guarded(file: &str) -> bool {
+    (file.starts_with(SNAPSHOT) || file.starts_with(PAST)) && is_no_shell(file)
+}
+
+fn is_no_shell(file: &str) -> bool {
+    let mut parts = file.split('/');
     let shell_or_test = |part: &str| {
         ["io", "io.rs", "tests", "sweep.rs"].contains(&part) || part.ends_with("tests.rs")
     };
     let apart = parts.any(shell_or_test);
     let is_source = std::path::Path::new(file).extension().is_some_and(|end| end == "rs");
-    is_source && !apart && CORES.iter().any(|core| inside.starts_with(core))
+    is_source && !apart
 }
 
 fn wants_guard(args: &Args, guard: &Mutant) -> bool {

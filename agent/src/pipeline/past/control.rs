@@ -17,6 +17,7 @@ use crate::api::past::{
     Past, PointRow, RollbackRequest, RolledBack, SnapshotChange, SnapshotOrder, SnapshotRequest,
     SnapshotRow, Snapshots, TemplateMade, TemplateRequest,
 };
+use crate::history::keeping;
 use crate::history::spec::{At, GroupPoint, rfc3339};
 use crate::home::Period;
 use crate::pipeline::agent::{Group, Inner};
@@ -399,7 +400,8 @@ fn history(replica: &ReplicaGroup) -> Result<History, ControlError> {
     let of = |it: &Snapshot| point_row(it.name.to_string(), it.point, it.clock, &newest);
     let marker = |it: &Noted| point_row(format!("marker:{}", it.name), it.seq, it.clock, &newest);
     // From the oldest snapshot that the journal reaches back to, any point can be opened.
-    let oldest = all.iter().find(|it| it.point >= view.journal_after);
+    let whole: Vec<Snapshot> = all.iter().filter(|it| set.is_settled(it)).cloned().collect();
+    let oldest = keeping::oldest(&whole, view.journal_after);
     Ok(History {
         group: replica.config.name.to_string(),
         oldest: oldest.map(of),

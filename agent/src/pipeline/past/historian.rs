@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use vgship_base::units::ByteLen;
-use vgship_snapshot::retention::{
-    self, Input, Journal, Moment, Plan, Policy, Segment, Snapshot as Known, Used,
-};
-use vgship_snapshot::set::{Listed, Origin, Snapshot, SnapshotSet};
+use vgship_snapshot::retention::{Deletion, Plan};
+use vgship_snapshot::set::{Origin, Snapshot, SnapshotSet};
 
+use super::points::snapshot_error;
 use crate::api::ControlError;
+use crate::history::keeping::{self, Standing, Wanted};
 use crate::history::spec::rfc3339;
 use crate::home::Settings;
 use crate::pipeline::replica::ReplicaGroup;
@@ -61,7 +60,7 @@ impl Historian {
             self.decided = Some(Instant::now());
             self.decide(&set, &view, &settings)?;
         }
-        let failed = |error| super::points::snapshot_error(&error);
+        let failed = |error| snapshot_error(&error);
         if set.sweep(SWEEP).map_err(failed)?.done {
             set.compact().map_err(failed)?;
         }
@@ -74,19 +73,9 @@ impl Historian {
         view: &View,
         settings: &Settings,
     ) -> Result<(), ControlError> {
-        if !view.applied.consistent() || view.rolled.is_some() {
-            return Ok(());
-        }
-        let failed = |error| super::points::snapshot_error(&error);
-        let all = set.points().map_err(failed)?;
-        let last = all.iter().rev().find(|it| it.origin == Origin::Automatic);
-        let due = match &settings.snapshots.0 {
-            Some(grid) => grid.due(last.map(|it| Moment(it.clock)), now(&self.replica, view)),
-            // A point needs one to build on.
-            None => all.is_empty() && settings.history_window.0.is_some(),
-        };
-        let fresh = all.last().is_none_or(|it| it.point < view.applied.seq);
-        if !due || !fresh {
+        let all = set.points().map_err(|it| snapshot_error(&it))?;
+        let standing = standing(&self.replica, view);
+        if !keeping::is_due(&wanted(settings), &standing, &all) {
             return Ok(());
         }
         let name = format!("auto-{}-{}", plain(view.applied.clock), view.applied.seq);
@@ -96,7 +85,7 @@ impl Historian {
 
     /// Tells the source which snapshots there are, when that has changed.
     fn tell_source(&self, set: &SnapshotSet, view: &View) -> Result<(), ControlError> {
-        let failed = |error| super::points::snapshot_error(&error);
+        let failed = |error| snapshot_error(&error);
         let known = |snapshot: Snapshot| {
             let complete = set.is_settled(&snapshot);
             KeptSnapshot::of(snapshot, complete)
@@ -121,26 +110,16 @@ impl Historian {
         settings: &Settings,
     ) -> Result<(), ControlError> {
         let plan = plan(&self.replica, set, view, settings)?;
-        let failed = |error| super::points::snapshot_error(&error);
-        let all = set.list().map_err(failed)?;
-        // One that was taken before a resync builds on the record before the resync's begin.
-        let floor = all.iter().find(|it| it.seq == plan.floor).map_or(plan.floor, |it| it.point);
-        self.replica.set_floor(floor);
-        for deletion in &plan.delete {
-            let Some(found) = all.iter().find(|it| it.seq == deletion.seq) else { continue };
-            match set.delete(found.name.as_str()) {
-                Ok(gone) => tracing::info!(
-                    group = %self.replica.config.name,
-                    snapshot = %gone.name,
-                    why = %deletion.reason,
-                    "a snapshot leaves the history"
-                ),
-                // It came into use since.
-                Err(error) if error.is_refusal() => {}
-                Err(error) => return Err(failed(error)),
-            }
-        }
-        set.forget_markers(plan.floor).map_err(failed)?;
+        let gone = |gone: &Snapshot, deletion: &Deletion| {
+            tracing::info!(
+                group = %self.replica.config.name,
+                snapshot = %gone.name,
+                why = %deletion.reason,
+                "a snapshot leaves the history"
+            );
+        };
+        let floor = |floor| self.replica.set_floor(floor);
+        keeping::carry_out(set, &plan, floor, gone).map_err(|it| snapshot_error(&it))?;
         let short = plan.short.map(|short| short.to_string());
         if short != self.short {
             if let Some(why) = &short {
@@ -153,17 +132,32 @@ impl Historian {
     }
 }
 
-/// How late it is, as far as history is concerned: by the source's clock and by ours, whichever is
-/// earlier.
-fn now(replica: &ReplicaGroup, view: &View) -> Moment {
-    Moment(view.applied.clock.min(replica.clock.wall()))
-}
-
 /// A time in a name.
 fn plain(micros: u64) -> String {
     let text = rfc3339(micros);
     let whole = text.split('.').next().unwrap_or_default();
     whole.chars().filter(char::is_ascii_alphanumeric).collect()
+}
+
+/// What is wanted of history.
+fn wanted(settings: &Settings) -> Wanted {
+    Wanted {
+        grid: settings.snapshots.0.clone(),
+        window: settings.history_window.0.map(|period| period.0),
+        budget: settings.history_budget,
+    }
+}
+
+/// How a replica stands.
+fn standing(replica: &ReplicaGroup, view: &View) -> Standing {
+    Standing {
+        applied: view.applied,
+        rolled: view.rolled.is_some(),
+        journal_after: view.journal_after,
+        journal_bytes: view.journal_bytes,
+        closed: replica.journal_segments(),
+        wall: replica.clock.wall(),
+    }
 }
 
 /// What is to be kept, as things stand.
@@ -173,44 +167,6 @@ pub(in crate::pipeline) fn plan(
     view: &View,
     settings: &Settings,
 ) -> Result<Plan, ControlError> {
-    let failed = |error| super::points::snapshot_error(&error);
-    let listed = set.list_costs().map_err(failed)?;
-    let usage = set.usage().map_err(failed)?;
-    let (preserved, journal) = (ByteLen(usage.total), ByteLen(view.journal_bytes));
-    let used = ByteLen(preserved.0 + journal.0);
-    let free = ByteLen(set.available().map_err(failed)?);
-    let policy = Policy {
-        grid: settings.snapshots.0.clone(),
-        window: settings.history_window.0.map(|period| period.0),
-        budget: Some(settings.history_budget.bytes(used, free)),
-    };
-    let inside = !view.applied.consistent();
-    let last = listed.iter().rfind(|it| !it.snapshot.torn).map(|it| it.snapshot.seq);
-    let way_back = |it: &Listed| inside && Some(it.snapshot.seq) == last;
-    let known = listed.iter().map(|it| known_of(it, way_back(it))).collect::<Vec<_>>();
-    let applied = view.applied.seq.max(view.journal_after);
-    let closed = replica.journal_segments().into_iter();
-    let closed: Vec<Segment> =
-        closed.map(|(last, bytes)| Segment { last, bytes: ByteLen(bytes) }).collect();
-    Ok(retention::decide(&Input {
-        snapshots: &known,
-        journal: Journal { begins_after: view.journal_after, applied, closed: &closed },
-        policy: &policy,
-        used: Used { preserved, journal },
-        now: now(replica, view),
-    }))
-}
-
-/// `way_back`: the newest snapshot while nothing is consistent is the only good copy (I4).
-fn known_of(listed: &Listed, way_back: bool) -> Known {
-    let Listed { snapshot, bytes, holders, .. } = listed;
-    Known {
-        seq: snapshot.seq,
-        clock: Moment(snapshot.clock),
-        taken: Moment(snapshot.taken),
-        origin: snapshot.origin,
-        pinned: snapshot.pinned,
-        in_use: way_back || snapshot.guards || !holders.is_empty(),
-        bytes: Some(ByteLen(*bytes)),
-    }
+    let planned = keeping::plan(set, &wanted(settings), &standing(replica, view));
+    planned.map_err(|it| snapshot_error(&it))
 }

@@ -10,6 +10,7 @@ use vgship_snapshot::set::{Origin, Snapshot, SnapshotSet};
 
 use super::live::LiveVolume;
 use crate::api::ControlError;
+use crate::history::keeping;
 use crate::history::roll::{self, RollError, point_of};
 use crate::history::spec::{At, rfc3339};
 use crate::pipeline::replica::ReplicaGroup;
@@ -66,11 +67,11 @@ impl ReplicaGroup {
         let all = settled(&set)?;
         let view = self.look_at().map_err(ControlError::failed)?;
         let before = |seq: Seq| {
-            let base = all.iter().rev().find(|it| it.point <= seq);
+            let base = keeping::base_of(&all, seq);
             base.cloned().ok_or_else(|| too_old(&self.config.name, &all))
         };
         let reaches = |base: &Snapshot, wanted: Seq| {
-            let whole = wanted == base.point || view.journal_after <= base.point;
+            let whole = keeping::reaches(view.journal_after, base, wanted);
             if whole { Ok(()) } else { Err(gone(base, &all)) }
         };
         let (base, wanted) = match at {
@@ -138,8 +139,14 @@ impl ReplicaGroup {
         found: &Found,
         holder: &str,
     ) -> Result<(), ControlError> {
-        let held = self.set()?.hold(found.base.name.as_str(), holder);
-        held.map(drop).map_err(|it| snapshot_error(&it))
+        let (set, name) = (self.set()?, found.base.name.as_str());
+        let held = set.hold(name, holder).map_err(|it| snapshot_error(&it))?;
+        if held.seq == found.base.seq {
+            return Ok(());
+        }
+        // It was deleted meanwhile, and another one got its name.
+        set.release(held.seq, holder).map_err(|it| snapshot_error(&it))?;
+        Err(snapshot_error(&SnapshotError::Unknown(name.to_owned())))
     }
 
     /// `holder` needs the snapshot of `seq` no more.

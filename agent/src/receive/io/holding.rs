@@ -11,7 +11,7 @@ use vgship_snapshot::SnapshotError;
 use vgship_snapshot::set::SnapshotSet;
 
 use super::super::journal::Replay;
-use super::{Hold, LOOK, Shared, Work};
+use super::{EngineError, Hold, LOOK, Shared, Work};
 use crate::apply::applier::{Applier, ApplyError};
 use crate::apply::keeper::Wall;
 use crate::apply::rollback::{self, RollbackError};
@@ -39,6 +39,9 @@ struct Talks {
     rolled: Rolled,
     /// The engine is to be opened anew: what it does has changed.
     turned: bool,
+    /// The same, since what was asked for failed: the store takes nothing more, or the note holds
+    /// either.
+    failed: bool,
     /// Nobody asks any more.
     ended: bool,
 }
@@ -51,7 +54,8 @@ impl Holding {
         shared: Arc<Shared>,
         (rolled, wall): (Rolled, Wall),
     ) -> Holding {
-        let talks = Talks { set, folder, shared, wall, rolled, turned: false, ended: false };
+        let (turned, failed, ended) = (false, false, false);
+        let talks = Talks { set, folder, shared, wall, rolled, turned, failed, ended };
         Holding { applier, records, _hold: hold, talks }
     }
 
@@ -80,6 +84,9 @@ impl Holding {
                 }
                 Ok(()) => {}
             }
+        }
+        if self.talks.failed {
+            self.talks.shared.fail(&EngineError::Asked);
         }
         self.talks.shared.view().turned |= self.talks.turned;
     }
@@ -116,7 +123,7 @@ impl Holding {
 
 impl Talks {
     fn goes_on(&self) -> bool {
-        !self.turned && !self.ended && !self.shared.stopping.load(Ordering::SeqCst)
+        !self.turned && !self.failed && !self.ended && !self.shared.stopping.load(Ordering::SeqCst)
     }
 
     fn is_stuck(&self) -> bool {
@@ -169,10 +176,12 @@ impl Talks {
                 let next = rollback::turn(&self.set, &*self.folder, &self.rolled, &target, since);
                 // Its records are others.
                 self.turned |= next.is_ok();
+                self.failed |= next.as_ref().is_err_and(|error| !error.is_refusal());
                 let _ = done.send(next.map(|next| self.go(next)));
             }
             Work::Undo { done } => {
                 let next = rollback::undo(&*self.folder, &self.rolled);
+                self.failed |= next.is_err();
                 let _ = done.send(next.map(|next| self.go(next)).map_err(Into::into));
             }
         }

@@ -19,6 +19,7 @@ use super::super::room::{self, Disk, Room};
 use super::{
     Answers, Applied, CHECKPOINT_EVERY, EngineError, Greeting, LOOK, Message, Shared, Stays, Work,
 };
+use crate::history::keeping;
 
 /// Bytes journaled with one flush.
 const GROUP_BYTES: u64 = 4 << 20;
@@ -240,17 +241,15 @@ impl Journaling {
     /// Where history alone keeps the journal from being trimmed, its oldest part goes: the stream
     /// comes first. Whether that may help.
     fn history_gives_way(&self) -> bool {
-        let (settled, floor) = (&self.shared.settled, &self.shared.floor);
-        let settled = settled.load(Ordering::SeqCst);
-        let had = floor.load(Ordering::SeqCst);
-        if had >= settled || self.shared.readers().iter().any(|after| after.0 <= had) {
-            return false;
-        }
-        let oldest = self.journal.oldest_end().map_or(settled, |end| end.0);
-        floor.store(oldest.min(settled), Ordering::SeqCst);
+        let settled = Seq(self.shared.settled.load(Ordering::SeqCst));
+        let floor = Seq(self.shared.floor.load(Ordering::SeqCst));
+        let oldest = self.journal.oldest_end();
+        let readers = self.shared.readers().clone().into_iter();
+        let Some(upto) = keeping::give_way(floor, settled, readers, oldest) else { return false };
+        self.shared.floor.store(upto.0, Ordering::SeqCst);
         tracing::warn!(
             journal = self.place,
-            upto = %Seq(oldest),
+            %upto,
             "the journal's disk is full: points in time up to here leave the history"
         );
         true
