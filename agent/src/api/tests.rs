@@ -15,8 +15,8 @@ use super::control::{
 };
 use super::io::Server;
 use super::past::{
-    EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked, MarkerRequest,
-    Past, SnapshotChange, SnapshotRequest, Snapshots, TemplateMade, TemplateRequest,
+    EnvLog, EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked,
+    MarkerRequest, Past, SnapshotChange, SnapshotRequest, Snapshots, TemplateMade, TemplateRequest,
 };
 use super::status::tests::{agent, in_sync};
 use super::{Client, Status};
@@ -77,6 +77,10 @@ impl Past for Fake {
     }
 
     fn env_list(&self) -> Answer<'_, Environments> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn env_log(&self, _: Name) -> Answer<'_, EnvLog> {
         ready(Err(ControlError::refused("not in this test")))
     }
 

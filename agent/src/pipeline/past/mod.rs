@@ -14,9 +14,9 @@ mod live;
 
 mod marking;
 
-mod mask;
-
 mod points;
+
+mod program;
 
 mod quiesced;
 
