@@ -31,6 +31,7 @@
 //!     origin: Origin::Manual,
 //!     guards: false,
 //!     quiesced: false,
+//!     torn: false,
 //!     clock: 0,
 //!     taken: 0,
 //!     generation: Generation([1; 16]),

@@ -17,6 +17,7 @@
 //! POST    /v1/groups/G/snapshots SnapshotRequest        Marked
 //! POST    /v1/groups/G/snapshots/change  SnapshotChange  Done
 //! GET     /v1/groups/G/history   -                      History
+//! POST    /v1/groups/G/rollback  RollbackRequest        RolledBack
 //! POST    /v1/exports            ExportRequest          Exported
 //! POST    /v1/templates          TemplateRequest        TemplateMade
 //! GET     /v1/environments       -                      Environments

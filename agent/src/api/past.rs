@@ -25,6 +25,10 @@ pub trait Past: Send + Sync {
     /// Deletes, pins or unpins a snapshot.
     fn snapshot_change(&self, group: Name, request: SnapshotChange) -> Answer<'_, Done>;
 
+    /// Rolls a replica's volumes back to a point or, without one, to where they stood. Without a
+    /// generation nothing is done, and what it would write is told.
+    fn rollback(&self, group: Name, request: RollbackRequest) -> Answer<'_, RolledBack>;
+
     /// Writes a point's volumes to image files.
     fn export(&self, request: ExportRequest) -> Answer<'_, Exported>;
 
@@ -120,6 +124,50 @@ pub struct SnapshotChange {
     pub name: Name,
     /// What becomes of it.
     pub order: SnapshotOrder,
+}
+
+/// Body of a rollback.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RollbackRequest {
+    /// The snapshot or point; `null`: to where the volumes stood.
+    #[serde(default)]
+    pub to: Option<String>,
+    /// Of which history, or its beginning; `null`: nothing is done.
+    #[serde(default)]
+    pub generation: Option<String>,
+}
+
+/// A rollback that was done, or looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolledBack {
+    /// Which group.
+    pub group: String,
+    /// Its history.
+    pub generation: String,
+    /// The last record of the point, as one number.
+    pub seq: u64,
+    /// The same, as `start.count`.
+    pub at: String,
+    /// The source's clock there, RFC 3339.
+    pub time: String,
+    /// The last record that the volumes held before, as `start.count`.
+    pub from: String,
+    /// What may be written at most. Unit: bytes.
+    pub changed_bytes: u64,
+    /// The same, per LV; empty on the way back.
+    pub volumes: Vec<RolledVolume>,
+}
+
+/// One LV of a rollback.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolledVolume {
+    /// The LV.
+    pub name: String,
+    /// How large it was at the point. Unit: bytes.
+    pub bytes: u64,
+    /// What of it may be written at most. Unit: bytes.
+    pub changed_bytes: u64,
 }
 
 /// One snapshot.

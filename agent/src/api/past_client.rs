@@ -6,7 +6,8 @@ use super::Client;
 use super::control::{ControlError, Done};
 use super::past::{
     EnvLog, EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked,
-    MarkerRequest, SnapshotChange, SnapshotRequest, Snapshots, TemplateMade, TemplateRequest,
+    MarkerRequest, RollbackRequest, RolledBack, SnapshotChange, SnapshotRequest, Snapshots,
+    TemplateMade, TemplateRequest,
 };
 use super::past_routes::Extend;
 use crate::home::Period;
@@ -32,6 +33,11 @@ impl Client {
     /// Deletes, pins or unpins a snapshot.
     pub async fn snapshot_change(&self, group: &Name, request: &SnapshotChange) -> Result<Done> {
         self.post(&format!("/v1/groups/{group}/snapshots/change"), request).await
+    }
+
+    /// Rolls a group's volumes back, or tells what that would write.
+    pub async fn rollback(&self, group: &Name, request: &RollbackRequest) -> Result<RolledBack> {
+        self.post(&format!("/v1/groups/{group}/rollback"), request).await
     }
 
     /// Writes a point's volumes to image files.

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::control::Done;
 use super::past::{
     EnvLog, EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked,
-    MarkerRequest, SnapshotChange, SnapshotRequest, Snapshots, TemplateMade, TemplateRequest,
+    MarkerRequest, RollbackRequest, RolledBack, SnapshotChange, SnapshotRequest, Snapshots,
+    TemplateMade, TemplateRequest,
 };
 use super::routes::{Body, Reply, Served, name};
 use crate::home::Period;
@@ -21,6 +22,7 @@ pub(super) fn router() -> Router<Served> {
         .route("/v1/groups/{group}/snapshots", get(snapshot_list).post(snapshot_create))
         .route("/v1/groups/{group}/snapshots/change", post(snapshot_change))
         .route("/v1/groups/{group}/history", get(history))
+        .route("/v1/groups/{group}/rollback", post(rollback))
         .route("/v1/exports", post(export))
         .route("/v1/templates", post(template_create))
         .route("/v1/environments", get(env_list).post(env_create))
@@ -42,6 +44,14 @@ async fn marker(
     Body(request): Body<MarkerRequest>,
 ) -> Reply<Marked> {
     served.control.past().marker(name(&group)?, request?).await.map(Json)
+}
+
+async fn rollback(
+    Shared(served): Shared<Served>,
+    Path(group): Path<String>,
+    Body(request): Body<RollbackRequest>,
+) -> Reply<RolledBack> {
+    served.control.past().rollback(name(&group)?, request?).await.map(Json)
 }
 
 async fn snapshot_list(

@@ -16,7 +16,8 @@ use super::control::{
 use super::io::Server;
 use super::past::{
     EnvLog, EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked,
-    MarkerRequest, Past, SnapshotChange, SnapshotRequest, Snapshots, TemplateMade, TemplateRequest,
+    MarkerRequest, Past, RollbackRequest, RolledBack, SnapshotChange, SnapshotRequest, Snapshots,
+    TemplateMade, TemplateRequest,
 };
 use super::status::tests::{agent, in_sync};
 use super::{Client, Status};
@@ -57,6 +58,10 @@ impl Past for Fake {
     }
 
     fn snapshot_change(&self, _: Name, _: SnapshotChange) -> Answer<'_, Done> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn rollback(&self, _: Name, _: RollbackRequest) -> Answer<'_, RolledBack> {
         ready(Err(ControlError::refused("not in this test")))
     }
 

@@ -129,13 +129,7 @@ impl Applier {
         let (mut writes, mut offers) = (Writes::new(), Vec::new());
         for record in batch {
             match &record.body {
-                Body::Write { volume, offset, data } => {
-                    let span = Span::new(*offset, data.len() as u64);
-                    self.put(&mut writes, *volume, span, Content::Data(data.clone()));
-                }
-                Body::Zero { volume, span } => {
-                    self.put(&mut writes, *volume, *span, Content::Zero);
-                }
+                Body::Write { .. } | Body::Zero { .. } => self.put_record(&mut writes, record),
                 Body::Offer { extent, hash } | Body::Check { extent, hash } if !replay => {
                     let span = self.layout.span(*extent).expect("offers are admitted by layout");
                     let pending = writes.get(&extent.volume);
@@ -161,7 +155,47 @@ impl Applier {
         Ok(answers)
     }
 
-    fn put(&self, writes: &mut Writes, volume: VolumeId, span: Span, content: Content) {
+    /// What records write, coalesced.
+    pub(super) fn writes_of(&self, records: &[Record]) -> Writes {
+        let mut writes = Writes::new();
+        records.iter().for_each(|record| self.put_record(&mut writes, record));
+        writes
+    }
+
+    fn put_record(&self, writes: &mut Writes, record: &Record) {
+        match &record.body {
+            Body::Write { volume, offset, data } => {
+                let span = Span::new(*offset, data.len() as u64);
+                self.put(writes, *volume, span, Content::Data(data.clone()));
+            }
+            Body::Zero { volume, span } => self.put(writes, *volume, *span, Content::Zero),
+            _ => {}
+        }
+    }
+
+    /// Writes past the stream, which stands still meanwhile: what snapshots share is preserved
+    /// before (R5).
+    pub(super) fn overwrite(&mut self, writes: &Writes) -> Result<(), ApplyError> {
+        if let Some(keeper) = &mut self.keeper {
+            keeper.preserve(spans(writes))?;
+        }
+        self.write(writes)
+    }
+
+    /// Whether a volume holds `content` at `span`.
+    pub(super) fn holds(
+        &self,
+        volume: VolumeId,
+        span: Span,
+        content: &[u8],
+    ) -> Result<bool, ApplyError> {
+        let mut now = vec![0; content.len()];
+        let read = self.volumes[volume.index()].read_at(span.offset, &mut now);
+        read.map_err(self.failed("read", volume, span))?;
+        Ok(now == content)
+    }
+
+    pub(super) fn put(&self, writes: &mut Writes, volume: VolumeId, span: Span, content: Content) {
         let masked = self.layout.volume(volume).map_or(0, |known| u64::from(known.masked));
         let pending = writes.entry(volume).or_default();
         pending.put(span, content);
@@ -235,6 +269,16 @@ impl Applier {
     ///
     /// Durable: the point and everything before it, once this has returned.
     pub fn checkpoint(&mut self, folder: &dyn Folder, point: &Point) -> Result<(), ApplyError> {
+        self.flush_touched()?;
+        checkpoint::store(folder, point)?;
+        if let Some(keeper) = &self.keeper {
+            keeper.settle(point.seq);
+        }
+        Ok(())
+    }
+
+    /// Flushes what was written or found equal.
+    pub(super) fn flush_touched(&mut self) -> Result<(), ApplyError> {
         for (index, touched) in self.touched.iter_mut().enumerate().filter(|(_, touched)| **touched)
         {
             let flushed = self.volumes[index].flush();
@@ -244,11 +288,7 @@ impl Applier {
             })?;
             *touched = false;
         }
-        checkpoint::store(folder, point)?;
         self.unflushed = 0;
-        if let Some(keeper) = &self.keeper {
-            keeper.settle(point.seq);
-        }
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use crate::history::spec::parse_seq;
 use crate::receive::admit::Point;
 
 /// This machine's wall clock. Unit: microseconds since 1970.
-pub type Wall = Box<dyn Fn() -> u64 + Send + Sync>;
+pub type Wall = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// What became of a request that concerns snapshots, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,6 +119,30 @@ impl Keeper {
         }
     }
 
+    /// Preserves what is about to be overwritten while the stream stands still.
+    ///
+    /// Durable: all of that, once this has returned.
+    pub fn preserve(
+        &mut self,
+        spans: impl Iterator<Item = (VolumeId, Span)>,
+    ) -> Result<(), SnapshotError> {
+        let shared = self.preserver.shared(spans, self.seq, self.seq)?;
+        self.preserver.preserve(&shared)
+    }
+
+    /// The snapshot of where the volumes stand, which is settled: taken now unless there is one.
+    /// Inside a resync it is no consistent point.
+    pub fn way_back(&mut self) -> Result<Snapshot, SnapshotError> {
+        if let Some(found) = self.set().list()?.into_iter().find(|it| it.seq == self.seq) {
+            return Ok(found);
+        }
+        let name = format!("before-rollback-{}", self.seq).parse().expect("digits and a dot");
+        let new = self.new_snapshot(self.seq, name, Origin::BeforeRollback);
+        let taken = self.preserver.take_again(&NewSnapshot { torn: self.inside, ..new })?;
+        self.news.push(News::Taken(taken.clone()));
+        Ok(taken)
+    }
+
     fn follow(&mut self, record: &Record) -> Result<(), SnapshotError> {
         match &record.body {
             Body::ResyncBegin(_) if !self.inside => {
@@ -211,6 +235,7 @@ impl Keeper {
             origin,
             guards: false,
             quiesced: false,
+            torn: false,
             clock: self.clock,
             taken: (self.wall)(),
             generation: self.generation.unwrap_or_default(),

@@ -5,3 +5,5 @@ pub mod checkpoint;
 pub mod coalesce;
 pub mod compare;
 pub mod keeper;
+pub mod rollback;
+pub mod rolled;

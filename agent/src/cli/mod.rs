@@ -35,6 +35,8 @@ pub mod program;
 
 pub mod render;
 
+pub mod rollback;
+
 pub mod snapshot;
 
 pub mod status;
@@ -113,6 +115,9 @@ enum Command {
     #[command(subcommand)]
     Env(env::Command),
     Bisect(bisect::Args),
+    Rollback(rollback::Args),
+    #[command(subcommand)]
+    Preview(rollback::Preview),
     Demo(crate::demo::Args),
     #[command(name = crate::quiesce::io::COMMAND, hide = true)]
     Watchdog(watchdog::Args),
@@ -215,6 +220,8 @@ fn run(command: Command, context: &Context<'_>) -> Result<(), ControlError> {
         Command::Template(command) => template::run(command, context),
         Command::Env(command) => env::run(command, context),
         Command::Bisect(args) => bisect::run(&args, context),
+        Command::Rollback(args) => rollback::run(&args, context),
+        Command::Preview(command) => rollback::preview(&command, context),
         Command::Demo(args) => crate::demo::run(&args, context),
         Command::Watchdog(args) => watchdog::run(&args),
     }

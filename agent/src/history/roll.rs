@@ -81,6 +81,40 @@ impl Follow {
         }
         Ok(())
     }
+
+    /// Where it stands, which must be `wanted`, and consistent.
+    fn reached(&self, wanted: Seq) -> Result<Point, RollError> {
+        let point = self.admit.point();
+        if point.seq < wanted {
+            return Err(RollError::Beyond { wanted, last: point.seq });
+        }
+        if !point.consistent() {
+            return Err(RollError::Inside { wanted, before: self.consistent.seq });
+        }
+        Ok(point)
+    }
+}
+
+/// Looks at the records behind `from` up to `wanted`, each of which `each` is told of: where the
+/// stream stands then.
+pub fn survey(
+    layout: &Arc<Layout>,
+    from: Point,
+    wanted: Seq,
+    records: impl Records,
+    mut each: impl FnMut(&Record),
+) -> Result<Point, RollError> {
+    let mut follow = Follow::new(layout, from);
+    for batch in records {
+        for record in batch?.iter().take_while(|record| record.seq <= wanted) {
+            follow.pass(record)?;
+            each(record);
+        }
+        if follow.admit.point().seq >= wanted {
+            break;
+        }
+    }
+    follow.reached(wanted)
 }
 
 /// Brings disks that hold `from` to the point of `wanted`: where the stream stands then.
@@ -107,14 +141,7 @@ pub fn roll(
             }
         }
     }
-    let point = follow.admit.point();
-    if point.seq < wanted {
-        return Err(RollError::Beyond { wanted, last: point.seq });
-    }
-    if !point.consistent() {
-        return Err(RollError::Inside { wanted, before: follow.consistent.seq });
-    }
-    Ok(point)
+    follow.reached(wanted)
 }
 
 /// The last consistent point whose epoch had ended by `clock` on the source; `from` when none had.

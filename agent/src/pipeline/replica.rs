@@ -177,7 +177,7 @@ impl ReplicaGroup {
             key: self.key.clone(),
             // Nothing goes before the historian has looked.
             floor: Seq::ZERO,
-            wall: Box::new({
+            wall: Arc::new({
                 let clock = self.clock;
                 move || clock.wall()
             }),
@@ -302,7 +302,10 @@ impl ReplicaGroup {
         let taken = {
             let mut engine = self.engine();
             let due = match &*engine {
-                Engined::Working(working) => working.view().fault.is_some(),
+                Engined::Working(working) => {
+                    let view = working.view();
+                    view.turned || view.fault.is_some()
+                }
                 Engined::Failed { since, wait, .. } => since.elapsed() >= *wait,
                 Engined::Stopped => false,
             };
@@ -314,9 +317,12 @@ impl ReplicaGroup {
         // Both take as long as they take; status and links are not kept waiting.
         let next = match taken {
             Engined::Working(working) => {
-                let why = working.view().fault.unwrap_or_default();
+                let fault = working.view().fault;
                 working.stop();
-                Engined::failed(&mut opening, why)
+                match fault {
+                    Some(why) => Engined::failed(&mut opening, why),
+                    None => self.try_open(&mut opening),
+                }
             }
             Engined::Failed { .. } => self.try_open(&mut opening),
             Engined::Stopped => Engined::Stopped,

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use jiff::Timestamp;
-use vgship_base::ids::{ReplicaId, Seq};
+use vgship_base::ids::{Name, ReplicaId, Seq};
 use vgship_base::layout::Layout;
 use vgship_base::record::ResyncReason;
 use vgship_base::units::Tick;
@@ -16,6 +16,8 @@ use crate::api::status::{
     AgentStatus, CheckStatus, GroupStatus, Lag, MismatchStatus, OutboxStatus, PeerStatus, Rpo,
     SeqStatus, State, Status, SyncState, SyncStatus, VolumeStatus,
 };
+use crate::apply::rollback::Step;
+use crate::apply::rolled::{Phase, Rolled};
 use crate::capture::source::Source;
 use crate::home::{GroupConfig, Mode, Settings};
 use crate::receive::io::View;
@@ -323,6 +325,10 @@ fn replica_status(replica: &ReplicaGroup) -> GroupStatus {
     let connected = replica.view.is_connected();
     (status.state, status.reason) = if replica.paused.load(Ordering::SeqCst) {
         (State::Paused, Some("paused by an operator: vgship resume".into()))
+    } else if let Some(rolled) = view.rolled {
+        let text = rolled_text(&replica.config.name, &rolled, view.rolling);
+        let stuck = view.stuck.map(|why| format!("{text}; cannot get there: {why}"));
+        (State::Paused, Some(stuck.unwrap_or(text)))
     } else if let Some(fault) = view.fault {
         (State::Disconnected, Some(fault))
     } else if replica.view.is_diverged() {
@@ -349,6 +355,23 @@ fn replica_status(replica: &ReplicaGroup) -> GroupStatus {
             Some(status.reason.map_or(waits.clone(), |reason| format!("{waits}; {reason}")));
     }
     status
+}
+
+/// What the volumes are doing while nothing is applied.
+fn rolled_text(group: &Name, rolled: &Rolled, step: Option<Step>) -> String {
+    let (to, from) = (rolled.wanted, rolled.from);
+    let far =
+        step.map_or_else(String::new, |step| format!(", {} of {} extents", step.done, step.of));
+    match rolled.phase {
+        Phase::Going => format!("the LVs are being rolled back from {from} to {to}{far}"),
+        Phase::There => format!(
+            "the LVs are rolled back to {to}; the stream goes into the journal: vgship rollback \
+             {group} --undo"
+        ),
+        Phase::Coming | Phase::Came => {
+            format!("the LVs are being taken from {to} to {from} again{far}")
+        }
+    }
 }
 
 fn show(status: &mut GroupStatus, view: &View) {

@@ -8,6 +8,7 @@
 //! ```
 
 mod applying;
+mod holding;
 mod journaling;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,8 +32,11 @@ use super::journal::{Journal, JournalError, Replay};
 use crate::apply::applier::{Answer, Applier, ApplyError};
 use crate::apply::checkpoint::{self, CheckpointError};
 use crate::apply::keeper::{Keeper, Wall};
+use crate::apply::rollback::{self, RollbackError, Step, Target};
+use crate::apply::rolled::{self, Phase, Rolled, RolledError};
 use crate::capture::io::report;
 use applying::Applying;
+use holding::Holding;
 use journaling::Journaling;
 
 /// Batches that may wait before each thread. A batch is at most 2 MiB: with both queues and the
@@ -62,8 +66,14 @@ pub enum EngineError {
     /// The snapshot store failed.
     #[error(transparent)]
     Snapshots(#[from] SnapshotError),
-    /// A snapshot that was asked for failed; who asked was told why.
-    #[error("a snapshot could not be taken")]
+    /// The volumes cannot be taken to where they are to be.
+    #[error(transparent)]
+    Rollback(#[from] RollbackError),
+    /// Whether the volumes are rolled back is not known.
+    #[error(transparent)]
+    Rolled(#[from] RolledError),
+    /// What was asked for failed; who asked was told why.
+    #[error("what was asked for could not be done")]
     Asked,
     /// The journal holds what may not follow its checkpoint.
     #[error("the journal does not follow the checkpoint")]
@@ -112,6 +122,14 @@ pub struct View {
     pub waits: Option<String>,
     /// Why it applies nothing, though it works.
     pub holds: Option<String>,
+    /// The volumes are rolled back, or being taken back or forward.
+    pub rolled: Option<Rolled>,
+    /// How far that is.
+    pub rolling: Option<Step>,
+    /// Why it cannot get there, whatever is tried; it waits for another order.
+    pub stuck: Option<String>,
+    /// The engine is to be opened anew, though nothing failed: what it does has changed.
+    pub turned: bool,
     /// The record behind which the journal begins.
     pub journal_after: Seq,
     /// What the journal takes. Unit: bytes.
@@ -148,7 +166,17 @@ enum Work {
         origin: Origin,
         done: oneshot::Sender<Result<Option<Snapshot>, SnapshotError>>,
     },
+    RollBack {
+        target: Target,
+        done: Turned,
+    },
+    Undo {
+        done: Turned,
+    },
 }
+
+/// Hears whether a rollback, or the way back from it, has begun.
+type Turned = oneshot::Sender<Result<(), RollbackError>>;
 
 /// What a new link says to the source.
 #[derive(Clone, Copy, Debug)]
@@ -211,6 +239,12 @@ impl Shared {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The applier has ended: the engine is to be opened anew.
+    fn ends(&self) -> bool {
+        let view = self.view();
+        view.turned || view.fault.is_some()
+    }
+
     fn fail(&self, error: &EngineError) {
         // Who opens it again says so, at a pace.
         tracing::debug!(error = %report(error), "the replica stopped");
@@ -221,27 +255,33 @@ impl Shared {
 impl Engine {
     /// Recovers a replica from its checkpoint and journal and sets it to work.
     pub fn open(parts: Parts, workers: usize) -> Result<Engine, EngineError> {
-        let Recovered { applier, admit, journal, journal_place, folder, snapshots, floor } =
-            recover(parts, workers)?;
+        let recovered = recover(parts, workers)?;
+        let (applied, rolled, wall) = (recovered.applied, recovered.rolled, recovered.wall.clone());
+        let Recovered { applier, admit, journal, journal_place, folder, snapshots, floor, .. } =
+            recovered;
         let point = admit.point();
         let view = View {
             received: point,
             durable: point,
-            applied: point,
+            applied,
             judged: 0,
             damaged: point.broken(),
             waits: None,
             holds: None,
+            rolled,
+            rolling: None,
+            stuck: None,
+            turned: false,
             journal_after: journal.first_after(),
             journal_bytes: journal.bytes(),
             fault: None,
         };
-        let progress = Progress { received: point.seq, durable: point, applied: point };
+        let progress = Progress { received: point.seq, durable: point, applied };
         let shared = Arc::new(Shared {
             view: Mutex::new(view),
             progress: watch::Sender::new(progress),
             refused: watch::Sender::new(None),
-            settled: AtomicU64::new(point.seq.0),
+            settled: AtomicU64::new(applied.seq.0),
             floor: AtomicU64::new(floor.0),
             segments: Mutex::new(journal.closed()),
             readers: Mutex::default(),
@@ -250,16 +290,29 @@ impl Engine {
         let taken = Arc::new(Notify::new());
         let (messages, from_links) = sync_channel(QUEUE);
         let (to_apply, work) = sync_channel(QUEUE);
+        let applying: Box<dyn FnOnce() + Send> = match rolled {
+            None => {
+                let (shared, wall) = (Arc::clone(&shared), wall);
+                let applying = Applying::new(applier, folder, shared, applied, wall);
+                Box::new(move || applying.run(&work))
+            }
+            Some(rolled) => {
+                // Where its snapshot stands only the store knows; what lies before that is skipped.
+                let after = base_of(&snapshots, &rolled)?;
+                let records = (Box::new(journal.replays(after)) as _, Hold::new(&shared, after));
+                let places = (Arc::clone(&snapshots), folder);
+                let notes = (rolled, wall);
+                let holding = Holding::new(applier, records, places, Arc::clone(&shared), notes);
+                Box::new(move || holding.run(&work))
+            }
+        };
         let journaling = Journaling::new(
             (admit, journal, journal_place),
             (to_apply.clone(), Arc::clone(&taken)),
             Arc::clone(&shared),
         );
-        let applying = Applying::new(applier, folder, Arc::clone(&shared), point);
-        let threads = vec![
-            spawn("journal", move || journaling.run(&from_links)),
-            spawn("apply", move || applying.run(&work)),
-        ];
+        let threads =
+            vec![spawn("journal", move || journaling.run(&from_links)), spawn("apply", applying)];
         let (messages, orders) = (Some(messages), Some(to_apply));
         Ok(Engine { messages, orders, taken, snapshots, threads, shared })
     }
@@ -333,6 +386,17 @@ struct Recovered {
     folder: SharedFolder,
     snapshots: Arc<SnapshotSet>,
     floor: Seq,
+    wall: Wall,
+    /// Up to where the volumes hold the stream, or held it before they were rolled back.
+    applied: Point,
+    rolled: Option<Rolled>,
+}
+
+/// The record that the snapshot stands at on which a rollback's point builds.
+fn base_of(set: &SnapshotSet, rolled: &Rolled) -> Result<Seq, EngineError> {
+    let base = if rolled.phase == Phase::Going { rolled.base } else { rolled.from };
+    let found = set.list()?.into_iter().find(|it| it.seq == base);
+    Ok(found.ok_or(RollbackError::Gone(base))?.point)
 }
 
 /// Brings a replica to where its journal ends.
@@ -340,6 +404,8 @@ fn recover(parts: Parts, workers: usize) -> Result<Recovered, EngineError> {
     let Parts { group, layout, volumes, folder, journal, journal_place, .. } = parts;
     let Parts { snapshots, key, floor, wall, .. } = parts;
     let stored = checkpoint::load(&*folder)?;
+    let rolled = rolled::load(&*folder)?;
+    let held = rolled.is_some_and(|it| it.phase != Phase::Came);
     let start = stored.unwrap_or(Point::FRESH);
     let set = SnapshotSet::open(vgship_snapshot::set::Parts {
         folder: snapshots,
@@ -359,29 +425,60 @@ fn recover(parts: Parts, workers: usize) -> Result<Recovered, EngineError> {
     }
     let mut applier = Applier::new(Arc::clone(&layout), volumes, workers);
     applier.flush_all()?;
-    applier.keep(Keeper::new(preserver, &start, wall));
+    applier.keep(Keeper::new(preserver, &start, wall.clone()));
     let mut admit = Admit::new(layout, start);
     for batch in journal.replay(start.seq) {
         let batch = batch?;
         for record in &batch {
             admit.admit(record, Chain::data_hash(record))?;
         }
-        applier.apply(&batch, true)?;
+        if !held {
+            applier.apply(&batch, true)?;
+        }
     }
+    let mut broken = rolled.is_some_and(|it| it.broken);
     if let Some(damage) = recovered.damage {
         tracing::error!(?damage, "the journal was damaged; the source is asked for what is lost");
-        if damage.promised {
-            admit.break_off();
-            if let Some(keeper) = applier.keeper() {
-                keeper.break_off();
-            }
+        broken |= damage.promised;
+    }
+    if broken {
+        admit.break_off();
+        if let Some(keeper) = applier.keeper() {
+            keeper.break_off();
         }
     }
     let point = admit.point();
-    if point.generation.is_some() {
-        applier.checkpoint(&*folder, &point)?;
-    }
-    Ok(Recovered { applier, admit, journal, journal_place, folder, snapshots: set, floor })
+    let (applied, rolled) = match rolled {
+        Some(rolled) if held => {
+            let rolled = Rolled { broken, ..rolled };
+            rolled::store(&*folder, &rolled)?;
+            set.settle(start.seq);
+            (start, Some(rolled))
+        }
+        came => {
+            if point.generation.is_some() {
+                applier.checkpoint(&*folder, &point)?;
+            }
+            match came {
+                Some(came) => rollback::finish(&set, &*folder, &came)?,
+                None => rollback::let_go(&set)?,
+            }
+            (point, None)
+        }
+    };
+    let snapshots = set;
+    Ok(Recovered {
+        applier,
+        admit,
+        journal,
+        journal_place,
+        folder,
+        snapshots,
+        floor,
+        wall,
+        applied,
+        rolled,
+    })
 }
 
 /// Where a replica is asked for what concerns its history.
@@ -402,6 +499,20 @@ impl Desk {
     ) -> Result<Result<Option<Snapshot>, SnapshotError>, Stopped> {
         let (done, result) = oneshot::channel();
         self.orders.send(Work::Snapshot { name, origin, done }).map_err(|_| Stopped)?;
+        result.blocking_recv().map_err(|_| Stopped)
+    }
+
+    /// Takes the volumes back to a point: begins it. Waits for the applier.
+    pub fn roll_back(&self, target: Target) -> Result<Result<(), RollbackError>, Stopped> {
+        let (done, result) = oneshot::channel();
+        self.orders.send(Work::RollBack { target, done }).map_err(|_| Stopped)?;
+        result.blocking_recv().map_err(|_| Stopped)
+    }
+
+    /// Takes the volumes to where they stood before they were rolled back: begins it.
+    pub fn undo(&self) -> Result<Result<(), RollbackError>, Stopped> {
+        let (done, result) = oneshot::channel();
+        self.orders.send(Work::Undo { done }).map_err(|_| Stopped)?;
         result.blocking_recv().map_err(|_| Stopped)
     }
 

@@ -278,8 +278,14 @@ impl Journal {
     /// Yields [`JournalError::Damaged`] where records are missing, also when the journal does not
     /// reach back to `after`.
     pub fn replay(&self, after: Seq) -> Replay {
-        let links = self.closed.iter().cloned().chain([Link::closed(&self.current)]).collect();
-        Replay { walk: Walk::new(self.row.clone(), after, links), after }
+        self.replays(after)()
+    }
+
+    /// The same, as often as asked, each time from the first record on.
+    pub fn replays(&self, after: Seq) -> impl Fn() -> Replay + Send + use<> {
+        let links = self.closed.iter().cloned().chain([Link::closed(&self.current)]);
+        let (row, links) = (self.row.clone(), links.collect::<std::collections::VecDeque<Link>>());
+        move || Replay { walk: Walk::new(row.clone(), after, links.clone()), after }
     }
 
     /// The last record, durable or not.

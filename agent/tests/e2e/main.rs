@@ -19,6 +19,7 @@ mod quiesce;
 mod remove;
 mod restart;
 mod retry;
+mod rollback;
 mod s3;
 mod snapshots;
 mod status;

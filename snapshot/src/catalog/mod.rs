@@ -71,6 +71,8 @@ pub struct Snapshot {
     pub guards: bool,
     /// Applications were quiet when it was taken.
     pub quiesced: bool,
+    /// It holds no consistent point: a rollback began inside a resync, and comes back to it.
+    pub torn: bool,
     /// The source's wall clock at the last epoch end before it. Unit: microseconds since 1970.
     pub clock: u64,
     /// This machine's wall clock when it was taken. Unit: microseconds since 1970.

@@ -20,7 +20,7 @@
 //! a snapshot:
 //! at  size  field       unit    rule
 //!  0     1  origin      -       1 manual, 2 automatic, 3 before a resync, 4 before a rollback
-//!  1     1  flags       -       1 pinned, 2 guards a resync, 4 quiesced
+//!  1     1  flags       -       1 pinned, 2 guards a resync, 4 quiesced, 8 torn
 //!  2     8  clock       us      the source's, at the last epoch end before it
 //! 10     8  taken       us      this machine's, when it was taken
 //! 18    16  generation  -       of its point
@@ -82,13 +82,15 @@ impl Origin {
 const PINNED: u8 = 1;
 const GUARDS: u8 = 2;
 const QUIESCED: u8 = 4;
+const TORN: u8 = 8;
 
 pub(super) fn encode_snapshot(snapshot: &Snapshot) -> Vec<u8> {
     let flag = |set: bool, flag: u8| if set { flag } else { 0 };
     let mut out = Writer::with_capacity(96);
     let flags = flag(snapshot.pinned, PINNED)
         | flag(snapshot.guards, GUARDS)
-        | flag(snapshot.quiesced, QUIESCED);
+        | flag(snapshot.quiesced, QUIESCED)
+        | flag(snapshot.torn, TORN);
     out.u8(snapshot.origin.code()).u8(flags).u64(snapshot.clock).u64(snapshot.taken);
     out.put(&snapshot.generation.0).u64(snapshot.point.0).put(&snapshot.layout);
     out.text(snapshot.name.as_str());
@@ -101,7 +103,7 @@ pub(super) fn decode_snapshot(seq: Seq, bytes: &[u8]) -> Result<Snapshot, Format
     let rule = "a known origin";
     let unknown = FormatError::Field { field: "origin", found: origin.into(), rule };
     let origin = Origin::from_code(origin).ok_or(unknown)?;
-    require("flags", flags, "known flags", flags <= PINNED | GUARDS | QUIESCED)?;
+    require("flags", flags, "known flags", flags <= PINNED | GUARDS | QUIESCED | TORN)?;
     let (clock, taken) = (from.u64("clock")?, from.u64("taken")?);
     let (generation, point) = (Generation(from.array("generation")?), Seq(from.u64("point")?));
     let layout = from.array("layout")?;
@@ -115,6 +117,7 @@ pub(super) fn decode_snapshot(seq: Seq, bytes: &[u8]) -> Result<Snapshot, Format
         pinned: has(PINNED),
         guards: has(GUARDS),
         quiesced: has(QUIESCED),
+        torn: has(TORN),
         clock,
         taken,
         generation,
@@ -262,6 +265,7 @@ mod tests {
             pinned: true,
             guards: false,
             quiesced: true,
+            torn: false,
             clock: 3,
             taken: 4,
             generation: Generation([1; 16]),

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use vgship_base::disk::SharedDisk;
+use vgship_base::extent::BitSet;
 use vgship_base::folder::SharedFolder;
 use vgship_base::ids::{Generation, GroupId, Name, Seq};
 use vgship_base::layout::Layout;
@@ -58,6 +59,8 @@ pub struct NewSnapshot {
     pub guards: bool,
     /// Whether applications were quiet.
     pub quiesced: bool,
+    /// Whether this is no consistent point, see [`Snapshot::torn`].
+    pub torn: bool,
     /// The source's wall clock at the last epoch end. Unit: microseconds since 1970.
     pub clock: u64,
     /// This machine's wall clock. Unit: microseconds since 1970.
@@ -132,6 +135,13 @@ impl SnapshotSet {
     /// All snapshots, ascending.
     pub fn list(&self) -> Result<Vec<Snapshot>, SnapshotError> {
         self.catalog.snapshots()
+    }
+
+    /// All snapshots that hold a consistent point, ascending.
+    pub fn points(&self) -> Result<Vec<Snapshot>, SnapshotError> {
+        let mut all = self.list()?;
+        all.retain(|it| !it.torn);
+        Ok(all)
     }
 
     /// All snapshots with what they cost, ascending.
@@ -268,6 +278,23 @@ impl SnapshotSet {
         let change = self.catalog.change()?;
         change.hold(seq, holder, false)?;
         change.commit()
+    }
+
+    /// The extents that may have been written since the snapshot of `seq` was taken, volume by
+    /// volume. All others hold what they held then.
+    pub fn changed_since(&self, seq: Seq) -> Result<Vec<BitSet>, SnapshotError> {
+        let volumes = self.layout.volumes.iter();
+        let mut changed: Vec<BitSet> =
+            volumes.map(|it| BitSet::new(self.layout.extent.count(it.bytes))).collect();
+        self.catalog.preserved_since(seq, |extent| {
+            // An extent that the volumes no longer have is not written any more.
+            if let Some(set) = changed.get_mut(extent.volume.index())
+                && extent.index < set.bits()
+            {
+                set.insert(extent.index);
+            }
+        })?;
+        Ok(changed)
     }
 
     /// The volumes hold everything up to `seq` durably: snapshots up to there can be read.

@@ -94,19 +94,8 @@ impl Preserver {
         let all = self.set.catalog.snapshots()?;
         self.era = all.iter().map(|it| it.seq).filter(|&seq| seq <= self.stands).max();
         self.ahead = all.iter().map(|it| it.seq).filter(|&seq| seq > self.stands).min();
-        let layout = &self.set.layout;
-        let sets = layout.volumes.iter().map(|it| BitSet::new(layout.extent.count(it.bytes)));
-        self.kept = sets.collect();
-        let Some(era) = self.era else { return Ok(()) };
-        let kept = &mut self.kept;
-        self.set.catalog.preserved_since(era, |extent| {
-            // An extent that the volumes no longer have is nobody's to overwrite.
-            if let Some(set) = kept.get_mut(extent.volume.index())
-                && extent.index < set.bits()
-            {
-                set.insert(extent.index);
-            }
-        })
+        self.kept = self.set.changed_since(self.era.unwrap_or(Seq(u64::MAX)))?;
+        Ok(())
     }
 
     /// Takes a snapshot of what the volumes hold now, which is everything up to its seq and nothing
@@ -118,21 +107,43 @@ impl Preserver {
     /// # Errors
     /// [`SnapshotError::Named`] when another has its name: nothing was changed.
     pub fn take(&mut self, new: &NewSnapshot) -> Result<Option<Snapshot>, SnapshotError> {
-        let fresh = new.seq > self.set.catalog.taken()?;
-        let taken = if fresh { Some(self.note(new.clone())?) } else { None };
-        self.stands = self.stands.max(new.seq);
-        if fresh {
-            self.era = Some(new.seq);
-            self.kept.iter_mut().for_each(|set| *set = BitSet::new(set.bits()));
-        } else {
-            self.look()?;
+        if new.seq > self.set.catalog.taken()? {
+            return self.begin(new).map(Some);
         }
+        self.stands = self.stands.max(new.seq);
+        self.look()?;
+        Ok(None)
+    }
+
+    /// The same where a snapshot of that very seq was taken, and deleted since: it is taken again.
+    /// The caller has settled that seq: no record up to it is replayed any more.
+    ///
+    /// Durable: that it exists, once this has returned.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Named`] when another has its name, [`SnapshotError::Inconsistent`] when a
+    /// later one was taken, of records that were lost since: nothing was changed.
+    pub fn take_again(&mut self, new: &NewSnapshot) -> Result<Snapshot, SnapshotError> {
+        if new.seq < self.set.catalog.taken()? {
+            let why = "records that a snapshot was taken of were lost since; when the source has \
+                       sent as many again one can be taken";
+            return Err(SnapshotError::Inconsistent(why.into()));
+        }
+        self.begin(new)
+    }
+
+    /// Notes a snapshot, whose era then begins.
+    fn begin(&mut self, new: &NewSnapshot) -> Result<Snapshot, SnapshotError> {
+        let taken = self.note(new.clone())?;
+        self.stands = self.stands.max(new.seq);
+        // Of one that was deleted, before-images may be there still: they are its own again.
+        self.look()?;
         Ok(taken)
     }
 
     fn note(&self, new: NewSnapshot) -> Result<Snapshot, SnapshotError> {
-        let NewSnapshot { seq, name, origin, guards, quiesced, clock, taken, generation, point } =
-            new;
+        let NewSnapshot { seq, name, origin, guards, quiesced, torn, clock, .. } = new;
+        let NewSnapshot { taken, generation, point, .. } = new;
         let layout = self.set.layout.hash();
         let snapshot = Snapshot {
             seq,
@@ -141,6 +152,7 @@ impl Preserver {
             pinned: false,
             guards,
             quiesced,
+            torn,
             clock,
             taken,
             generation,

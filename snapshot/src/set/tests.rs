@@ -67,6 +67,7 @@ fn new_snapshot(seq: u64, name: &str) -> NewSnapshot {
         origin: Origin::Manual,
         guards: false,
         quiesced: false,
+        torn: false,
         clock: seq,
         taken: seq,
         generation: Generation([1; 16]),

@@ -194,7 +194,7 @@ impl ReplicaHost {
         preserver.drop_behind(recovered.last)?;
         let mut applier = Applier::new(Arc::clone(&self.layout), volumes, 1);
         applier.flush_all()?;
-        applier.keep(Keeper::new(preserver, &point, Box::new(|| 0)));
+        applier.keep(Keeper::new(preserver, &point, Arc::new(|| 0)));
         let mut admit = Admit::new(Arc::clone(&self.layout), point);
         for batch in journal.replay(point.seq) {
             let batch = batch?;

@@ -14,10 +14,10 @@ use crate::api::ControlError;
 use crate::api::control::{Answer, Done};
 use crate::api::past::{
     EnvLog, EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked,
-    MarkerRequest, Past, PointRow, SnapshotChange, SnapshotOrder, SnapshotRequest, SnapshotRow,
-    Snapshots, TemplateMade, TemplateRequest,
+    MarkerRequest, Past, PointRow, RollbackRequest, RolledBack, SnapshotChange, SnapshotOrder,
+    SnapshotRequest, SnapshotRow, Snapshots, TemplateMade, TemplateRequest,
 };
-use crate::history::spec::{GroupPoint, rfc3339};
+use crate::history::spec::{At, GroupPoint, rfc3339};
 use crate::home::Period;
 use crate::pipeline::agent::{Group, Inner};
 use crate::pipeline::control::{Controlled, blocking};
@@ -89,7 +89,7 @@ impl Past for Controlled {
             let usage = set.usage().map_err(|it| snapshot_error(&it))?;
             let now = agent.clock.wall();
             let row = |listed: Listed| {
-                let complete = set.is_settled(&listed.snapshot);
+                let complete = set.is_settled(&listed.snapshot) && !listed.snapshot.torn;
                 row(listed, complete, now)
             };
             Ok(Snapshots {
@@ -136,6 +136,20 @@ impl Past for Controlled {
                 Group::Failed { error, .. } => return Err(error),
             }
             Ok(Done { group: group.to_string(), done: format!("{name} is {did}") })
+        })
+    }
+
+    fn rollback(&self, group: Name, request: RollbackRequest) -> Answer<'_, RolledBack> {
+        let agent = Arc::clone(&self.0);
+        blocking(move || {
+            let replica = replica(&agent, &group)?;
+            let at = request.to.as_deref().map(str::parse::<At>).transpose();
+            match (at.map_err(ControlError::usage)?, &request.generation) {
+                (Some(at), None) => replica.preview_rollback(&at),
+                (Some(at), Some(generation)) => replica.roll_back(&at, generation),
+                (None, Some(generation)) => replica.roll_forward(generation),
+                (None, None) => Err(ControlError::usage("neither a point nor a generation")),
+            }
         })
     }
 
@@ -392,7 +406,7 @@ fn history(replica: &ReplicaGroup) -> Result<History, ControlError> {
     let settings = replica.settings();
     let plan = historian::plan(replica, &set, &view, &settings)?;
     let newest = view.applied;
-    let all = set.list().map_err(failed)?;
+    let all = set.points().map_err(failed)?;
     let of = |it: &Snapshot| point_row(it.name.to_string(), it.point, it.clock, &newest);
     let marker = |it: &Noted| point_row(format!("marker:{}", it.name), it.seq, it.clock, &newest);
     // From the oldest snapshot that the journal reaches back to, any point can be opened.

@@ -74,11 +74,11 @@ impl Historian {
         view: &View,
         settings: &Settings,
     ) -> Result<(), ControlError> {
-        if !view.applied.consistent() {
+        if !view.applied.consistent() || view.rolled.is_some() {
             return Ok(());
         }
         let failed = |error| super::points::snapshot_error(&error);
-        let all = set.list().map_err(failed)?;
+        let all = set.points().map_err(failed)?;
         let last = all.iter().rev().find(|it| it.origin == Origin::Automatic);
         let due = match &settings.snapshots.0 {
             Some(grid) => grid.due(last.map(|it| Moment(it.clock)), now(&self.replica, view)),
@@ -101,7 +101,7 @@ impl Historian {
             let complete = set.is_settled(&snapshot);
             KeptSnapshot::of(snapshot, complete)
         };
-        let snapshots = set.list().map_err(failed)?.into_iter().map(known).collect();
+        let snapshots = set.points().map_err(failed)?.into_iter().map(known).collect();
         let stored = set.usage().map_err(failed)?.total;
         let kept = Kept { applied: view.applied.seq, stored, snapshots };
         self.replica.kept.send_if_modified(|said| {
@@ -185,9 +185,9 @@ pub(in crate::pipeline) fn plan(
         budget: Some(settings.history_budget.bytes(used, free)),
     };
     let inside = !view.applied.consistent();
-    let last = listed.len().saturating_sub(1);
-    let known = listed.iter().enumerate();
-    let known = known.map(|(at, it)| known_of(it, inside && at == last)).collect::<Vec<_>>();
+    let last = listed.iter().rfind(|it| !it.snapshot.torn).map(|it| it.snapshot.seq);
+    let way_back = |it: &Listed| inside && Some(it.snapshot.seq) == last;
+    let known = listed.iter().map(|it| known_of(it, way_back(it))).collect::<Vec<_>>();
     let applied = view.applied.seq.max(view.journal_after);
     let closed = replica.journal_segments().into_iter();
     let closed: Vec<Segment> =

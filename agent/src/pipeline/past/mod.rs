@@ -15,6 +15,7 @@ mod live;
 mod marking;
 
 mod points;
+mod rollback;
 
 mod program;
 

@@ -31,7 +31,7 @@ pub(in crate::pipeline) fn snapshot_error(error: &SnapshotError) -> ControlError
     if error.is_refusal() { ControlError::refused(error) } else { ControlError::from_error(error) }
 }
 
-fn roll_error(error: &RollError) -> ControlError {
+pub(super) fn roll_error(error: &RollError) -> ControlError {
     match error {
         RollError::Inside { .. } | RollError::Beyond { .. } => {
             ControlError::refused(error).hint("see which points there are with: vgship history G")
@@ -40,7 +40,7 @@ fn roll_error(error: &RollError) -> ControlError {
     }
 }
 
-fn stopped(_: Stopped) -> ControlError {
+pub(super) fn stopped(_: Stopped) -> ControlError {
     ControlError::failed("the replica stopped meanwhile; see its log, then ask again")
 }
 
@@ -56,7 +56,7 @@ impl ReplicaGroup {
     }
 
     /// The records behind a point, and a hold that keeps them for as long as they are read.
-    fn records(&self, after: Seq) -> Result<(Replay, Hold), ControlError> {
+    pub(super) fn records(&self, after: Seq) -> Result<(Replay, Hold), ControlError> {
         self.desk()?.replay(after).map_err(stopped)
     }
 
@@ -76,6 +76,10 @@ impl ReplicaGroup {
         let (base, wanted) = match at {
             At::Snapshot(name) => {
                 let found = set.find(name.as_str()).map_err(|it| snapshot_error(&it))?;
+                if found.torn {
+                    let why = format!("{name} lies inside a resync, where nothing is consistent");
+                    return Err(ControlError::refused(why));
+                }
                 if !set.is_settled(&found) {
                     let error = SnapshotError::Unsettled(found.name.to_string());
                     return Err(snapshot_error(&error));
@@ -173,7 +177,7 @@ impl ReplicaGroup {
 
 /// The snapshots that can be read.
 fn settled(set: &SnapshotSet) -> Result<Vec<Snapshot>, ControlError> {
-    let mut all = set.list().map_err(|it| snapshot_error(&it))?;
+    let mut all = set.points().map_err(|it| snapshot_error(&it))?;
     all.retain(|it| set.is_settled(it));
     Ok(all)
 }

@@ -39,6 +39,13 @@ impl ReplicaGroup {
                 self.config.name
             )
         })?;
+        if self.look_at().is_ok_and(|view| view.rolled.is_some()) {
+            let name = &self.config.name;
+            return Err(format!(
+                "the source's volumes have grown, and those here are rolled back: they follow after \
+                 vgship rollback {name} --undo"
+            ));
+        }
         let spec = self.config.volumes.parse().map_err(|it| report(&it))?;
         grow_replica(&spec, theirs).map_err(|it| format!("cannot grow: {}", report(&it)))?;
         store_layout(&self.group_home, theirs).map_err(|it| it.to_string())?;

@@ -10,9 +10,10 @@ use vgship_base::record::{Body, Record};
 use vgship_snapshot::SnapshotError;
 
 use super::super::admit::Point;
-use super::{Applied, CHECKPOINT_EVERY, EngineError, LOOK, Shared, Work};
+use super::{Applied, CHECKPOINT_EVERY, EngineError, LOOK, Shared, Turned, Work};
 use crate::apply::applier::{Answer, Applier, ApplyError};
-use crate::apply::keeper::News;
+use crate::apply::keeper::{News, Wall};
+use crate::apply::rollback::{self, RollbackError, Target};
 
 /// Bytes applied before a checkpoint.
 const CHECKPOINT_BYTES: u64 = 64 << 20;
@@ -31,7 +32,8 @@ pub(super) struct Applying {
     point: Point,
     stored: Point,
     since: Instant,
-    /// A batch was not applied, for want of room, and the engine is being stopped.
+    wall: Wall,
+    /// It applies nothing any more: the engine is being stopped, or opened anew.
     given_up: bool,
 }
 
@@ -41,9 +43,10 @@ impl Applying {
         folder: SharedFolder,
         shared: Arc<Shared>,
         point: Point,
+        wall: Wall,
     ) -> Applying {
         let (stored, since) = (point, Instant::now());
-        Applying { applier, folder, shared, point, stored, since, given_up: false }
+        Applying { applier, folder, shared, point, stored, since, wall, given_up: false }
     }
 
     pub(super) fn run(mut self, from: &Receiver<Work>) {
@@ -66,15 +69,40 @@ impl Applying {
                     let _ = done.send(taken);
                     if failed { Err(EngineError::Asked) } else { Ok(()) }
                 }
+                Some(Work::RollBack { target, done }) => self.roll_back(&target, done),
+                Some(Work::Undo { done }) => {
+                    let _ = done.send(Err(RollbackError::NotRolled));
+                    Ok(())
+                }
                 None => Ok(()),
             };
             self.tell();
-            if let Err(error) = done.and_then(|()| self.checkpoint(idle)) {
+            let turned = self.shared.view().turned;
+            let settled = done.and_then(|()| if turned { Ok(()) } else { self.checkpoint(idle) });
+            if let Err(error) = settled {
                 self.shared.fail(&error);
                 return;
             }
-            if ended || self.given_up {
+            if ended || turned || self.given_up {
                 return;
+            }
+        }
+    }
+
+    /// Begins a rollback. Then nothing is applied before the engine is opened anew.
+    fn roll_back(&mut self, target: &Target, done: Turned) -> Result<(), EngineError> {
+        let since = (self.wall)();
+        match rollback::begin(&mut self.applier, &*self.folder, &self.point, target, since) {
+            Ok(rolled) => {
+                let mut view = self.shared.view();
+                (view.applied, view.rolled, view.turned) = (self.point, Some(rolled), true);
+                let _ = done.send(Ok(()));
+                Ok(())
+            }
+            Err(error) => {
+                let refused = error.is_refusal();
+                let _ = done.send(Err(error));
+                if refused { Ok(()) } else { Err(EngineError::Asked) }
             }
         }
     }

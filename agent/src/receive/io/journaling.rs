@@ -67,7 +67,7 @@ impl Journaling {
                     return;
                 }
             }
-            if self.shared.view().fault.is_some() {
+            if self.shared.ends() {
                 return;
             }
         }
@@ -187,9 +187,7 @@ impl Journaling {
                 Room::Rotate => self.journal.rotate()?,
                 Room::Wait { .. } if self.history_gives_way() => {}
                 Room::Wait { needed } => {
-                    if self.shared.stopping.load(Ordering::SeqCst)
-                        || self.shared.view().fault.is_some()
-                    {
+                    if self.shared.stopping.load(Ordering::SeqCst) || self.shared.ends() {
                         return Ok(false);
                     }
                     self.say(&mut said, free, needed);

@@ -53,7 +53,7 @@ impl Host {
             snapshots: Arc::new(self.snapshots.clone()),
             key: DataKey::from_bytes([5; 32]),
             floor: Seq(u64::MAX),
-            wall: Box::new(|| 1),
+            wall: Arc::new(|| 1),
         };
         Engine::open(parts, 1)
     }
