@@ -120,9 +120,10 @@ pub struct EnvStep {
 pub struct Environment {
     /// Its name.
     pub name: String,
-    /// `ready`, or `failed` when a step failed and it was to be kept.
+    /// `ready`; `failed` when a step failed and it was to be kept; `broken` when its clones cannot
+    /// be opened; `ending` while it is being destroyed.
     pub state: String,
-    /// Why it failed.
+    /// Why it failed or is broken.
     pub reason: Option<String>,
     /// `nbd`, or what was written: `images:DIR`, `aix-disks:DIR`, `lvm2:VG`.
     pub kind: String,

@@ -30,7 +30,6 @@ pub enum Command {
 /// Make an environment
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("form").required(true)))]
-#[command(group(clap::ArgGroup::new("kept").args(["nbd", "to_volumes"])))]
 pub struct Create {
     /// What it is called
     #[arg(value_name = "E")]
@@ -51,34 +50,35 @@ pub struct Create {
     #[arg(long, value_name = "SPEC", group = "form")]
     to_volumes: Option<VolumesSpec>,
     /// What the VG of aix-disks:DIR is called [default: as its group]
-    #[arg(long, value_name = "NAME", requires = "to_volumes")]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["nbd", "to_dir"])]
     vg: Option<Name>,
-    /// How LVs are renamed: lv:PATTERN=REPLACEMENT, with one '*'; the first rule that fits counts
-    #[arg(long, value_name = "RULE", requires = "kept")]
+    /// How LVs, and file systems on AIX, are renamed: lv:PATTERN=REPLACEMENT or
+    /// mount:PATTERN=REPLACEMENT, with one '*'; the first rule that fits counts
+    #[arg(long, value_name = "RULE", conflicts_with = "to_dir")]
     rename: Vec<Rename>,
     /// Whose it is
-    #[arg(long, value_name = "WHO", requires = "kept")]
+    #[arg(long, value_name = "WHO", conflicts_with = "to_dir")]
     owner: Option<String>,
     /// After which it is destroyed
-    #[arg(long, value_name = "DURATION", requires = "kept")]
+    #[arg(long, value_name = "DURATION", conflicts_with = "to_dir")]
     lease: Option<Period>,
     /// What may be written to it
-    #[arg(long, value_name = "SIZE", requires = "nbd")]
+    #[arg(long, value_name = "SIZE", conflicts_with_all = ["to_volumes", "to_dir"])]
     quota: Option<Size>,
     /// A program that must succeed before anybody else sees it: see docs/operations.md
-    #[arg(long, value_name = "PROGRAM", requires = "kept")]
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "to_dir")]
     mask: Option<PathBuf>,
     /// A shell command that must succeed before it is handed out; several run in their order
-    #[arg(long, value_name = "COMMAND", requires = "kept")]
+    #[arg(long, value_name = "COMMAND", conflicts_with = "to_dir")]
     step: Vec<String>,
     /// How long each step, and the teardown, may take [default: 1 h]
-    #[arg(long, value_name = "DURATION", requires = "kept")]
+    #[arg(long, value_name = "DURATION", conflicts_with = "to_dir")]
     step_timeout: Option<Period>,
     /// Keep it when a step fails, to look into it
     #[arg(long, requires = "step")]
     keep_failed: bool,
     /// A shell command that runs before it is destroyed
-    #[arg(long, value_name = "COMMAND", requires = "kept")]
+    #[arg(long, value_name = "COMMAND", conflicts_with = "to_dir")]
     teardown: Option<String>,
 }
 

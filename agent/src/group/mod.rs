@@ -46,7 +46,7 @@ pub use inventory::inventory;
 pub use list::list;
 pub use listing::{LvListing, PvListing, VgKind, VgListing, render_table};
 pub use open::{grow_replica, open_replica, open_source};
-pub use rename::{Rename, RenameError, RuleError, renamed};
+pub use rename::{MountRule, Rename, RenameError, RuleError, renamed};
 pub use spec::{SpecError, VolumesSpec};
 
 use vgship_base::disk::SharedDisk;

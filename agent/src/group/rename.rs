@@ -1,4 +1,4 @@
-//! Renames LVs by rule, for clones that stand beside their origin.
+//! Renames LVs and mount points by rule, for clones that stand beside their origin.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,12 +10,33 @@ use vgship_base::ids::Name;
 
 use crate::home::text;
 
-/// A rule `lv:PATTERN=REPLACEMENT`. A `*` in the pattern stands for any letters, one in the
-/// replacement for what it stood for.
+/// A rule `lv:PATTERN=REPLACEMENT` or `mount:PATTERN=REPLACEMENT`. A `*` in the pattern stands for
+/// any letters, one in the replacement for what it stood for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rename {
+    of: What,
     pattern: Pattern,
     replacement: Pattern,
+}
+
+/// What a rule renames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Lv,
+    Mount,
+}
+
+/// A rule for mount points; a `*` stands between its halves. All of it can stand in a shell script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MountRule<'a> {
+    /// Before the pattern's star, or all of it.
+    pub before: &'a str,
+    /// Behind the pattern's star, if it has one.
+    pub behind: Option<&'a str>,
+    /// Before the replacement's star, or all of it.
+    pub to_before: &'a str,
+    /// Behind the replacement's star, if it has one.
+    pub to_behind: Option<&'a str>,
 }
 
 /// A name, or what stands before and behind a `*`.
@@ -29,13 +50,13 @@ struct Pattern {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RuleError {
     /// Not `lv:`.
-    #[error("{0:?} is no rule: write lv:PATTERN=REPLACEMENT, for example 'lv:*=c_*'")]
-    Kind(String),
-    /// What an LV's control block says.
     #[error(
-        "{0:?}: mount points stand in the LVs' control blocks, whose layout is not public; \
-         change them on AIX with: recreatevg -L PREFIX, or chfs -m"
+        "{0:?} is no rule: write lv:PATTERN=REPLACEMENT, for example 'lv:*=c_*', or \
+         mount:PATTERN=REPLACEMENT, for example 'mount:/data*=/clone/data*'"
     )]
+    Kind(String),
+    /// No path, or letters that a mount point cannot have here.
+    #[error("{0:?}: mount points begin with '/' and have letters, digits and /._-+,:@% alone")]
     Mount(String),
     /// Two stars, or one too many in the replacement.
     #[error("{0:?}: a pattern has at most one '*', a replacement none that its pattern has not")]
@@ -72,9 +93,9 @@ impl FromStr for Rename {
     type Err = RuleError;
 
     fn from_str(text: &str) -> Result<Rename, RuleError> {
-        let rule = match text.split_once(':') {
-            Some(("lv", rule)) => rule,
-            Some(("mount", _)) => return Err(RuleError::Mount(text.to_owned())),
+        let (of, rule) = match text.split_once(':') {
+            Some(("lv", rule)) => (What::Lv, rule),
+            Some(("mount", rule)) => (What::Mount, rule),
             _ => return Err(RuleError::Kind(text.to_owned())),
         };
         let (from, to) = rule.split_once('=').ok_or_else(|| RuleError::Kind(text.to_owned()))?;
@@ -84,16 +105,30 @@ impl FromStr for Rename {
         if stars(&pattern) || stars(&replacement) || extra {
             return Err(RuleError::Star(text.to_owned()));
         }
-        match from.is_empty() || to.is_empty() {
-            true => Err(RuleError::Kind(text.to_owned())),
-            false => Ok(Rename { pattern, replacement }),
+        if from.is_empty() || to.is_empty() {
+            return Err(RuleError::Kind(text.to_owned()));
         }
+        if of == What::Mount && !(is_mount(from) && is_mount(to)) {
+            return Err(RuleError::Mount(text.to_owned()));
+        }
+        Ok(Rename { of, pattern, replacement })
     }
+}
+
+/// Whether a pattern is one of mount points. What it may hold means nothing to a shell, but the
+/// star.
+fn is_mount(text: &str) -> bool {
+    let plain = |it: char| it.is_ascii_alphanumeric() || "/._-+,:@%*".contains(it);
+    text.starts_with('/') && text.chars().all(plain)
 }
 
 impl fmt::Display for Rename {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "lv:{}={}", self.pattern, self.replacement)
+        let of = match self.of {
+            What::Lv => "lv",
+            What::Mount => "mount",
+        };
+        write!(out, "{of}:{}={}", self.pattern, self.replacement)
     }
 }
 
@@ -138,8 +173,22 @@ impl fmt::Display for Pattern {
 }
 
 impl Rename {
-    /// What this rule makes of a name, if it fits.
+    /// The rule, if it is one for mount points.
+    pub fn mount(&self) -> Option<MountRule<'_>> {
+        let rule = MountRule {
+            before: &self.pattern.before,
+            behind: self.pattern.behind.as_deref(),
+            to_before: &self.replacement.before,
+            to_behind: self.replacement.behind.as_deref(),
+        };
+        (self.of == What::Mount).then_some(rule)
+    }
+
+    /// What this rule makes of an LV's name, if it fits.
     fn renames(&self, name: &str) -> Option<String> {
+        if self.of != What::Lv {
+            return None;
+        }
         let star = self.pattern.fits(name)?;
         let Pattern { before, behind } = &self.replacement;
         Some(match behind {
@@ -148,9 +197,9 @@ impl Rename {
         })
     }
 
-    /// Whether it fits any of these names.
-    pub fn fits_any<'a>(&self, mut names: impl Iterator<Item = &'a Name>) -> bool {
-        names.any(|name| self.pattern.fits(name.as_str()).is_some())
+    /// Whether it is one for LVs that fits none of these names.
+    pub fn is_idle<'a>(&self, mut names: impl Iterator<Item = &'a Name>) -> bool {
+        self.of == What::Lv && !names.any(|name| self.pattern.fits(name.as_str()).is_some())
     }
 }
 
@@ -212,19 +261,31 @@ mod tests {
 
     #[test]
     fn rules_are_shown_as_they_are_typed_and_mistakes_are_said() {
-        for text in ["lv:*=c_*", "lv:data*=test", "lv:a=b", "lv:a*b=*"] {
+        let mount = "mount:/data*=/clone/data*";
+        for text in ["lv:*=c_*", "lv:data*=test", "lv:a=b", "lv:a*b=*", mount] {
             assert_eq!(text.parse::<Rename>().unwrap().to_string(), text);
         }
         let error = |text: &str| text.parse::<Rename>().unwrap_err().to_string();
         assert!(error("data=x").contains("lv:PATTERN=REPLACEMENT"));
         assert!(error("lv:data").contains("lv:PATTERN=REPLACEMENT"));
         assert!(error("lv:=x").contains("lv:PATTERN=REPLACEMENT"));
-        assert!(error("mount:/data=/clone/data").contains("recreatevg -L"));
+        for bad in
+            ["mount:data=/x", "mount:/data=x", "mount:/a=/$(x)", "mount:/a b=/c", "mount:/*=/`*"]
+        {
+            assert!(error(bad).contains("begin with '/'"), "{bad}");
+        }
         for bad in ["lv:a=*", "lv:**=x", "lv:*=**"] {
             assert!(error(bad).contains("at most one '*'"), "{bad}");
         }
         let rule: Rename = "lv:data*=x*".parse().unwrap();
         let names: [Name; 2] = ["log".parse().unwrap(), "data1".parse().unwrap()];
-        assert!(rule.fits_any(names.iter()) && !rule.fits_any(names[..1].iter()));
+        assert!(!rule.is_idle(names.iter()) && rule.is_idle(names[..1].iter()));
+        // Where file systems are mounted is not known here.
+        let rule: Rename = "mount:/data*=/x*".parse().unwrap();
+        assert!(!rule.is_idle(names.iter()));
+        assert_eq!(renamed(&[rule.clone()], &names, 15).unwrap(), names);
+        let expected =
+            MountRule { before: "/data", behind: Some(""), to_before: "/x", to_behind: Some("") };
+        assert_eq!(rule.mount(), Some(expected));
     }
 }

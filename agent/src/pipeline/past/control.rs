@@ -232,7 +232,7 @@ impl Inner {
         for name in self.environments.expired(self.clock.wall()) {
             let agent = Arc::clone(self);
             let end = std::thread::Builder::new().name("lease".to_owned()).spawn(move || {
-                tracing::info!(environment = %name, "its lease is over");
+                tracing::info!(environment = %name, "its lease is over, or its end was interrupted");
                 if let Err(error) = agent.destroy_environment(&name) {
                     tracing::warn!(environment = %name, %error, "it cannot be destroyed");
                 }

@@ -37,9 +37,11 @@ pub(super) struct Part {
 /// An environment.
 pub(super) struct Env {
     pub(super) facts: Facts,
-    /// None when its volumes are outside.
+    /// None when its volumes are outside, or it is broken.
     pub(super) parts: Vec<Part>,
     pub(super) outside: Option<Outside>,
+    /// Why its clones cannot be opened. It keeps its snapshots and can be destroyed.
+    pub(super) broken: Option<String>,
     /// Before which its end is not tried again.
     pub(super) again: Option<Instant>,
 }
@@ -106,23 +108,47 @@ impl Part {
 }
 
 impl Env {
-    /// Opens the environment of a folder.
+    /// Opens the environment of a folder. One that is being destroyed needs no clones.
     pub(super) fn open(
         folder: &Path,
         home: &Home,
         replica: &impl Fn(&Name) -> Option<Arc<ReplicaGroup>>,
     ) -> Result<Env, ControlError> {
         let (facts, outside) = (Facts::load(folder)?, Outside::load(folder)?);
-        let mut parts: Vec<Part> = Vec::new();
-        if outside.is_none() {
-            let mut first = 0;
-            for (number, part) in facts.parts.iter().enumerate() {
-                let part = Part::open(folder, number, first, part, home, replica)?;
-                first += part.clones.len();
-                parts.push(part);
-            }
+        let parts = match outside.is_some() || facts.ending {
+            true => Ok(Vec::new()),
+            false => Env::open_parts(&facts, folder, home, replica),
+        };
+        let (parts, broken) = match parts {
+            Ok(parts) => (parts, None),
+            Err(error) => (Vec::new(), Some(error.to_string())),
+        };
+        Ok(Env { facts, parts, outside, broken, again: None })
+    }
+
+    fn open_parts(
+        facts: &Facts,
+        folder: &Path,
+        home: &Home,
+        replica: &impl Fn(&Name) -> Option<Arc<ReplicaGroup>>,
+    ) -> Result<Vec<Part>, ControlError> {
+        let (mut parts, mut first) = (Vec::<Part>::new(), 0);
+        for (number, part) in facts.parts.iter().enumerate() {
+            let part = Part::open(folder, number, first, part, home, replica)?;
+            first += part.clones.len();
+            parts.push(part);
         }
-        Ok(Env { facts, parts, outside, again: None })
+        Ok(parts)
+    }
+
+    /// Whether it is used, or why not, in one word.
+    fn state(&self) -> &'static str {
+        match self.facts.failed {
+            _ if self.facts.ending => "ending",
+            _ if self.broken.is_some() => "broken",
+            Some(_) => "failed",
+            None => "ready",
+        }
     }
 
     /// All its clones.
@@ -156,9 +182,9 @@ impl Env {
         all
     }
 
-    /// Serves its clones, unless it failed: then it is handed out to nobody.
+    /// Serves its clones, unless it failed or ends: then it is handed out to nobody.
     pub(super) fn publish(&self, served: &Served) {
-        if self.facts.failed.is_none() {
+        if self.is_ready() {
             for ((_, _, export), volume) in self.exports().zip(self.volumes()) {
                 served.add_clone(export, volume.clone);
             }
@@ -169,13 +195,17 @@ impl Env {
     pub(super) fn as_shown(&self) -> Shown {
         match &self.outside {
             Some(outside) => Shown::outside(outside),
-            None if self.facts.failed.is_some() => Shown::default(),
+            None if !self.is_ready() => Shown::default(),
             None => {
                 let mut shown = Shown::default();
                 self.exports().for_each(|(group, lv, export)| shown.add_export(group, lv, &export));
                 shown
             }
         }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.facts.failed.is_none() && !self.facts.ending
     }
 
     /// The snapshots that it holds: group, seq, and as whom.
@@ -189,6 +219,7 @@ impl Env {
     /// What is shown of it.
     pub(super) fn shown(&self, folder: &Path) -> Environment {
         let Facts { name, owner, failed, .. } = &self.facts;
+        let reason = self.broken.clone().or_else(|| failed.clone());
         let part = |it: &PartFacts| EnvPart {
             group: it.group.to_string(),
             template: it.template.clone(),
@@ -207,12 +238,12 @@ impl Env {
             seconds: std::time::Duration::from_millis(it.millis).as_secs_f64(),
             ended: it.ended.clone(),
         });
-        let handed_out = failed.is_none();
+        let handed_out = self.is_ready();
         let outside = self.outside.as_ref();
         Environment {
             name: name.to_string(),
-            state: if handed_out { "ready" } else { "failed" }.to_owned(),
-            reason: failed.clone(),
+            state: self.state().to_owned(),
+            reason,
             kind: outside.map_or_else(|| "nbd".to_owned(), |it| it.spec.clone()),
             group: first.group,
             template: first.template,

@@ -42,6 +42,9 @@ pub(super) struct Facts {
     pub(super) steps: Vec<StepFacts>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) teardown: Option<TeardownFacts>,
+    /// Whether it is being destroyed: parts of it may be gone, and its teardown is done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) ending: bool,
 }
 
 /// One group of an environment.
@@ -127,6 +130,7 @@ impl Facts {
             failed: None,
             steps: Vec::new(),
             teardown: None,
+            ending: false,
         }
     }
 
@@ -216,7 +220,7 @@ mod tests {
             r#""store":"file:///s","seq":9,"clock":11,"names":["c_data"]}],"owner":null,"#,
             r#""created":13,"expires":17,"quota":null,"failed":"step 1","steps":[{"command":"#,
             r#""true","millis":5,"ended":"exit status: 0"}],"teardown":{"command":"false","#,
-            r#""most_millis":100}}"#
+            r#""most_millis":100},"ending":true}"#
         );
         let facts = Facts::parse(text).unwrap();
         assert_eq!(serde_json::to_string(&facts).unwrap(), text);

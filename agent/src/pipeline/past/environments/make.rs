@@ -16,7 +16,7 @@ use vgship_snapshot::overlay::{self, Overlay};
 use vgship_snapshot::template::Template;
 
 use super::env::{Env, Part};
-use super::facts::{Facts, PartFacts, TeardownFacts};
+use super::facts::{FACTS, Facts, PartFacts, TeardownFacts};
 use super::outside::{self, Made, Outside, Wanted, refused};
 use super::programs::{Hidden, Programs, STEP_MAX, Shown};
 use super::{HOLDER, failed};
@@ -116,13 +116,20 @@ impl Maker<'_> {
         &self,
         find: impl Fn(&Name) -> Result<Arc<ReplicaGroup>, ControlError>,
     ) -> Result<(Env, Option<ControlError>), ControlError> {
-        if self.folder.exists() {
+        if self.folder.join(FACTS).exists() {
             let text = format!("{} is in the way", self.folder.display());
-            return Err(ControlError::failed(text).hint("look into it, and remove it"));
+            return Err(
+                ControlError::failed(text).hint("the agent's log says why it is not opened")
+            );
         }
+        // The rest of one that a start could not be rid of, because something of it was in use.
+        remove(self.folder)?;
         let mut sources = self.sources(find)?;
         let to = self.request.to.as_deref().map(str::parse::<VolumesSpec>).transpose();
         let to = to.map_err(ControlError::usage)?;
+        if to.is_some() && self.request.quota.is_some() {
+            return Err(ControlError::usage("a quota is for clones, which are served over NBD"));
+        }
         let names = self.names(&sources, to.as_ref())?;
         let made = self.make_in_folder(&sources, names, to.as_ref());
         if made.is_err() {
@@ -183,9 +190,16 @@ impl Maker<'_> {
             it.layout().volumes.into_iter().map(|it| it.name).collect()
         };
         let old: Vec<Vec<Name>> = sources.iter().map(old).collect();
-        if let Some(idle) = rules.iter().find(|rule| !rule.fits_any(old.iter().flatten())) {
+        if let Some(idle) = rules.iter().find(|rule| rule.is_idle(old.iter().flatten())) {
             return Err(ControlError::refused(format!("no LV fits the rule {idle}"))
                 .hint("its pattern must fit the whole name; '*' stands for any letters"));
+        }
+        let is_aix = matches!(to, Some(VolumesSpec::AixDisks(_)));
+        if !is_aix && rules.iter().any(|rule| rule.mount().is_some()) {
+            let text = "mount points are known where AIX disks are imported, and nowhere else";
+            return Err(
+                ControlError::usage(text).hint("rename them with --to-volumes aix-disks:DIR")
+            );
         }
         let most = to.map_or(vgship_base::ids::NAME_MAX, name_max);
         let new = old.iter().map(|names| renamed(rules, names, most));
@@ -201,7 +215,13 @@ impl Maker<'_> {
         // Makes the folder.
         RealFolder::open(self.folder).map_err(|it| failed(&it))?;
         let outside = to.map(|to| self.make_outside(sources, &names, to)).transpose()?;
-        let mut env = Env { facts: self.facts(), parts: Vec::new(), outside: None, again: None };
+        let mut env = Env {
+            facts: self.facts(),
+            parts: Vec::new(),
+            outside: None,
+            broken: None,
+            again: None,
+        };
         let mut first = 0;
         for (source, names) in sources.iter().zip(names) {
             let (clones, seq, clock) = source.clones(self.folder, first)?;
@@ -278,7 +298,7 @@ impl Maker<'_> {
     /// Writes the clones' content to the volumes outside; the clones go.
     fn fill(&self, made: Made, env: &mut Env) -> Result<(), ControlError> {
         let clones: Vec<Arc<Overlay>> = env.clones().cloned().collect();
-        env.outside = Some(made.fill(&clones)?);
+        env.outside = Some(made.fill(&clones, &self.request.rename)?);
         let count = clones.len();
         drop(clones);
         env.parts.clear();

@@ -6,6 +6,8 @@ mod env;
 
 mod facts;
 
+mod import;
+
 mod make;
 
 mod outside;
@@ -102,6 +104,10 @@ impl Environments {
             }
             match Env::open(&path, &self.home, &replica) {
                 Ok(env) => {
+                    if let Some(error) = &env.broken {
+                        let name = &env.facts.name;
+                        tracing::error!(environment = %name, error, "its clones cannot be opened");
+                    }
                     env.publish(served);
                     self.state().all.insert(env.facts.name.clone(), env);
                 }
@@ -188,6 +194,9 @@ impl Environments {
         let folder = self.path(name);
         let mut state = self.state();
         let env = state.all.get_mut(name).ok_or_else(|| unknown(name))?;
+        if env.facts.ending {
+            return Err(ControlError::refused(format!("environment {name} is being destroyed")));
+        }
         let mut facts = env.facts.clone();
         facts.expires = Some(after(now, lease));
         facts.store(&folder)?;
@@ -203,21 +212,32 @@ impl Environments {
         served: &Served,
         clients: &NbdClients,
     ) -> Result<Done, ControlError> {
-        let env = self.take(name).ok_or_else(|| unknown(name))?;
+        let mut env = self.take(name).ok_or_else(|| unknown(name))?;
         let mut done = format!("environment {name} is destroyed");
         if let Err(error) = self.tear_down(&env) {
+            if self.stopping.load(Ordering::SeqCst) {
+                self.give_back(env);
+                return Err(error);
+            }
             tracing::warn!(environment = %name, %error, "an environment's teardown failed");
             done = format!("{done}, but {error}");
         }
-        if let Some(outside) = &env.outside
-            && let Err(error) = outside.remove()
-        {
+        // From here on parts of it may be missing, and a crash leaves it to the next start.
+        env.facts.ending = true;
+        if let Err(error) = env.facts.store(&self.path(name)) {
+            env.facts.ending = false;
             self.give_back(env);
-            return Err(error.hint("end what uses it, then try again"));
+            return Err(error);
         }
         let prefix = env.prefix();
         served.remove_clones(&prefix);
         let left = clients.end(|export| export.starts_with(&prefix));
+        if let Some(outside) = &env.outside
+            && let Err(error) = outside.remove()
+        {
+            self.give_back(env);
+            return Err(error.hint("end what uses it, then try again; the agent does, too"));
+        }
         let path = self.path(name);
         // Without its facts it is none, whatever happens next.
         let gone = std::fs::remove_file(path.join(FACTS))
@@ -257,7 +277,8 @@ impl Environments {
     }
 
     fn tear_down(&self, env: &Env) -> Result<(), ControlError> {
-        let Some(teardown) = &env.facts.teardown else { return Ok(()) };
+        let teardown = env.facts.teardown.as_ref().filter(|_| !env.facts.ending);
+        let Some(teardown) = teardown else { return Ok(()) };
         let (socket, folder) = (self.home.nbd_socket(), self.path(&env.facts.name));
         let programs = Programs {
             name: &env.facts.name,
@@ -278,11 +299,11 @@ impl Environments {
         self.state().all.values().for_each(Env::flush);
     }
 
-    /// Those whose lease is over.
+    /// Those whose lease is over, or whose end was interrupted.
     pub(in crate::pipeline) fn expired(&self, now: u64) -> Vec<Name> {
         let looks = Instant::now();
         let over = |env: &&Env| {
-            env.facts.expires.is_some_and(|expires| expires <= now)
+            (env.facts.ending || env.facts.expires.is_some_and(|expires| expires <= now))
                 && env.again.is_none_or(|again| again <= looks)
         };
         self.state().all.values().filter(over).map(|env| env.facts.name.clone()).collect()
@@ -291,9 +312,14 @@ impl Environments {
     /// Whether a holder of a snapshot is an environment that is not there, or needs none.
     pub(in crate::pipeline) fn is_orphan(&self, holder: &str) -> bool {
         let Some(name) = holder.strip_prefix(HOLDER) else { return false };
+        let Ok(name) = name.parse::<Name>() else { return true };
         let state = self.state();
-        let needs = |env: &Env| env.facts.name.as_str() == name && env.outside.is_none();
-        !state.all.values().any(needs) && !state.busy.iter().any(|it| it.as_str() == name)
+        match state.all.get(&name) {
+            _ if state.busy.contains(&name) => false,
+            Some(env) => env.outside.is_some(),
+            // One that could not be read may need it.
+            None => !self.path(&name).exists(),
+        }
     }
 
     /// Environments that build on a group.

@@ -9,14 +9,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use vgship_base::disk::SharedDisk;
+use vgship_base::disk::{Disk, SharedDisk};
 use vgship_base::ids::Name;
 use vgship_snapshot::overlay::Overlay;
 
 use super::failed;
+use super::import::{self, Import};
 use crate::api::ControlError;
 use crate::api::past::EnvVolume;
-use crate::group::{GroupError, NewVolumes, VolumesSpec, name_max, remove_tagged, renamed};
+use crate::group::{GroupError, NewVolumes, Rename, VolumesSpec, name_max, remove_tagged, renamed};
 use crate::home::io as files;
 use crate::pipeline::past::export::copy;
 
@@ -65,6 +66,8 @@ pub(super) struct Plan {
     pub(super) outside: Outside,
     /// Per group.
     new: Vec<NewVolumes>,
+    /// Of new AIX VGs, per group.
+    imports: Vec<Import>,
 }
 
 fn group_error(error: &GroupError) -> ControlError {
@@ -98,7 +101,7 @@ pub(super) fn plan(
         lvm2: None,
         volumes: Vec::new(),
     };
-    let mut new = Vec::new();
+    let (mut new, mut imports) = (Vec::new(), Vec::new());
     match to {
         VolumesSpec::Images(folder) => {
             outside.add_folder(folder)?;
@@ -122,7 +125,11 @@ pub(super) fn plan(
             for part in &wanted {
                 let vg = vg.map(str::parse).transpose().map_err(ControlError::usage)?;
                 let vg = vg.unwrap_or_else(|| part.group.clone());
-                new.push(NewVolumes::aix_disks(folder, &vg, part.volumes.clone(), stamp));
+                let disks = NewVolumes::aix_disks(folder, &vg, part.volumes.clone(), stamp);
+                if let Ok(disks) = &disks {
+                    imports.push(Import::new(folder, &vg, disks.files().len())?);
+                }
+                new.push(disks);
             }
         }
         VolumesSpec::Lvm2(vg) => {
@@ -149,7 +156,8 @@ pub(super) fn plan(
             bytes: *bytes,
         }));
     }
-    Ok(Plan { outside, new })
+    outside.files.extend(imports.iter().map(|it| it.path.clone()));
+    Ok(Plan { outside, new, imports })
 }
 
 pub(super) fn refused(error: &dyn std::fmt::Display) -> ControlError {
@@ -184,7 +192,7 @@ impl Plan {
             disks.extend(new.make().map_err(|it| group_error(&it))?);
         }
         let are_zero = self.new.iter().all(NewVolumes::are_zero);
-        Ok(Made { outside: self.outside, disks, are_zero })
+        Ok(Made { outside: self.outside, disks, are_zero, imports: self.imports })
     }
 }
 
@@ -194,17 +202,34 @@ pub(super) struct Made {
     /// In the order of all groups' layouts.
     disks: Vec<SharedDisk>,
     are_zero: bool,
+    imports: Vec<Import>,
 }
 
 impl Made {
     /// Writes the clones' content into them, and lets go of them.
-    pub(super) fn fill(self, clones: &[Arc<Overlay>]) -> Result<Outside, ControlError> {
+    pub(super) fn fill(
+        self,
+        clones: &[Arc<Overlay>],
+        rules: &[Rename],
+    ) -> Result<Outside, ControlError> {
         for ((disk, clone), volume) in self.disks.iter().zip(clones).zip(&self.outside.volumes) {
             copy(&**clone, &**disk, self.are_zero).map_err(|error| {
                 ControlError::failed(format!("cannot write {}: {error}", volume.place))
             })?;
         }
+        let vgs = self.imports.iter().zip(self.groups()).map(|(import, group)| {
+            let lvs = clones.iter().zip(&self.outside.volumes);
+            let lvs = lvs.filter(|(_, volume)| volume.group == group);
+            (import, lvs.map(|(clone, _)| &**clone as &dyn Disk).collect())
+        });
+        import::write(&vgs.collect::<Vec<_>>(), rules)?;
         Ok(self.outside)
+    }
+
+    fn groups(&self) -> Vec<&str> {
+        let mut groups: Vec<&str> = self.outside.volumes.iter().map(|it| &*it.group).collect();
+        groups.dedup();
+        groups
     }
 }
 
