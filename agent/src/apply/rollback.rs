@@ -233,18 +233,18 @@ pub fn finish(
 ) -> Result<(), RollbackError> {
     rolled::store(folder, &Rolled { broken: false, ..*rolled })?;
     let_go(set)?;
-    // One that holds no consistent point is of no use to anybody else.
-    if let Some(torn) = set.list()?.into_iter().find(|it| it.seq == rolled.from && it.torn) {
-        set.delete(torn.name.as_str())?;
-    }
     Ok(rolled::remove(folder)?)
 }
 
-/// Lets go of all snapshots that a rollback held: none is under way.
+/// Lets go of all snapshots that a rollback held, also of one that ended before its note: none is
+/// under way.
 pub fn let_go(set: &SnapshotSet) -> Result<(), SnapshotError> {
     let held = set.list_costs()?.into_iter();
     let held = held.filter(|it| it.holders.iter().any(|holder| holder == HOLDER));
-    held.map(|it| it.snapshot.seq).try_for_each(|seq| set.release(seq, HOLDER))
+    held.map(|it| it.snapshot.seq).try_for_each(|seq| set.release(seq, HOLDER))?;
+    // A way back that holds no consistent point is of no use to anybody else.
+    let mut torn = set.list()?.into_iter().filter(|it| it.torn);
+    torn.try_for_each(|it| set.delete(it.name.as_str()).map(drop))
 }
 
 fn at(set: &SnapshotSet, seq: Seq) -> Result<Snapshot, RollbackError> {

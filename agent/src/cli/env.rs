@@ -1,6 +1,6 @@
 //! `vgship env`: environments, writable clones of points.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use vgship_base::ids::Name;
 
@@ -140,7 +140,7 @@ pub(super) fn run(command: Command, context: &Context<'_>) -> Result<(), Control
 fn run_create(create: Create, context: &Context<'_>) -> Result<(), ControlError> {
     let store = create.store.as_deref().map(template::absolute).transpose()?;
     if let Some(to) = create.to_dir {
-        return export(&create.name, create.from, store, to, context);
+        return export(&create.name, create.from, store, &to, context);
     }
     let absolute = |path: PathBuf| std::path::absolute(path).map_err(ControlError::usage);
     let to = match create.to_volumes {
@@ -178,10 +178,10 @@ fn export(
     name: &Name,
     from: Vec<String>,
     store: Option<String>,
-    to: PathBuf,
+    to: &Path,
     context: &Context<'_>,
 ) -> Result<(), ControlError> {
-    let to = std::path::absolute(&to).map_err(ControlError::usage)?;
+    let to = std::path::absolute(to).map_err(ControlError::usage)?;
     let [from] = <[String; 1]>::try_from(from).map_err(|_| {
         ControlError::usage("--to-dir takes one point or template")
             .hint(format!("for several groups: --to-volumes images:{}", to.display()))

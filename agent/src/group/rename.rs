@@ -283,7 +283,7 @@ mod tests {
         // Where file systems are mounted is not known here.
         let rule: Rename = "mount:/data*=/x*".parse().unwrap();
         assert!(!rule.is_idle(names.iter()));
-        assert_eq!(renamed(&[rule.clone()], &names, 15).unwrap(), names);
+        assert_eq!(renamed(std::slice::from_ref(&rule), &names, 15).unwrap(), names);
         let expected =
             MountRule { before: "/data", behind: Some(""), to_before: "/x", to_behind: Some("") };
         assert_eq!(rule.mount(), Some(expected));

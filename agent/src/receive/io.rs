@@ -591,4 +591,6 @@ impl Intake {
 }
 
 #[cfg(test)]
+mod rollback_tests;
+#[cfg(test)]
 mod tests;

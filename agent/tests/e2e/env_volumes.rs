@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::common::{Agent, MIB, Nbd, noise, until};
+use super::common::{Agent, Nbd, noise, until};
 use super::environments::{
     assert_nothing_is_left, environments, names_in, place, waiting, with_snapshots,
 };

@@ -148,7 +148,7 @@ fn an_environment_whose_template_is_away_is_broken_and_comes_back() {
         pair.replica.start();
         let shown = pair.replica.json(&["env", "show", "e"]);
         assert_eq!(shown["state"], "broken");
-        assert!(shown["reason"].as_str().unwrap().contains("t"), "{shown}");
+        assert!(!shown["reason"].as_str().unwrap().is_empty(), "{shown}");
         assert_eq!(shown["exports"], serde_json::json!([]));
         pair.replica.run(&["snapshot", "delete", "g@s"]).expect(3, &["environment e"]);
         pair.replica.stop();

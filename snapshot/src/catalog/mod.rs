@@ -58,7 +58,7 @@ pub struct Noted {
 
 /// A kept image of the whole group at one place in its stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, each a flag of the row")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own in its row")]
 pub struct Snapshot {
     /// Names it, and orders it among the others: its place in the stream.
     pub seq: Seq,

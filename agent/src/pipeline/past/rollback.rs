@@ -7,7 +7,7 @@ use std::time::Duration;
 use vgship_base::extent::BitSet;
 use vgship_base::ids::Generation;
 use vgship_base::layout::Layout;
-use vgship_base::record::{Body, Record};
+use vgship_base::record::Record;
 
 use super::points::{Found, roll_error, snapshot_error, stopped};
 use crate::api::ControlError;
@@ -147,13 +147,7 @@ fn is_meant(generation: Generation, meant: &str) -> bool {
 
 /// Adds the extents that a record writes.
 fn add(changed: &mut [BitSet], layout: &Arc<Layout>, record: &Record) {
-    let (volume, span) = match &record.body {
-        Body::Write { volume, offset, data } => {
-            (volume, vgship_base::units::Span::new(*offset, data.len() as u64))
-        }
-        Body::Zero { volume, span } => (volume, *span),
-        _ => return,
-    };
+    let Some((volume, span)) = record.changes() else { return };
     let (first, end) = layout.extent.touched(span);
     if let Some(set) = changed.get_mut(volume.index()) {
         set.insert_range(first, end.min(set.bits()));

@@ -59,11 +59,7 @@ impl Holding {
         while self.talks.goes_on() {
             let done = match self.talks.rolled.phase {
                 Phase::Going | Phase::Coming if !self.talks.is_stuck() => self.roll(from),
-                Phase::Going | Phase::Coming => {
-                    self.talks.hear(from);
-                    Ok(())
-                }
-                Phase::There => {
+                Phase::Going | Phase::Coming | Phase::There => {
                     self.talks.hear(from);
                     Ok(())
                 }
@@ -132,9 +128,10 @@ impl Talks {
         let mut view = self.shared.view();
         (view.rolled, view.rolling, view.holds) = (Some(next), None, None);
         let (at, from) = (next.wanted, next.from);
-        match next.phase {
-            Phase::There => tracing::info!(%at, %from, "the volumes are rolled back"),
-            _ => tracing::info!(at = %from, "the volumes hold again what they held"),
+        if next.phase == Phase::There {
+            tracing::info!(%at, %from, "the volumes are rolled back");
+        } else {
+            tracing::info!(at = %from, "the volumes hold again what they held");
         }
     }
 

@@ -138,7 +138,10 @@ impl Tail {
         while let Some(first) = self.unpromised.front()
             && first.batch.last() <= self.promised
         {
-            (self.frames, self.after) = (first.frame + 1, first.batch.last());
+            // A promise alone, without records, may itself be in the cache only: it does not count.
+            if !first.batch.records.is_empty() {
+                (self.frames, self.after) = (first.frame + 1, first.batch.last());
+            }
             self.unpromised.pop_front();
         }
     }

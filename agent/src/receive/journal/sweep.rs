@@ -41,6 +41,9 @@ impl Model {
                 0 | 1 => {
                     journal.flush()?;
                     self.acked = self.appended();
+                    if rng.one_in(2) {
+                        journal.promise()?;
+                    }
                 }
                 2 => {
                     self.checkpoint += rng.below(self.acked - self.checkpoint + 1);

@@ -87,12 +87,11 @@ impl Part {
             let live = LiveVolume::all(&replica, Seq(facts.base), &layout).into_iter();
             live.map(|it| Arc::new(it) as SharedDisk).collect()
         };
-        let names: Vec<Name> = match facts.names.is_empty() {
-            true => layout.volumes.iter().map(|it| it.name.clone()).collect(),
-            false => {
-                let names = facts.names.iter().map(|name| name.parse());
-                names.collect::<Result<_, _>>().map_err(|it| failed(&it))?
-            }
+        let names: Vec<Name> = if facts.names.is_empty() {
+            layout.volumes.iter().map(|it| it.name.clone()).collect()
+        } else {
+            let names = facts.names.iter().map(|name| name.parse());
+            names.collect::<Result<_, _>>().map_err(|it| failed(&it))?
         };
         if names.len() != layout.volumes.len() || bases.len() != names.len() {
             return Err(ControlError::failed("its facts and its layout name different volumes"));

@@ -82,11 +82,11 @@ echo \"  chlv -t jfs2 -L /WHERE LV, an entry in /etc/filesystems, fsck, mount\"
         let cases = rules.iter().fold(String::new(), |mut cases, rule| {
             let MountRule { before, behind, to_before, to_behind } = rule;
             let _ = match behind {
-                None => write!(cases, "    {before}) echo \"{to_before}\" ;;\n"),
-                Some(behind) => write!(
+                None => writeln!(cases, "    {before}) echo \"{to_before}\" ;;"),
+                Some(behind) => writeln!(
                     cases,
                     "    {before}*{behind}) it=${{1#\"{before}\"}}; it=${{it%\"{behind}\"}}
-        echo \"{to_before}{star}{to_behind}\" ;;\n",
+        echo \"{to_before}{star}{to_behind}\" ;;",
                     star = if to_behind.is_some() { "${it}" } else { "" },
                     to_behind = to_behind.unwrap_or_default(),
                 ),

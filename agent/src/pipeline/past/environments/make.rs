@@ -292,7 +292,8 @@ impl Maker<'_> {
         let EnvRequest { name, vg, .. } = self.request;
         // Of two at once that want the same files the second sees those of the first.
         let _alone = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
-        outside::plan(to, name, vg.as_deref(), wanted.collect(), self.now)?.make(self.folder)
+        let wanted: Vec<Wanted> = wanted.collect();
+        outside::plan(to, name, vg.as_deref(), &wanted, self.now)?.make(self.folder)
     }
 
     /// Writes the clones' content to the volumes outside; the clones go.

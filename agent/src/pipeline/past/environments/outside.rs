@@ -86,7 +86,7 @@ pub(super) fn plan(
     to: &VolumesSpec,
     env: &Name,
     vg: Option<&str>,
-    wanted: Vec<Wanted>,
+    wanted: &[Wanted],
     now: u64,
 ) -> Result<Plan, ControlError> {
     let several = wanted.len() > 1;
@@ -106,7 +106,7 @@ pub(super) fn plan(
         VolumesSpec::Images(folder) => {
             outside.add_folder(folder)?;
             refuse_full(folder)?;
-            for part in &wanted {
+            for part in wanted {
                 let folder = match several {
                     true => folder.join(part.group.as_str()),
                     false => folder.clone(),
@@ -122,7 +122,7 @@ pub(super) fn plan(
             outside.add_folder(folder)?;
             let nanos = u32::try_from(now % 1_000_000 * 1000).unwrap_or_default();
             let stamp = (u32::try_from(now / 1_000_000).unwrap_or(u32::MAX), nanos);
-            for part in &wanted {
+            for part in wanted {
                 let vg = vg.map(str::parse).transpose().map_err(ControlError::usage)?;
                 let vg = vg.unwrap_or_else(|| part.group.clone());
                 let disks = NewVolumes::aix_disks(folder, &vg, part.volumes.clone(), stamp);
@@ -320,7 +320,7 @@ mod tests {
         Wanted { group: group.parse().unwrap(), volumes }
     }
 
-    fn planned(to: &VolumesSpec, vg: Option<&str>, wanted: Vec<Wanted>) -> Result<Plan, String> {
+    fn planned(to: &VolumesSpec, vg: Option<&str>, wanted: &[Wanted]) -> Result<Plan, String> {
         plan(to, &"e".parse().unwrap(), vg, wanted, 1_000_001).map_err(|it| it.to_string())
     }
 
@@ -330,7 +330,7 @@ mod tests {
         let folder = place.path().join("a/b");
         let to = VolumesSpec::Images(folder.clone());
         let both = || vec![wanted("g", &["x"]), wanted("h", &["x"])];
-        let plan = planned(&to, None, both()).unwrap();
+        let plan = planned(&to, None, &both()).unwrap();
         assert_eq!(plan.outside.files, [folder.join("g/x"), folder.join("h/x")]);
         let own = place.path().join("own");
         std::fs::create_dir(&own).unwrap();
@@ -341,7 +341,7 @@ mod tests {
             std::fs::create_dir(path).unwrap();
         }
         std::fs::write(folder.join("g/x"), "x").unwrap();
-        assert!(planned(&to, None, both()).map(drop).unwrap_err().contains("is not empty"));
+        assert!(planned(&to, None, &both()).map(drop).unwrap_err().contains("is not empty"));
         Outside::load(&own).unwrap().unwrap().remove().unwrap();
         assert!(!place.path().join("a").exists());
         // What others put there stays.
@@ -360,7 +360,9 @@ mod tests {
         let disks = VolumesSpec::AixDisks(vec![place.path().to_owned()]);
         let images = VolumesSpec::Images(place.path().join("x"));
         let one = || vec![wanted("g", &["x"])];
-        let error = |to: &VolumesSpec, vg, wanted| planned(to, vg, wanted).map(drop).unwrap_err();
+        let error = |to: &VolumesSpec, vg, wanted: Vec<Wanted>| {
+            planned(to, vg, &wanted).map(drop).unwrap_err()
+        };
         assert!(error(&images, Some("vg"), one()).contains("--vg"));
         let two = vec![wanted("g", &["x"]), wanted("h", &["y"])];
         assert!(error(&disks, Some("vg"), two).contains("--vg"));
