@@ -18,8 +18,8 @@ use vgship::wire::frame::Frame;
 use vgship::wire::hello::Hello;
 use vgship::wire::identity::Identity;
 use vgship::wire::io::{
-    Arrival, Arrivals, Config, Congestion, Endpoint, FrameReceiver, FrameSender, PairingHost,
-    PeerBook, Tuning,
+    Arrival, Arrivals, Config, Congestion, Endpoint, FrameReceiver, FrameSender, Heard,
+    PairingHost, PeerBook, Tuning,
 };
 use vgship::wire::peers::{Grant, Peer, Role};
 use vgship_base::ids::{Generation, GroupId, Seq, Start, VolumeId};
@@ -116,7 +116,8 @@ async fn send(
 
 async fn receive(mut arrivals: Arrivals) -> Result<u64> {
     let Some(Arrival::Link(link)) = arrivals.next().await else { bail!("no link came") };
-    let mut opened = link.accept().await?.hear().await?.accept(&hello(Role::Replica)?).await?;
+    let Heard::Hello(greeting) = link.accept().await?.hear().await? else { bail!("no hello came") };
+    let mut opened = greeting.accept(&hello(Role::Replica)?).await?;
     let mut received = 0;
     loop {
         match opened.receiver.next().await?.context("the source ended the stream")? {

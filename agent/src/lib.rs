@@ -31,11 +31,17 @@ pub mod templates;
 /// Applications held still for a marker: their hooks, the hold, the guard that thaws.
 pub mod quiesce;
 
+/// Groups on several agents whose snapshots are taken as one.
+pub mod sets;
+
 /// Sealed files of records: what the spill and the journal are made of.
 pub mod segment;
 
 /// Which task owns which core; start and stop.
 pub mod pipeline;
+
+/// The data keys of groups, what needs them, and the key that wraps them.
+pub mod keys;
 
 /// The agent's folder: configuration, groups, secrets, the lock.
 pub mod home;

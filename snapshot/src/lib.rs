@@ -17,7 +17,7 @@
 //! let volumes = vec![VolumeLayout { name: "data".parse()?, bytes: 1 << 20, masked: 0 }];
 //! let set = SnapshotSet::open(Parts {
 //!     folder: Arc::new(SimFolder::new(&power)),
-//!     key: DataKey::generate()?,
+//!     keys: DataKey::generate()?.into(),
 //!     group: GroupId([7; 16]),
 //!     layout: Arc::new(Layout { extent: ExtentSize::from_log2(16).expect("64 KiB"), volumes }),
 //!     volumes: vec![Arc::new(disk.clone()) as SharedDisk],

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -158,6 +158,7 @@ impl Folder for RealFolder {
             .read(true)
             .write(true)
             .create_new(true)
+            .mode(0o600) // what a stage keeps is for nobody else
             .open(self.path.join(name))?;
         Ok(Box::new(FileDisk::growing(file)))
     }
@@ -287,6 +288,16 @@ mod tests {
         assert_eq!(read_small(&folder, "state", 10).unwrap().as_deref(), Some(&b"new"[..]));
         assert_eq!(folder.list().unwrap(), ["state"]);
         assert!(read_small(&folder, "state", 2).is_err());
+    }
+
+    #[test]
+    fn what_a_stage_keeps_is_open_to_nobody_else() {
+        use std::os::unix::fs::PermissionsExt;
+        let place = tempfile::tempdir().unwrap();
+        let folder = RealFolder::open(place.path().join("stage")).unwrap();
+        folder.create("file").unwrap();
+        let mode = std::fs::metadata(place.path().join("stage/file")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]

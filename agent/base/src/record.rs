@@ -24,7 +24,8 @@
 //! marker        1 order (1 event, 2 snapshot, 3 delete, 4 pin, 5 unpin), 1 quiesced (0 or 1),
 //!               2 length of the name (1 ..= 128), the name; a delete with quiesced 1 takes
 //!               back that applications were quiet at the marker whose seq it has as its name
-//!               (`start.count`), and deletes the snapshot that was taken there
+//!               (`start.count`), or which stands before it by this name, which a set uses once,
+//!               and deletes the snapshot that was taken there
 //! ```
 //!
 //! Integers are big-endian.

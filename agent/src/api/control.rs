@@ -7,7 +7,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use vgship_base::ids::{Name, PeerId};
 
+use super::keys::KeyRoom;
 use super::past::Past;
+use super::sets::Sets;
 use super::status::Status;
 use crate::home::{
     GroupConfig, GroupSpec, HomeError, Mode, Period, Role, Settings, SettingsChange, text,
@@ -58,6 +60,12 @@ pub trait Control: Send + Sync + 'static {
 
     /// The past of its groups.
     fn past(&self) -> &dyn Past;
+
+    /// The data keys of its groups.
+    fn keys(&self) -> &dyn KeyRoom;
+
+    /// Its sets of groups.
+    fn sets(&self) -> &dyn Sets;
 }
 
 /// An agent that several callers share.

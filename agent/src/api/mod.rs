@@ -25,6 +25,19 @@
 //! GET     /v1/environments/E/log      -               EnvLog
 //! POST    /v1/environments/E/extend   {"lease"}         Environment
 //! POST    /v1/environments/E/destroy  -                 Done
+//! POST    /v1/keys/list          Which                  Rings
+//! POST    /v1/keys/rotate        Which                  Rotated
+//! POST    /v1/keys/rewrap        RewrapRequest          Rewrapped
+//! POST    /v1/groups/G/keys/end  EndRequest             Ended
+//! GET     /v1/sets               -                      SetsList
+//! POST    /v1/sets               SetSpec                SetDetails
+//! GET     /v1/sets/S             -                      SetDetails
+//! POST    /v1/sets/S/change      SetChange              SetDetails
+//! POST    /v1/sets/S/delete      -                      Done
+//! GET     /v1/sets/S/snapshots   -                      SetSnapshots
+//! POST    /v1/sets/S/snapshots   SetSnapshotRequest     SetSnapshotRow
+//! POST    /v1/sets/S/snapshots/change  SetSnapshotChange  Done
+//! POST    /v1/sets/S/templates   SetTemplateRequest     SetTemplates
 //! ```
 //!
 //! Every refusal is `{"error", "hint", "code"}` with `code` one of `failed`, `usage`, `refused`,
@@ -38,6 +51,10 @@ pub mod environments;
 
 pub mod io;
 
+mod key_routes;
+
+pub mod keys;
+
 pub mod pairs;
 
 pub mod past;
@@ -49,6 +66,10 @@ mod past_routes;
 pub mod progress;
 
 pub mod routes;
+
+pub mod sets;
+
+mod sets_routes;
 
 pub mod status;
 

@@ -19,8 +19,8 @@ use super::control::{
     JoinRequest, Joined, Pairings, RemoveRequest, Removed, RevokeRequest, Revoked, SetRequest,
     SharedControl, WaitRequest,
 };
-use super::past_routes;
 use super::status::{GroupStatus, Status};
+use super::{key_routes, past_routes, sets_routes};
 use crate::home::GroupSpec;
 
 /// Largest body of a request. Unit: bytes. The largest one meant is a group with its volumes.
@@ -48,6 +48,8 @@ pub fn router(control: SharedControl, stopping: watch::Receiver<bool>) -> Router
         .route("/v1/pairs/join", post(pair_join))
         .route("/v1/pairs/revoke", post(pair_revoke))
         .merge(past_routes::router())
+        .merge(key_routes::router())
+        .merge(sets_routes::router())
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_path)
         .layer(DefaultBodyLimit::max(BODY_MAX))

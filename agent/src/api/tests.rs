@@ -14,10 +14,18 @@ use super::control::{
     SetRequest, WaitFor, WaitRequest,
 };
 use super::io::Server;
+use super::keys::{
+    EndRequest, Ended, KeyRoom, KeyRow, KeyState, Kind, Need, NewKey, RewrapRequest, Rewrapped,
+    Ring, Rings, Rotated, To,
+};
 use super::past::{
     EnvLog, EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked,
     MarkerRequest, Past, RollbackRequest, RolledBack, SnapshotChange, SnapshotRequest, Snapshots,
     TemplateMade, TemplateRequest,
+};
+use super::sets::{
+    SetChange, SetDetails, SetSnapshotChange, SetSnapshotRequest, SetSnapshotRow, SetSnapshots,
+    SetSpec, SetTemplateRequest, SetTemplates, Sets, SetsList,
 };
 use super::status::tests::{agent, in_sync};
 use super::{Client, Status};
@@ -98,6 +106,44 @@ impl Past for Fake {
     }
 }
 
+impl Sets for Fake {
+    fn set_create(&self, _: SetSpec) -> Answer<'_, SetDetails> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn set_list(&self) -> Answer<'_, SetsList> {
+        ready(Ok(SetsList { sets: Vec::new() }))
+    }
+
+    fn set_show(&self, _: Name) -> Answer<'_, SetDetails> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn set_change(&self, _: Name, _: SetChange) -> Answer<'_, SetDetails> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn set_delete(&self, _: Name) -> Answer<'_, Done> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn set_snapshot_create(&self, _: Name, _: SetSnapshotRequest) -> Answer<'_, SetSnapshotRow> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn set_snapshot_list(&self, _: Name) -> Answer<'_, SetSnapshots> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn set_snapshot_change(&self, _: Name, _: SetSnapshotChange) -> Answer<'_, Done> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn set_template_create(&self, _: Name, _: SetTemplateRequest) -> Answer<'_, SetTemplates> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+}
+
 impl Control for Fake {
     fn status(&self) -> Answer<'_, Status> {
         let mut group = in_sync();
@@ -167,6 +213,64 @@ impl Control for Fake {
 
     fn past(&self) -> &dyn Past {
         self
+    }
+
+    fn keys(&self) -> &dyn KeyRoom {
+        self
+    }
+
+    fn sets(&self) -> &dyn Sets {
+        self
+    }
+}
+
+impl KeyRoom for Fake {
+    fn key_list(&self, group: Option<Name>) -> Answer<'_, Rings> {
+        let ring = |group: Name| Ring {
+            group: Some(group.to_string()),
+            store: None,
+            keys: vec![key_row()],
+        };
+        ready(Ok(Rings { rings: group.into_iter().map(ring).collect() }))
+    }
+
+    fn key_rotate(&self, group: Option<Name>) -> Answer<'_, Rotated> {
+        let group = Some(group.map_or("payroll".to_owned(), |it| it.to_string()));
+        ready(Ok(Rotated { keys: vec![NewKey { group, store: None, key: "0a".repeat(8) }] }))
+    }
+
+    fn key_end(&self, group: Name, request: EndRequest) -> Answer<'_, Ended> {
+        let (group, key) = (Some(group.to_string()), request.key);
+        ready(match request.lose {
+            None => Err(ControlError::refused(format!("key {key} is still needed"))),
+            Some(_) => Ok(Ended { group, store: None, key, lost: key_row().needs }),
+        })
+    }
+
+    fn key_rewrap(&self, request: RewrapRequest) -> Answer<'_, Rewrapped> {
+        let (from, to) = ("0b".repeat(8), "0c".repeat(8));
+        let next = (request.to == To::File).then(|| "remove key_command".to_owned());
+        ready(Ok(Rewrapped { from, to, wrapped: 3, removed: 0, former: None, next }))
+    }
+}
+
+fn key_row() -> KeyRow {
+    let need = Need {
+        kind: Kind::Journal,
+        files: 1,
+        bytes: Some(4096),
+        oldest: None,
+        names: Vec::new(),
+        all_names: true,
+    };
+    KeyRow {
+        id: "0a".repeat(8),
+        state: KeyState::Old,
+        made: "2026-01-01T00:00:00Z".into(),
+        age_seconds: 1,
+        ended: None,
+        wrapped_by: vec!["0b".repeat(8)],
+        needs: vec![need],
     }
 }
 

@@ -179,7 +179,7 @@ impl Keeper {
                 let new = self.new_snapshot(seq, name.clone(), Origin::Manual);
                 self.note(&NewSnapshot { quiesced, ..new })
             }
-            Order::Delete if marker.quiesced => self.take_back(&name),
+            Order::Delete if marker.quiesced => self.take_back(seq, &name),
             Order::Delete => self.change(seq, &name, "deleted", |set| set.delete(name.as_str())),
             Order::Pin => self.change(seq, &name, "pinned", |set| set.pin(name.as_str(), true)),
             Order::Unpin => {
@@ -212,14 +212,20 @@ impl Keeper {
         Ok(())
     }
 
-    /// Takes back that applications were quiet at a marker, which is named by its place, with the
-    /// snapshot that was taken there, whatever that is called by now.
-    fn take_back(&mut self, place: &Name) -> Result<(), SnapshotError> {
-        let Some(seq) = parse_seq(place.as_str()) else { return Ok(()) };
-        if let Some(noted) = self.set().markers()?.into_iter().find(|it| it.seq == seq) {
+    /// Takes back that applications were quiet at a marker, with the snapshot that was taken there.
+    /// It is named by its place, whatever that is called by now; a set's by its name, which is used
+    /// once.
+    fn take_back(&mut self, at: Seq, what: &Name) -> Result<(), SnapshotError> {
+        let place = parse_seq(what.as_str());
+        let is_meant = |seq: Seq, name: &Name| match place {
+            Some(place) => seq == place,
+            None => name == what && seq < at,
+        };
+        let markers = self.set().markers()?.into_iter();
+        for noted in markers.filter(|it| it.quiesced && is_meant(it.seq, &it.name)) {
             self.set().mark(&Noted { quiesced: false, ..noted })?;
         }
-        let found = self.set().list()?.into_iter().find(|it| it.seq == seq);
+        let found = self.set().list()?.into_iter().find(|it| is_meant(it.seq, &it.name));
         let Some(found) = found else { return Ok(()) };
         // First, so that one which is kept is not taken for what it is not.
         self.set().disturb(found.name.as_str())?;

@@ -26,7 +26,7 @@ pub(super) fn run(args: &Args, context: &Context<'_>) -> Result<(), ControlError
     }
     let config = context.home.load_config()?;
     logging::start(config.log, context.log_format)?;
-    context.home.load_key()?;
+    context.home.wrapping_key()?;
     context.home.load_groups()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

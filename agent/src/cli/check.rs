@@ -5,11 +5,13 @@ use std::path::Path;
 use serde::Serialize;
 use vgship_base::ids::Name;
 use vgship_base::layout::Layout;
+use vgship_snapshot::seal::KeyEncryptionKey;
 
 use super::{Context, Parts, output};
 use crate::api::ControlError;
 use crate::home::io::check_secret;
 use crate::home::{Home, HomeError, Role};
+use crate::keys;
 
 /// What was found of one thing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -41,6 +43,12 @@ pub(super) fn run(context: &Context<'_>) -> Result<(), ControlError> {
 }
 
 pub(super) fn check(home: &Home, parts: &dyn Parts) -> Vec<Finding> {
+    let (own, told) = match key(home) {
+        Ok((own, told)) => (Some(own), Ok(told)),
+        Err(error) => (None, Err(error)),
+    };
+    // Without a configuration nobody knows whether it is this one.
+    let own = own.filter(|_| home.load_config().is_ok());
     let mut found = vec![
         finding(
             "config",
@@ -48,21 +56,44 @@ pub(super) fn check(home: &Home, parts: &dyn Parts) -> Vec<Finding> {
                 .map_err(Into::into)
                 .map(|config| format!("agent {} listens at {}", config.name, config.listen)),
         ),
-        finding("key", home.load_key().map_err(Into::into).map(|_| "closed to others".to_owned())),
+        finding("key", told),
         finding("identity", parts.check_identity(&home.identity()).map(|id| id.to_string())),
         finding("peers", peers(home, parts)),
     ];
     match home.group_names() {
         Err(error) => found.push(finding("groups", Err(error.into()))),
-        Ok(names) => found.extend(
-            names.iter().map(|name| finding(&format!("group {name}"), group(home, parts, name))),
-        ),
+        Ok(names) => {
+            found.extend((names.iter()).map(|name| {
+                finding(&format!("group {name}"), group(home, own.as_ref(), parts, name))
+            }));
+        }
     }
     found
 }
 
-fn group(home: &Home, parts: &dyn Parts, name: &Name) -> Result<String, ControlError> {
+/// The key-encryption key, wherever it comes from, and what is told of it.
+fn key(home: &Home) -> Result<(KeyEncryptionKey, String), ControlError> {
+    match home.load_config().ok().and_then(|config| config.key_command) {
+        Some(_) => {
+            let own = home.wrapping_key()?;
+            let told = format!("key_command prints key {}", own.id());
+            Ok((own, told))
+        }
+        // A configuration that cannot be read is a finding of its own.
+        None => Ok((KeyEncryptionKey::from_bytes(home.load_key()?), "closed to others".to_owned())),
+    }
+}
+
+fn group(
+    home: &Home,
+    own: Option<&KeyEncryptionKey>,
+    parts: &dyn Parts,
+    name: &Name,
+) -> Result<String, ControlError> {
     let group = home.load_group(name)?;
+    if let Some(own) = own {
+        keys::check(own, &home.group(name), group.id).map_err(|it| it.told())?;
+    }
     let layout = match group.role {
         Role::Source => None,
         Role::Replica => Some(replica_layout(&home.group(name).layout())?),

@@ -8,7 +8,7 @@ use vgship_base::ids::Name;
 use super::Context;
 use crate::api::ControlError;
 use crate::home::config::LISTEN_DEFAULT;
-use crate::home::{Config, HomeError};
+use crate::home::{Config, HomeError, command};
 
 /// Set up an agent: its folder, key, identity and configuration
 #[derive(Debug, clap::Args)]
@@ -19,6 +19,9 @@ pub struct Args {
     /// Where peers reach it (UDP)
     #[arg(long, value_name = "ADDR:PORT", default_value_t = LISTEN_DEFAULT)]
     listen: SocketAddr,
+    /// A command that prints the key that wraps the data keys, instead of a key file
+    #[arg(long, value_name = "COMMAND")]
+    key_command: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -27,7 +30,8 @@ struct Made {
     peer_id: String,
     listen: String,
     config: String,
-    key: String,
+    /// The key file, where there is one.
+    key: Option<String>,
 }
 
 pub(super) fn run(args: &Args, context: &Context<'_>) -> Result<(), ControlError> {
@@ -40,24 +44,28 @@ pub(super) fn run(args: &Args, context: &Context<'_>) -> Result<(), ControlError
     home.make_folders()?;
     let locked = home.lock()?;
     refuse_second()?;
-    locked.make_key()?;
+    match &args.key_command {
+        Some(command) => command::key_of(command, command::PATIENCE).map(drop)?,
+        None => locked.make_key()?,
+    }
     let peer_id = context.parts.make_identity(&home.identity())?;
     // Last, so that an attempt that was cut off can simply be repeated.
-    locked.write_config(&Config::sample(&args.name, args.listen))?;
+    locked.write_config(&Config::sample(&args.name, args.listen, args.key_command.as_deref()))?;
     let made = Made {
         name: args.name.to_string(),
         peer_id: peer_id.to_string(),
         listen: args.listen.to_string(),
         config: home.config().display().to_string(),
-        key: home.key().display().to_string(),
+        key: args.key_command.is_none().then(|| home.key().display().to_string()),
     };
     let start = format!("{} agent", home.command());
     context.output.result(&made, |made| {
+        let key = made.key.as_deref().unwrap_or("what its command prints");
         format!(
             "agent {} is set up\n  id      {}\n  listen  {}\n  config  {}\n  key     {}\n\
              Keep a copy of the key apart from the data: without it nothing sealed can be read.\n\
              Start the agent with: {start}",
-            made.name, made.peer_id, made.listen, made.config, made.key
+            made.name, made.peer_id, made.listen, made.config, key
         )
     })
 }

@@ -19,6 +19,8 @@ pub mod history;
 
 pub mod init;
 
+pub mod key;
+
 pub mod logging;
 
 pub mod marker;
@@ -37,6 +39,8 @@ pub mod render;
 
 pub mod rollback;
 
+pub mod set;
+
 pub mod snapshot;
 
 pub mod status;
@@ -44,6 +48,8 @@ pub mod status;
 pub mod table;
 
 pub mod template;
+
+pub mod template_key;
 
 pub mod vg;
 
@@ -109,9 +115,13 @@ enum Command {
     Marker(marker::Args),
     #[command(subcommand)]
     Snapshot(snapshot::Command),
+    #[command(subcommand)]
+    Set(set::Command),
     History(history::Args),
     #[command(subcommand)]
     Template(template::Command),
+    #[command(subcommand)]
+    Key(key::Command),
     #[command(subcommand)]
     Env(env::Command),
     Bisect(bisect::Args),
@@ -216,8 +226,10 @@ fn run(command: Command, context: &Context<'_>) -> Result<(), ControlError> {
         Command::Resume(args) => pause::resume(&args, context),
         Command::Marker(args) => marker::run(args, context),
         Command::Snapshot(command) => snapshot::run(command, context),
+        Command::Set(command) => set::run(command, context),
         Command::History(args) => history::run(&args, context),
         Command::Template(command) => template::run(command, context),
+        Command::Key(command) => key::run(command, context),
         Command::Env(command) => env::run(command, context),
         Command::Bisect(args) => bisect::run(&args, context),
         Command::Rollback(args) => rollback::run(&args, context),

@@ -6,11 +6,12 @@ use vgship_base::ids::Name;
 use vgship_base::units::ByteLen;
 
 use super::table::Table;
-use super::{Context, marker, pause};
+use super::{Context, marker, pause, set};
 use crate::api::ControlError;
 use crate::api::past::{
     ExportRequest, Exported, SnapshotChange, SnapshotOrder, SnapshotRequest, SnapshotRow, Snapshots,
 };
+use crate::api::sets::{SetSnapshotChange, SetSnapshotRequest};
 use crate::history::spec::{At, GroupPoint};
 use crate::home::Period;
 
@@ -20,9 +21,10 @@ pub enum Command {
     /// Take a snapshot of the whole group; prints its name and where it stands
     ///
     /// On the source it is put into the stream, and this returns when the replicas have taken it. On
-    /// a replica it is taken of what is applied.
+    /// a replica it is taken of what is applied. With --set it is taken of all groups of a set, as a
+    /// whole or not at all: vgship snapshot create --set S [NAME] [--quiesce]
     Create(Create),
-    /// List a group's snapshots, oldest first
+    /// List a group's or a set's snapshots, oldest first
     List(Of),
     /// Delete a snapshot
     Delete(One),
@@ -37,16 +39,20 @@ pub enum Command {
 /// Take a snapshot
 #[derive(Debug, clap::Args)]
 pub struct Create {
-    /// Which group
-    #[arg(value_name = "G")]
-    group: Name,
+    /// Which group; with --set not given
+    #[arg(value_name = "G", required_unless_present = "set")]
+    group: Option<Name>,
     /// What it is called [default: by the time]
     #[arg(value_name = "NAME")]
     name: Option<Name>,
-    /// On a source: how long to wait for its replicas [default: 30 s]
+    /// Of all groups of this set
+    #[arg(long, value_name = "S")]
+    set: Option<Name>,
+    /// On a source, and with --set: how long to wait for replicas [default: 30 s]
     #[arg(long, value_name = "DURATION")]
     timeout: Option<Period>,
-    /// Make applications quiet with the group's freeze and thaw commands; only on its source
+    /// Make applications quiet with the groups' freeze and thaw commands; of a group only on its
+    /// source
     #[arg(long)]
     quiesce: bool,
 }
@@ -55,16 +61,22 @@ pub struct Create {
 #[derive(Debug, clap::Args)]
 pub struct Of {
     /// Which group
-    #[arg(value_name = "G")]
-    group: Name,
+    #[arg(value_name = "G", required_unless_present = "set")]
+    group: Option<Name>,
+    /// Which set
+    #[arg(long, value_name = "S", conflicts_with = "group")]
+    set: Option<Name>,
 }
 
 /// One snapshot
 #[derive(Debug, clap::Args)]
 pub struct One {
     /// Which snapshot
-    #[arg(value_name = "G@NAME")]
-    snapshot: GroupPoint,
+    #[arg(value_name = "G@NAME", required_unless_present = "set")]
+    snapshot: Option<GroupPoint>,
+    /// That of a set, on each of its groups
+    #[arg(long, value_name = "S@NAME", conflicts_with = "snapshot")]
+    set: Option<GroupPoint>,
 }
 
 /// Write a point to image files
@@ -81,10 +93,7 @@ pub struct Export {
 pub(super) fn run(command: Command, context: &Context<'_>) -> Result<(), ControlError> {
     match command {
         Command::Create(create) => run_create(create, context),
-        Command::List(of) => {
-            let all = super::block_on(async { context.client().snapshot_list(&of.group).await })?;
-            context.output.result(&all, rendered)
-        }
+        Command::List(of) => run_list(of, context),
         Command::Delete(one) => change(one, SnapshotOrder::Delete, context),
         Command::Pin(one) => change(one, SnapshotOrder::Pin, context),
         Command::Unpin(one) => change(one, SnapshotOrder::Unpin, context),
@@ -93,7 +102,13 @@ pub(super) fn run(command: Command, context: &Context<'_>) -> Result<(), Control
 }
 
 fn run_create(create: Create, context: &Context<'_>) -> Result<(), ControlError> {
-    let Create { group, name, timeout, quiesce } = create;
+    let Create { group, name, set, timeout, quiesce } = create;
+    let (group, name) = match (set, group, name) {
+        // With a set there is no group: the first word is the name.
+        (Some(set), name, None) => return create_of_set(&set, name, timeout, quiesce, context),
+        (None, Some(group), name) => (group, name),
+        _ => return Err(ControlError::usage("give a group or --set, and at most one name")),
+    };
     let request = SnapshotRequest { name: name.map(|name| name.to_string()), timeout, quiesce };
     let made = super::block_on(async { context.client().snapshot_create(&group, &request).await })?;
     context.output.result(&made, |it| {
@@ -101,11 +116,47 @@ fn run_create(create: Create, context: &Context<'_>) -> Result<(), ControlError>
     })
 }
 
+fn create_of_set(
+    set: &Name,
+    name: Option<Name>,
+    timeout: Option<Period>,
+    quiesce: bool,
+    context: &Context<'_>,
+) -> Result<(), ControlError> {
+    let request = SetSnapshotRequest { name: name.map(|name| name.to_string()), timeout, quiesce };
+    let client = context.client();
+    let made = super::block_on(async { client.set_snapshot_create(set, &request).await })?;
+    context.output.result(&made, set::made)
+}
+
+fn run_list(of: Of, context: &Context<'_>) -> Result<(), ControlError> {
+    let client = context.client();
+    match (of.group, of.set) {
+        (Some(group), _) => {
+            let all = super::block_on(async { client.snapshot_list(&group).await })?;
+            context.output.result(&all, rendered)
+        }
+        (None, Some(set)) => {
+            let all = super::block_on(async { client.set_snapshot_list(&set).await })?;
+            context.output.result(&all, set::snapshots)
+        }
+        (None, None) => Err(ControlError::usage("give a group or --set")),
+    }
+}
+
 fn change(one: One, order: SnapshotOrder, context: &Context<'_>) -> Result<(), ControlError> {
-    let GroupPoint { group, at } = one.snapshot;
+    let is_set = one.set.is_some();
+    let Some(GroupPoint { group, at }) = one.snapshot.or(one.set) else {
+        return Err(ControlError::usage("give a snapshot, or that of a set with --set"));
+    };
     let At::Snapshot(name) = at else {
         return Err(ControlError::usage(format!("{at} is no snapshot's name")));
     };
+    if is_set {
+        let (client, request) = (context.client(), SetSnapshotChange { name, order });
+        let done = super::block_on(async { client.set_snapshot_change(&group, &request).await })?;
+        return context.output.result(&done, pause::rendered);
+    }
     let request = SnapshotChange { name, order };
     let done = super::block_on(async { context.client().snapshot_change(&group, &request).await })?;
     context.output.result(&done, pause::rendered)

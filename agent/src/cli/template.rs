@@ -12,9 +12,12 @@ use super::table::Table;
 use super::{Context, output};
 use crate::api::ControlError;
 use crate::api::past::{TemplateMade, TemplateRequest};
-use crate::history::spec::{GroupPoint, rfc3339};
+use crate::api::sets::{SetTemplateRequest, SetTemplates};
+use crate::history::spec::{At, GroupPoint, rfc3339};
 use crate::home::Period;
-use crate::templates::{copy_keys, open_store, open_template, store_error, template_error};
+use crate::templates::{
+    copy_keys, list_keys, open_store, open_template, store_error, template_error,
+};
 
 /// Make, list, prove, copy and delete templates
 ///
@@ -41,6 +44,9 @@ pub enum Command {
     Delete(One),
     /// Remove what no template of a store needs
     Gc(Gc),
+    /// The keys that seal the templates of a store
+    #[command(subcommand)]
+    Key(super::template_key::Command),
 }
 
 /// Make a template
@@ -50,8 +56,11 @@ pub struct Create {
     #[arg(value_name = "T")]
     name: Name,
     /// Which snapshot or point
-    #[arg(long, value_name = "G@NAME|G@POINT")]
-    from: GroupPoint,
+    #[arg(long, value_name = "G@NAME|G@POINT", required_unless_present = "set")]
+    from: Option<GroupPoint>,
+    /// Of all groups of a set's snapshot, as T.G for each group G: all or none
+    #[arg(long, value_name = "S@NAME", conflicts_with = "from")]
+    set: Option<GroupPoint>,
     #[command(flatten)]
     of: Of,
 }
@@ -61,7 +70,7 @@ pub struct Create {
 pub struct Of {
     /// Which store [default: the home's own]
     #[arg(long, value_name = "URL")]
-    store: Option<String>,
+    pub(super) store: Option<String>,
 }
 
 /// One template
@@ -138,6 +147,12 @@ struct Row {
     created: Option<String>,
     bytes: Option<u64>,
     volumes: Option<usize>,
+    /// The key that it is sealed with; null where its root is damaged.
+    key: Option<String>,
+    /// Whether that key is current for the store.
+    key_is_current: bool,
+    /// Whether that key was destroyed: the template cannot be read again.
+    key_is_destroyed: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -198,6 +213,7 @@ pub(super) fn run(command: Command, context: &Context<'_>) -> Result<(), Control
                 .output
                 .line(&format!("template {} is deleted; gc gives its room back", one.name))
         }
+        Command::Key(command) => super::template_key::run(command, context),
         Command::Gc(gc) => collect(&store(&gc.of)?, &gc, context),
     }
 }
@@ -230,22 +246,37 @@ fn both(
 
 fn run_create(create: &Create, context: &Context<'_>) -> Result<(), ControlError> {
     let store = create.of.store.as_deref().map(absolute).transpose()?;
-    let request =
-        TemplateRequest { name: create.name.clone(), from: create.from.to_string(), store };
-    let made = super::block_on(async { context.client().template_create(&request).await })?;
-    context.output.result(&made, |made: &TemplateMade| {
-        format!(
-            "template {} of {} as of {} ({}): {} of {} hold data, {} were new in the store\nroot {}",
-            made.name,
-            made.group,
-            made.at,
-            made.time,
-            ByteLen(made.data_bytes),
-            ByteLen(made.bytes),
-            ByteLen(made.stored_bytes),
-            made.root
-        )
-    })
+    let (client, name) = (context.client(), create.name.clone());
+    if let Some(GroupPoint { group: set, at }) = &create.set {
+        let At::Snapshot(snapshot) = at.clone() else {
+            return Err(ControlError::usage(format!("{at} is no name of a set's snapshot")));
+        };
+        let request = SetTemplateRequest { snapshot, name, store };
+        let made = super::block_on(async { client.set_template_create(set, &request).await })?;
+        return context.output.result(&made, |made: &SetTemplates| {
+            made.templates.iter().map(told).collect::<Vec<_>>().join("\n")
+        });
+    }
+    let from = create.from.as_ref().map(GroupPoint::to_string);
+    let from =
+        from.ok_or_else(|| ControlError::usage("give a point, or that of a set with --set"))?;
+    let request = TemplateRequest { name, from, store };
+    let made = super::block_on(async { client.template_create(&request).await })?;
+    context.output.result(&made, told)
+}
+
+fn told(made: &TemplateMade) -> String {
+    format!(
+        "template {} of {} as of {} ({}): {} of {} hold data, {} were new in the store\nroot {}",
+        made.name,
+        made.group,
+        made.at,
+        made.time,
+        ByteLen(made.data_bytes),
+        ByteLen(made.bytes),
+        ByteLen(made.stored_bytes),
+        made.root
+    )
 }
 
 /// The agent has another working folder.
@@ -274,6 +305,8 @@ fn shows(what: &str) -> impl FnMut(&Progress) -> ControlFlow<()> {
 
 fn list(store: &SharedObjects, context: &Context<'_>) -> Result<(), ControlError> {
     let found = template::list(store).map_err(|it| template_error(&it))?;
+    let keys = list_keys(&**store).map_err(|it| store_error(&it))?;
+    let current = keys.last().filter(|it| it.ended.is_none()).map(|it| it.id);
     let mut templates = Vec::new();
     for listed in found {
         // One that another key sealed is listed by its name.
@@ -288,15 +321,23 @@ fn list(store: &SharedObjects, context: &Context<'_>) -> Result<(), ControlError
             created: manifest.map(|it| rfc3339(it.created)),
             bytes: manifest.map(|it| it.volumes.iter().map(|it| it.layout.bytes).sum()),
             volumes: manifest.map(|it| it.volumes.len()),
+            key: listed.key.map(|key| key.to_string()),
+            key_is_current: listed.key.is_some() && listed.key == current,
+            key_is_destroyed: keys.iter().any(|it| Some(it.id) == listed.key && it.ended.is_some()),
         });
     }
     context.output.result(&Listed { templates }, |listed| {
         if listed.templates.is_empty() {
             return "there is no template".to_owned();
         }
-        let mut table = Table::new(["TEMPLATE", "GROUP", "AT", "TIME", "MADE", "LVS", "SIZE"]);
-        let word = |it: &Option<String>| it.clone().unwrap_or_else(|| "another key".into());
+        let mut table =
+            Table::new(["TEMPLATE", "GROUP", "AT", "TIME", "MADE", "LVS", "SIZE", "KEY"]);
         for row in &listed.templates {
+            let other = match row.key_is_destroyed {
+                true => "destroyed key",
+                false => "another key",
+            };
+            let word = |it: &Option<String>| it.clone().unwrap_or_else(|| other.into());
             table.row([
                 row.name.clone(),
                 word(&row.group),
@@ -305,6 +346,7 @@ fn list(store: &SharedObjects, context: &Context<'_>) -> Result<(), ControlError
                 word(&row.created),
                 row.volumes.map_or_else(|| "-".to_owned(), |it| it.to_string()),
                 row.bytes.map_or_else(|| "-".to_owned(), |it| ByteLen(it).to_string()),
+                row.key.clone().unwrap_or_else(|| "-".to_owned()),
             ]);
         }
         table.to_string()
@@ -368,7 +410,7 @@ fn moved(
     context: &Context<'_>,
 ) -> Result<(), ControlError> {
     let name = &copy.name;
-    copy_keys(&**from, &**to).map_err(|it| store_error(&it))?;
+    copy_keys(from, &**to, name).map_err(|it| store_error(&it))?;
     let pushed = match copy.mend {
         true => template::mend(from, to, name, &mut shows("mended")),
         false => template::push(from, &**to, name, &mut shows("copied")),

@@ -290,3 +290,74 @@ fn exit_codes_are_those_of_the_contract() {
     let kinds = [ErrorKind::Failed, ErrorKind::Usage, ErrorKind::Refused, ErrorKind::TimedOut];
     assert_eq!(kinds.map(ErrorKind::exit_code), [1, 2, 3, 4]);
 }
+
+#[test]
+fn keys_are_asked_of_the_agent_and_without_one_of_the_home() {
+    let place = tempfile::tempdir().unwrap();
+    let home = Home::at(place.path());
+    vgship(&home, "init --name prod").unwrap();
+    vgship(&home, "group add g --volumes images:/srv/g").unwrap();
+    vgship(&home, "key list").unwrap();
+    vgship(&home, "key rotate").unwrap();
+    vgship(&home, "key rotate g --json").unwrap();
+    let config = home.load_group(&"g".parse().unwrap()).unwrap();
+    let known = || crate::keys::list(&home.group(&config.name), config.id).unwrap();
+    let ids: Vec<String> = known().iter().map(|it| it.kept.id.to_string()).collect();
+    assert_eq!(ids.len(), 3, "the first is made with the second");
+    vgship(&home, &format!("key retire g {}", ids[0])).unwrap();
+    vgship(&home, &format!("key destroy g {} --i-lose journal", &ids[1][..8])).unwrap();
+    assert!(known()[..2].iter().all(|it| !it.is_usable()) && known()[2].is_usable());
+    vgship(&home, "key list g --json").unwrap();
+    let (command, key) = ("key_command", "7e".repeat(32));
+    for (args, code, said) in [
+        ("key rotate h".to_owned(), 3, "there is no group h here"),
+        (format!("key retire g {}", ids[2]), 3, "is the current one"),
+        (format!("key retire g {}", ids[0]), 3, "was destroyed already"),
+        ("key retire g 1".to_owned(), 3, "there is no key 1 here"),
+        (format!("key destroy g {}", ids[2]), 2, "--i-lose"),
+        ("key destroy g 0000 --i-lose all".to_owned(), 2, "invalid value 'all'"),
+        ("key rewrap --to-file --finish".to_owned(), 2, "cannot be used with"),
+        ("key rewrap --to-file".to_owned(), 3, "is in its key file already"),
+        ("key rewrap --to-command false".to_owned(), 1, "it ended with exit status: 1"),
+    ] {
+        let (found, message) = vgship(&home, &args).expect_err(&args);
+        assert!(found == code && message.contains(said), "{args}: {found} {message}");
+    }
+    vgship(&home, "key rewrap").unwrap();
+    vgship(&home, "template key rotate").unwrap();
+    vgship(&home, "template key list").unwrap();
+    let (code, said) = vgship(&home, "template key retire 00").unwrap_err();
+    assert!(code == 3 && said.contains("there is no key 00"), "{said}");
+    let text = std::fs::read_to_string(home.config()).unwrap();
+    let line = format!("{command} = \"echo {key}\"\n");
+    std::fs::write(home.config(), format!("{line}{text}")).unwrap();
+    let (code, said) = vgship(&home, "key rotate g").unwrap_err();
+    assert!(code == 1 && said.contains("is wrapped by"), "{said}");
+    assert_eq!(vgship(&home, "agent --check").unwrap_err().0, 1, "its keys do not open");
+}
+
+#[test]
+fn a_home_may_have_a_command_instead_of_a_key_file() {
+    let place = tempfile::tempdir().unwrap();
+    let home = Home::at(place.path());
+    let script = place.path().join("get-key");
+    std::fs::write(&script, format!("echo {}\n", "7e".repeat(32))).unwrap();
+    // A command of one word, as this test splits at spaces.
+    let init = format!("init --name prod --key-command .{}", script.display());
+    let (code, said) = vgship(&home, &init).unwrap_err();
+    assert!(code == 1 && said.contains("key_command gives no key"), "{said}");
+    assert!(!home.config().exists(), "it can be repeated");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(&script, mode).unwrap();
+    let init = format!("init --name prod --key-command {}", script.display());
+    vgship(&home, &init).unwrap();
+    assert!(!home.key().exists());
+    vgship(&home, "agent --check").unwrap();
+    vgship(&home, "group add g --volumes images:/srv/g").unwrap();
+    vgship(&home, "key rotate").unwrap();
+    std::fs::write(&script, "exit 4\n").unwrap();
+    let (code, said) = vgship(&home, "key rotate").unwrap_err();
+    assert!(code == 1 && said.contains("exit status: 4"), "{said}");
+    assert_eq!(vgship(&home, "agent --check").unwrap_err().0, 1);
+    assert_eq!(vgship(&home, "agent").unwrap_err().0, 1);
+}

@@ -29,6 +29,9 @@ pub struct Config {
     /// Where peers are told to reach it, when that is another address than the one it listens at.
     #[serde(default)]
     pub advertise: Option<SocketAddr>,
+    /// The command that prints its key-encryption key, instead of the file `key`.
+    #[serde(default)]
+    pub key_command: Option<String>,
     /// Where applications reach it over TCP besides the socket; loopback only.
     #[serde(default)]
     pub nbd_tcp: Option<SocketAddr>,
@@ -117,7 +120,11 @@ impl Config {
     }
 
     /// A new agent's configuration, with every key explained.
-    pub fn sample(name: &Name, listen: SocketAddr) -> String {
+    pub fn sample(name: &Name, listen: SocketAddr, key_command: Option<&str>) -> String {
+        let key_command = match key_command {
+            None => "# key_command = \"/usr/local/bin/get-key vgship\"".to_owned(),
+            Some(command) => format!("key_command = {}", toml::Value::from(command)),
+        };
         format!(
             "\
 # The vgship agent of this machine. The agent reads it when it starts;
@@ -132,6 +139,11 @@ listen = \"{listen}\"
 # What invitations tell peers to connect to, where that is another address:
 # behind address translation, or on a machine with several networks.
 # advertise = \"192.0.2.10:7300\"
+
+# What wraps the data keys: without this line the file \"key\" beside this one.
+# With it, what the command prints: 32 bytes, as they are, in hexadecimal or in
+# base64. Change it with: vgship key rewrap
+{key_command}
 
 # Volumes are served over NBD at nbd.sock in this home. For applications that
 # need TCP, a loopback address can be added:
@@ -148,7 +160,7 @@ format = \"text\"
 }
 
 /// Reads a TOML text; the error names line and key.
-pub(super) fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, HomeError> {
+pub(crate) fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, HomeError> {
     toml::from_str(text).map_err(|error: toml::de::Error| {
         let at = error.span().map_or(0, |span| span.start).min(text.len());
         let before = text.get(..at).unwrap_or_default();
@@ -173,7 +185,7 @@ mod tests {
 
     #[test]
     fn the_sample_is_what_the_golden_file_shows_and_means_the_defaults() {
-        let sample = Config::sample(&"prod".parse().unwrap(), LISTEN_DEFAULT);
+        let sample = Config::sample(&"prod".parse().unwrap(), LISTEN_DEFAULT, None);
         assert_eq!(sample, include_str!("golden/config.toml"));
         let config = read(&sample).unwrap();
         assert_eq!(config, read("name = \"prod\"").unwrap());
@@ -182,6 +194,9 @@ mod tests {
         let config = read(&all).unwrap();
         assert_eq!(config.nbd_tcp, Some("127.0.0.1:10809".parse().unwrap()));
         assert_eq!(config.log.format, LogFormat::Json);
+        let command = "echo \"a\\b\" # c";
+        let sample = Config::sample(&"prod".parse().unwrap(), LISTEN_DEFAULT, Some(command));
+        assert_eq!(read(&sample).unwrap().key_command.as_deref(), Some(command));
     }
 
     #[test]

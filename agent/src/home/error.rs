@@ -85,6 +85,13 @@ pub enum HomeError {
         mode: u32,
     },
 
+    /// The command that prints the key-encryption key.
+    #[error("key_command gives no key: {why}")]
+    KeyCommand {
+        /// Why. Never what it printed.
+        why: String,
+    },
+
     /// The group's name is taken.
     #[error("there is a group {name} already")]
     GroupExists {
@@ -156,6 +163,11 @@ impl HomeError {
             Self::Text { .. } | Self::Value { .. } => {
                 Some("correct it, then try: vgship agent --check".into())
             }
+            Self::KeyCommand { .. } => Some(
+                "run the command of config.toml by hand, as the agent's user; it must print the key \
+                 and end with 0 within 10 s"
+                    .into(),
+            ),
             Self::Open { path, .. } => Some(format!("close it with: chmod 600 {}", path.display())),
             Self::GroupExists { .. } => Some("choose another name".into()),
             Self::VolumesTaken { .. } => {

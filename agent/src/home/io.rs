@@ -8,13 +8,14 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use vgship_base::ids::{GroupId, Name};
+use vgship_snapshot::seal::KeyEncryptionKey;
 use zeroize::Zeroizing;
 
 use super::config::{CONFIG_BYTES_MAX, Config};
 use super::error::HomeError;
 use super::group::{GroupConfig, GroupSpec, Role};
 use super::text::hex;
-use super::{GroupHome, Home};
+use super::{GroupHome, Home, command};
 
 /// Permissions of what only the owner may read.
 pub const SECRET: u32 = 0o600;
@@ -23,6 +24,10 @@ pub const SECRET: u32 = 0o600;
 pub const PLAIN: u32 = 0o644;
 
 const FOLDER: u32 = 0o700;
+
+/// How often it is looked again whether a home is free, and after how long each time.
+const LOCK_TRIES: u32 = 20;
+const LOCK_LOOK: std::time::Duration = std::time::Duration::from_millis(10);
 
 impl Home {
     /// Reads and checks the agent's configuration.
@@ -37,15 +42,39 @@ impl Home {
 
     /// Reads the key-encryption key; refuses one that others can read.
     pub fn load_key(&self) -> Result<Zeroizing<[u8; 32]>, HomeError> {
-        let path = self.key();
-        check_secret(&path)?;
-        let text = Zeroizing::new(read_text(&path)?);
-        hex(text.trim()).map(Zeroizing::new).ok_or(HomeError::Text {
-            path,
-            line: 1,
-            key: None,
-            why: "this is not a key: 64 hexadecimal digits".to_owned(),
-        })
+        read_key(&self.key())
+    }
+
+    /// The same of a key file of any name, where there is one.
+    pub fn load_key_at(&self, path: &Path) -> Result<Option<KeyEncryptionKey>, HomeError> {
+        let key = path.exists().then(|| read_key(path)).transpose()?;
+        Ok(key.map(KeyEncryptionKey::from_bytes))
+    }
+
+    /// The key-encryption key: what the command of the configuration prints, else the file `key`.
+    pub fn wrapping_key(&self) -> Result<KeyEncryptionKey, HomeError> {
+        // Before there is a configuration there is the file alone.
+        let configured = self.config().exists().then(|| self.load_config()).transpose()?;
+        match configured.and_then(|config| config.key_command) {
+            Some(command) => command::key_of(&command, command::PATIENCE),
+            None => Ok(KeyEncryptionKey::from_bytes(self.load_key()?)),
+        }
+    }
+
+    /// The key-encryption key, and behind it those that it has replaced and that are still kept: for
+    /// stores of templates that were not wrapped anew.
+    pub fn opening_keys(&self) -> Result<Vec<KeyEncryptionKey>, HomeError> {
+        let mut keys = vec![self.wrapping_key()?];
+        let place = self.key();
+        let folder = place.parent().unwrap_or(Path::new("."));
+        for entry in std::fs::read_dir(folder).map_err(HomeError::io("list", folder))? {
+            let path = entry.map_err(HomeError::io("list", folder))?.path();
+            let name = path.file_name().and_then(|it| it.to_str()).unwrap_or_default();
+            if name.starts_with("key.former-") {
+                keys.extend(self.load_key_at(&path)?);
+            }
+        }
+        Ok(keys)
     }
 
     /// The names of all groups, sorted.
@@ -100,12 +129,31 @@ impl Home {
             .mode(SECRET)
             .open(&path)
             .map_err(HomeError::io("open", &path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(LockedHome { home: self.clone(), _file: file }),
-            Err(TryLockError::WouldBlock) => Err(HomeError::Locked { path }),
-            Err(TryLockError::Error(error)) => Err(HomeError::io("lock", path)(error)),
+        let mut tries = 0;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(LockedHome { home: self.clone(), _file: file }),
+                // Who let go of it just now may be starting a program, which has it for a moment.
+                Err(TryLockError::WouldBlock) if tries < LOCK_TRIES => {
+                    tries += 1;
+                    std::thread::sleep(LOCK_LOOK);
+                }
+                Err(TryLockError::WouldBlock) => return Err(HomeError::Locked { path }),
+                Err(TryLockError::Error(error)) => return Err(HomeError::io("lock", path)(error)),
+            }
         }
     }
+}
+
+fn read_key(path: &Path) -> Result<Zeroizing<[u8; 32]>, HomeError> {
+    check_secret(path)?;
+    let text = Zeroizing::new(read_text(path)?);
+    hex(text.trim()).map(Zeroizing::new).ok_or_else(|| HomeError::Text {
+        path: path.to_owned(),
+        line: 1,
+        key: None,
+        why: "this is not a key: 64 hexadecimal digits".to_owned(),
+    })
 }
 
 /// A home that no other process changes or runs while this value lives.
@@ -289,13 +337,18 @@ pub fn read_text(path: &Path) -> Result<String, HomeError> {
     }
 }
 
-fn make_folder(path: &Path) -> Result<(), HomeError> {
+/// Makes the names around a file durable.
+pub fn make_durable(path: &Path) -> Result<(), HomeError> {
+    sync_folder(path.parent().unwrap_or(Path::new(".")))
+}
+
+pub(crate) fn make_folder(path: &Path) -> Result<(), HomeError> {
     let mut folder = DirBuilder::new();
     folder.recursive(true).mode(FOLDER);
     folder.create(path).map_err(HomeError::io("make the folder", path))
 }
 
-fn sync_folder(path: &Path) -> Result<(), HomeError> {
+pub(crate) fn sync_folder(path: &Path) -> Result<(), HomeError> {
     let folder = File::open(path).map_err(HomeError::io("open", path))?;
     folder.sync_all().map_err(HomeError::io("make durable", path))
 }

@@ -9,17 +9,21 @@
 //! groups/G/group.toml   one group: volumes, role, policy            no      group add, pairing
 //! groups/G/layout       the layout manifest                         no      the running agent
 //! groups/G/identities   which volumes a source's were               no      the running agent
-//! groups/G/data.key     the group's data key, wrapped by key        wrapped the running agent
+//! groups/G/keys/        the group's data keys, wrapped by key       wrapped agent, key rotate
 //! groups/G/source/      a source's ledger                           no      the running agent
 //! groups/G/spill-N/     what waits on disk for replica N            sealed  the running agent
 //! groups/G/journal/     a replica's journal                         sealed  the running agent
 //! groups/G/replica/     the checkpoint that belongs to it           no      the running agent
+//! sets/S/set.toml       one set: its groups, its commands           no      the running agent
+//! sets/S/snapshots/N    one snapshot of a set                       no      the running agent
 //! removed/G-TIME/       what groups/G was when it was removed       as it was group remove
 //! nbd.sock, api.sock    where applications and commands connect     0600    the running agent
 //! lock                  held by whoever changes or runs this home   no      everyone
 //! ```
 //!
 //! With `--home` all of it lies under one folder; without, in the platform's places.
+
+pub mod command;
 
 pub mod config;
 
@@ -40,6 +44,7 @@ pub mod text;
 use std::path::{Path, PathBuf};
 
 use vgship_base::ids::Name;
+use vgship_snapshot::seal::KeyId;
 
 pub use config::Config;
 pub use error::HomeError;
@@ -121,6 +126,16 @@ impl Home {
         self.settings.join("key")
     }
 
+    /// The key-encryption key that is about to take the place of the present one.
+    pub fn next_key(&self) -> PathBuf {
+        self.settings.join("key.next")
+    }
+
+    /// A key-encryption key that was replaced.
+    pub fn former_key(&self, id: KeyId) -> PathBuf {
+        self.settings.join(format!("key.former-{id}"))
+    }
+
     /// The folder of the agent's certificate and its private key.
     pub fn identity(&self) -> PathBuf {
         self.settings.join("identity")
@@ -136,9 +151,19 @@ impl Home {
         self.state.join("groups")
     }
 
+    /// The folder of all sets.
+    pub fn sets(&self) -> PathBuf {
+        self.state.join("sets")
+    }
+
     /// The folder of one group.
     pub fn group(&self, name: &Name) -> GroupHome {
         GroupHome { folder: self.groups().join(name.as_str()) }
+    }
+
+    /// The folder of a group that was removed.
+    pub fn removed_group(&self, folder: &str) -> GroupHome {
+        GroupHome { folder: self.removed().join(folder) }
     }
 
     /// The folder of all environments.
@@ -192,6 +217,11 @@ impl GroupHome {
     /// The layout manifest: a source's own, or the one that a replica's source sent.
     pub fn layout(&self) -> PathBuf {
         self.folder.join("layout")
+    }
+
+    /// The folder of its data keys.
+    pub fn keys(&self) -> PathBuf {
+        self.folder.join("keys")
     }
 
     /// What a source's volumes are, whatever they are called.

@@ -88,6 +88,17 @@ pub struct ReplicaMode {
     pub mode: Mode,
 }
 
+/// What a source lets its replicas' agents do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Leave {
+    /// They may not.
+    #[default]
+    Deny,
+    /// They may.
+    Allow,
+}
+
 /// How a group is replicated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -112,6 +123,8 @@ pub struct Settings {
     pub thaw: String,
     /// How long they may be held.
     pub hold: Period,
+    /// Whether a replica's agent may have them made quiet, for a set.
+    pub replica_quiesce: Leave,
     /// On a replica: how far back any point can be opened.
     pub history_window: Window,
     /// On a replica: what snapshots and the journal behind them may take.
@@ -136,6 +149,7 @@ impl Default for Settings {
             freeze: String::new(),
             thaw: String::new(),
             hold: HOLD_DEFAULT,
+            replica_quiesce: Leave::default(),
             history_window: WINDOW_DEFAULT,
             history_budget: Budget::default(),
             snapshots: Schedule::default(),
@@ -245,6 +259,10 @@ pub struct SettingsChange {
     #[arg(long, value_name = "DURATION")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hold: Option<Period>,
+    /// Whether the agent of a replica may have them made quiet, for a set [default: deny]
+    #[arg(long, value_name = "deny|allow", hide_possible_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replica_quiesce: Option<Leave>,
     /// On a replica: how far back any point can be opened, in time, or what history may take, in
     /// bytes [default: 24 h, and half of what its disk has for it]
     #[arg(long, value_name = "SIZE|DURATION")]
@@ -293,6 +311,7 @@ impl SettingsChange {
         set(&mut to.freeze, self.freeze.clone());
         set(&mut to.thaw, self.thaw.clone());
         set(&mut to.hold, self.hold);
+        set(&mut to.replica_quiesce, self.replica_quiesce);
         if let Some(amount) = self.history {
             keep::apply(amount, &mut to.history_window, &mut to.history_budget);
         }

@@ -10,7 +10,7 @@ use vgship_base::folder::SharedFolder;
 use vgship_base::ids::{Generation, GroupId, Seq};
 use vgship_base::record::Record;
 use vgship_base::units::ByteLen;
-use vgship_snapshot::seal::{DataKey, Purpose};
+use vgship_snapshot::seal::{KeyRing, Purpose};
 
 use crate::segment::{
     self, Head, Place, SEGMENT_BYTES, SegmentError, SegmentReader, SegmentWriter, Step,
@@ -98,7 +98,7 @@ fn frames_of(writer: &SegmentWriter) -> u64 {
 /// A first-in first-out queue of records on disk.
 pub struct Spill {
     folder: SharedFolder,
-    key: DataKey,
+    keys: KeyRing,
     group: GroupId,
     limit: u64,
     /// Complete segments, the front one perhaps half read.
@@ -124,13 +124,13 @@ impl Spill {
     /// than `limit` bytes of disk.
     pub fn create(
         folder: SharedFolder,
-        key: &DataKey,
+        keys: impl Into<KeyRing>,
         group: GroupId,
         limit: u64,
     ) -> Result<Spill, SpillError> {
         let mut spill = Spill {
             folder,
-            key: key.clone(),
+            keys: keys.into(),
             group,
             limit,
             complete: VecDeque::new(),
@@ -149,8 +149,8 @@ impl Spill {
     }
 
     fn place(&self) -> Place<'_> {
-        let (folder, key, group) = (&*self.folder, &self.key, self.group);
-        Place { folder, key, purpose: Purpose::Spill, group }
+        let (folder, keys, group) = (&*self.folder, &self.keys, self.group);
+        Place { folder, keys, purpose: Purpose::Spill, group }
     }
 
     /// Adds records at the back. They ascend from above all that were pushed since the spill was
@@ -230,7 +230,9 @@ impl Spill {
 
     fn push_run(&mut self, run: &[Record]) -> Result<(), SpillError> {
         let full = (self.limit / SEGMENTS).min(SEGMENT_BYTES);
-        if self.writer.as_ref().is_some_and(|writer| writer.bytes() >= full) {
+        let key = self.keys.current_id();
+        let ends = |writer: &SegmentWriter| writer.bytes() >= full || writer.key() != key;
+        if self.writer.as_ref().is_some_and(ends) {
             self.complete_segment();
         }
         if self.writer.is_none() {
@@ -249,7 +251,12 @@ impl Spill {
         self.next_number += 1;
         let writer = self.place().create(head)?;
         writer.publish(&self.place())?;
-        Ok(writer)
+        if writer.key() == self.keys.current_id() {
+            return Ok(writer);
+        }
+        // Until it had its name nobody could see that it needs this key, which may go any moment.
+        self.place().remove(writer.head().number)?;
+        self.begin_segment()
     }
 
     fn complete_segment(&mut self) {

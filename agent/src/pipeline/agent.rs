@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-use tokio::sync::Mutex as Gate;
+use tokio::sync::{Mutex as Gate, Semaphore};
 use vgship_base::ids::{GroupId, Name, PeerId};
 use vgship_base::io::Clock;
 
@@ -12,6 +12,8 @@ use super::control::Controlled;
 use super::exports::Served;
 use super::links;
 use super::past::environments::{Environments, LEASES};
+use super::past::sets::settle;
+use super::past::sets::shelf::Shelf;
 use super::replica::ReplicaGroup;
 use super::source::SourceGroup;
 use super::turned_away::TurnedAway;
@@ -30,6 +32,9 @@ use crate::wire::peers::Role;
 
 /// How long a stop waits for connected replicas to take what is in the outbox.
 const DRAIN: Duration = Duration::from_secs(2);
+
+/// Streams of orders that are served at once, each by a thread. More are refused.
+const ORDERS_MAX: usize = 64;
 
 /// One group of an agent.
 #[derive(Clone)]
@@ -67,6 +72,9 @@ pub(super) struct Inner {
     pub(super) clock: Clock,
     pub(super) served: Arc<Served>,
     pub(super) environments: Environments,
+    pub(super) sets: Shelf,
+    /// One for each stream of orders that is served.
+    pub(super) orders: Semaphore,
     pub(super) turned_away: TurnedAway,
     pub(super) nbd: OnceLock<NbdClients>,
     pub(super) removing: Gate<()>,
@@ -115,6 +123,8 @@ impl Agent {
             clock: Clock::start(),
             served: Arc::clone(&served),
             environments: Environments::new(&home),
+            sets: Shelf::load(&home)?,
+            orders: Semaphore::new(ORDERS_MAX),
             turned_away: TurnedAway::new(),
             nbd: OnceLock::new(),
             removing: Gate::new(()),
@@ -155,6 +165,7 @@ impl Agent {
         tokio::spawn(links::arrivals(Arc::clone(&inner), from));
         tokio::spawn(links::remind(Arc::clone(&inner)));
         tokio::spawn(look_after(Arc::clone(&inner)));
+        tokio::spawn(settle::run(Arc::downgrade(&inner)));
         for group in inner.groups() {
             if let Group::Replica(replica) = group {
                 tokio::spawn(replica.supervise());
@@ -317,9 +328,7 @@ impl Inner {
     /// Begins to follow a source: by the link that stands, and by calling it.
     pub(super) fn begin_replica(self: &Arc<Self>, replica: &Arc<ReplicaGroup>) {
         tokio::spawn(Arc::clone(replica).supervise());
-        let link = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        let link = link.get(&replica.peer).filter(|link| link.stands()).cloned();
-        match link {
+        match self.link_to(replica.peer) {
             Some(link) => links::follow(self, replica, &link),
             None => self.call(replica.peer),
         }
@@ -329,6 +338,13 @@ impl Inner {
     pub(super) fn link_stands(&self, link: &Link) {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         links.insert(link.peer(), link.clone());
+        self.sets.kick();
+    }
+
+    /// The link to a peer, if one stands.
+    pub(super) fn link_to(&self, peer: PeerId) -> Option<Link> {
+        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.get(&peer).filter(|link| link.stands()).cloned()
     }
 
     /// Calls a peer from now on, if it has an address and is not called yet.

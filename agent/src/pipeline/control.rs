@@ -14,7 +14,9 @@ use crate::api::control::{
     Answer, Control, Done, GroupSettings, GroupSummary, Groups, Invitation, InviteRequest,
     JoinRequest, Joined, Pairings, Removed, Revoked, SetRequest, WaitFor,
 };
+use crate::api::keys::KeyRoom;
 use crate::api::past::Past;
+use crate::api::sets::Sets;
 use crate::api::status::{State, Status};
 use crate::api::{ControlError, ErrorKind, pairs};
 use crate::group::{GroupError, open_replica, open_source};
@@ -132,6 +134,14 @@ impl Control for Controlled {
     }
 
     fn past(&self) -> &dyn Past {
+        self
+    }
+
+    fn keys(&self) -> &dyn KeyRoom {
+        self
+    }
+
+    fn sets(&self) -> &dyn Sets {
         self
     }
 }

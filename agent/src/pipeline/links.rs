@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use vgship_base::ids::PeerId;
 
 use super::agent::{Group, Inner};
+use super::past;
 use super::replica::ReplicaGroup;
 use crate::capture::io::report;
 use crate::wire::hello::Refusal;
-use crate::wire::io::{Arrival, Arrivals, HelloError, Knock, Link};
+use crate::wire::io::{Arrival, Arrivals, Heard, HelloError, Knock, Link};
 use crate::wire::retry::Backoff;
 
 /// How often it is looked whether something that had to wait can be logged.
@@ -109,7 +110,10 @@ async fn answer(agent: Arc<Inner>, link: Link, knock: Knock) {
         agent.turned_away.refused(link.peer(), link.remote_address(), why);
     };
     let greeting = match knock.hear().await {
-        Ok(greeting) => greeting,
+        Ok(Heard::Hello(greeting)) => greeting,
+        Ok(Heard::Orders(ordered)) => {
+            return past::sets::serve::serve(agent, link.peer(), ordered).await;
+        }
         // The link's own end is said elsewhere.
         Err(HelloError::Link(_)) => return,
         Err(error) => return refused(&report(&error)),

@@ -10,7 +10,7 @@ mod drift;
 
 mod exports;
 
-mod keys;
+mod keyring;
 
 mod links;
 

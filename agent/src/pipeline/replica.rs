@@ -12,12 +12,11 @@ use vgship_base::ids::{Name, PeerId, Seq};
 use vgship_base::io::Clock;
 use vgship_base::layout::Layout;
 use vgship_base::record::Record;
-use vgship_snapshot::seal::DataKey;
+use vgship_snapshot::seal::KeyRing;
 use vgship_snapshot::set::SnapshotSet;
 
 mod grow;
 
-use super::keys::data_key;
 use super::opening::Opening;
 use super::past::historian::Historian;
 use super::source::real_folder;
@@ -28,6 +27,7 @@ use crate::apply::applier::Answer as Judged;
 use crate::capture::io::report;
 use crate::group::open_replica;
 use crate::home::{GroupConfig, GroupHome, Home, Settings};
+use crate::keys;
 use crate::receive::io::{Desk, Engine, Greeting, Intake, Parts, View};
 use crate::wire::frame::{Ack, Answer, Frame};
 use crate::wire::hello::{Hello, Refusal};
@@ -60,7 +60,7 @@ pub(super) struct ReplicaGroup {
     pub(super) progress: Mutex<Progress>,
     pub(super) clock: Clock,
     group_home: GroupHome,
-    key: DataKey,
+    pub(super) keys: KeyRing,
     /// What of it may be changed while it runs.
     settings: Mutex<Settings>,
     /// The snapshots of the engine that works, or worked last.
@@ -110,8 +110,7 @@ impl ReplicaGroup {
         peer_name: &str,
     ) -> Result<ReplicaGroup, ControlError> {
         let group_home = home.group(&config.name);
-        let key =
-            data_key(home, &group_home, config.id).map_err(|it| ControlError::from_error(&it))?;
+        let keys = keys::ring(home, &group_home, config.id).map_err(|it| it.told())?;
         let path = group_home.layout();
         let bytes = std::fs::read(&path).map_err(|error| {
             ControlError::failed(format!("cannot read {}: {error}", path.display()))
@@ -130,7 +129,7 @@ impl ReplicaGroup {
             progress: Mutex::default(),
             clock: Clock::start(),
             group_home,
-            key,
+            keys,
             settings: Mutex::new(config.policy.clone()),
             last_set: Mutex::default(),
             history: Mutex::default(),
@@ -174,7 +173,7 @@ impl ReplicaGroup {
             journal: Arc::new(journal),
             journal_place,
             snapshots: Arc::new(snapshots),
-            key: self.key.clone(),
+            keys: self.keys.clone(),
             // Nothing goes before the historian has looked.
             floor: Seq::ZERO,
             wall: Arc::new({

@@ -11,11 +11,10 @@ use vgship_base::extent::ExtentSize;
 use vgship_base::ids::{Generation, Name, PeerId, ReplicaId, Seq};
 use vgship_base::io::{Clock, RealFolder};
 use vgship_base::limits::REPLICAS_MAX;
-use vgship_snapshot::seal::DataKey;
+use vgship_snapshot::seal::KeyRing;
 
 use super::beat::beat;
 use super::drift::{Watched, watch};
-use super::keys::data_key;
 use super::view::PeerView;
 use super::volumes::{self, Opened as OpenedVolumes};
 use crate::api::ControlError;
@@ -25,6 +24,7 @@ use crate::capture::io::{Tap, report};
 use crate::capture::ledger::Ledger;
 use crate::capture::source::{Policy, Source};
 use crate::home::{GroupConfig, GroupHome, Home, Settings};
+use crate::keys;
 use crate::outbox::queue::Budget;
 use crate::outbox::spill::Spill;
 use crate::ship::io::{carry, check_extents, move_spill, read_extents};
@@ -53,7 +53,7 @@ pub(super) struct SourceGroup {
     /// What the self-check reads. Unit: bytes a second.
     check_rate: Arc<AtomicU64>,
     group_home: GroupHome,
-    key: DataKey,
+    pub(super) keys: KeyRing,
     stop: Arc<AtomicBool>,
     /// No stream is served any more.
     gone: watch::Sender<bool>,
@@ -67,7 +67,7 @@ pub(super) struct ReplicaLink {
     /// Payload and headers handed to its links. Unit: bytes.
     pub(super) sent: AtomicU64,
     /// Whether its pairing was taken away.
-    dismissed: AtomicBool,
+    pub(super) dismissed: AtomicBool,
     /// Held by the link that serves it.
     gate: Gate<()>,
     /// Told when a newer link takes over.
@@ -112,8 +112,7 @@ impl SourceGroup {
         peers: &[(PeerId, String)],
     ) -> Result<SourceGroup, ControlError> {
         let group_home = home.group(&config.name);
-        let key =
-            data_key(home, &group_home, config.id).map_err(|it| ControlError::from_error(&it))?;
+        let keys = keys::ring(home, &group_home, config.id).map_err(|it| it.told())?;
         let extent = ExtentSize::from_bytes(config.extent.0.0)
             .ok_or_else(|| ControlError::usage("extent: a power of two from 4 KiB to 1 MiB"))?;
         let spec = config.volumes.parse().map_err(|it| ControlError::from_error(&it))?;
@@ -146,7 +145,7 @@ impl SourceGroup {
             progress: Mutex::default(),
             quiescing: Mutex::default(),
             group_home,
-            key,
+            keys,
             stop: Arc::default(),
             gone: watch::Sender::new(false),
             threads: Mutex::default(),
@@ -263,7 +262,7 @@ impl SourceGroup {
         let limit = self.config.spill.0.0;
         if limit > 0 {
             let folder = real_folder(&self.group_home, &format!("spill-{}", id.0))?;
-            let spill = Spill::create(Arc::new(folder), &self.key, self.config.id, limit)
+            let spill = Spill::create(Arc::new(folder), &self.keys, self.config.id, limit)
                 .map_err(|it| ControlError::from_error(&it))?;
             let (tap, stop) = (Arc::clone(&self.tap), Arc::clone(&self.stop));
             self.spawn("spill", move || move_spill(&tap, id, spill, &stop))?;

@@ -43,6 +43,10 @@ pub enum Input {
     ThawEnded(Thaw),
     /// The guard has ended before it was told to.
     Unguarded,
+    /// Conducted: everybody is frozen, the marker may go in.
+    MarkNow,
+    /// Conducted: applications go on; whether that is because all markers are in.
+    Release(bool),
     /// The time that [`Core::deadline`] named has come.
     Timer,
 }
@@ -60,6 +64,10 @@ pub enum Output {
     Thaw,
     /// The marker stands in the stream, and does not hold: take it back.
     TakeBack,
+    /// Conducted: say that applications are frozen.
+    TellFrozen,
+    /// Conducted: say that the marker is in.
+    TellMarked,
 }
 
 /// Why a quiescing failed.
@@ -81,6 +89,10 @@ pub enum Why {
     Unguarded,
     /// No thaw succeeded.
     NotThawed,
+    /// Conducted: the hold was over before the others were as far.
+    OthersLate,
+    /// Conducted: told to give up.
+    GivenUp,
 }
 
 /// What came of it.
@@ -100,8 +112,12 @@ enum Stage {
     Freezing,
     /// The freeze was killed; it may take until then to be gone.
     Killing(Tick),
+    /// Conducted: frozen, until all are.
+    Waiting,
     /// The marker is being put in.
     Frozen,
+    /// Conducted: the marker is in, until all are.
+    Standing,
     Thawing,
     /// Until the next thaw.
     Resting(Tick),
@@ -117,6 +133,8 @@ enum Stage {
 pub struct Core {
     started: Tick,
     hold_ends: Tick,
+    /// Somebody says when the marker goes in and when applications go on.
+    conducted: bool,
     stage: Stage,
     /// The freeze command, or what it started, may still be at work.
     freezes: bool,
@@ -132,6 +150,7 @@ impl Core {
         Core {
             started: now,
             hold_ends: Tick(now.0.saturating_add(hold)),
+            conducted: false,
             stage: Stage::Freezing,
             freezes: true,
             stands: false,
@@ -141,6 +160,12 @@ impl Core {
         }
     }
 
+    /// The same as one of several, which are frozen together: once frozen it waits for
+    /// [`Input::MarkNow`], and with the marker in for [`Input::Release`], no longer than the hold.
+    pub fn conducted(now: Tick, hold: u64) -> Core {
+        Core { conducted: true, ..Core::new(now, hold) }
+    }
+
     /// Takes one event; what follows from it waits in [`Core::poll`].
     pub fn handle(&mut self, now: Tick, input: Input) {
         match input {
@@ -148,6 +173,8 @@ impl Core {
             Input::Marked(stands) => self.on_marked(now, stands),
             Input::ThawEnded(thaw) => self.on_thaw(now, thaw),
             Input::Unguarded => self.on_unguarded(now),
+            Input::MarkNow => self.on_mark_now(now),
+            Input::Release(all_in) => self.on_release(now, all_in),
             Input::Timer => self.on_timer(now),
         }
     }
@@ -160,7 +187,9 @@ impl Core {
     /// When to hand in [`Input::Timer`] if no other event comes first.
     pub fn deadline(&self) -> Option<Tick> {
         match self.stage {
-            Stage::Freezing | Stage::Frozen => Some(self.hold_ends),
+            Stage::Freezing | Stage::Waiting | Stage::Frozen | Stage::Standing => {
+                Some(self.hold_ends)
+            }
             Stage::Killing(until) | Stage::Resting(until) => Some(until),
             Stage::Thawing | Stage::Done(_) => None,
         }
@@ -185,10 +214,10 @@ impl Core {
                 self.fail(Why::NotStarted);
                 self.end(now, false);
             }
-            (Stage::Freezing, Freeze::Frozen) if !self.is_late(now) => {
-                self.stage = Stage::Frozen;
-                self.outputs.push_back(Output::Mark);
-            }
+            (Stage::Freezing, Freeze::Frozen) if !self.is_late(now) => match self.conducted {
+                true => self.go_on(Stage::Waiting, Output::TellFrozen),
+                false => self.go_on(Stage::Frozen, Output::Mark),
+            },
             (Stage::Freezing, Freeze::Frozen) => self.give_up(Why::FreezeLate),
             (Stage::Freezing, Freeze::Failed) => self.give_up(Why::FreezeFailed),
             (Stage::Killing(_), _) => self.thaw(),
@@ -201,6 +230,7 @@ impl Core {
         match self.stage {
             Stage::Frozen if !stands => self.give_up(Why::NotMarked),
             Stage::Frozen if self.is_late(now) => self.give_up(Why::MarkedLate),
+            Stage::Frozen if self.conducted => self.go_on(Stage::Standing, Output::TellMarked),
             Stage::Frozen => self.thaw(),
             Stage::Done(_) if stands => self.outputs.push_back(Output::TakeBack),
             _ => {}
@@ -229,7 +259,25 @@ impl Core {
     fn on_unguarded(&mut self, now: Tick) {
         match self.stage {
             Stage::Freezing => self.kill(now, Why::Unguarded),
-            Stage::Frozen => self.give_up(Why::Unguarded),
+            Stage::Waiting | Stage::Frozen | Stage::Standing => self.give_up(Why::Unguarded),
+            _ => {}
+        }
+    }
+
+    fn on_mark_now(&mut self, now: Tick) {
+        match self.stage {
+            Stage::Waiting if self.is_late(now) => self.give_up(Why::OthersLate),
+            Stage::Waiting => self.go_on(Stage::Frozen, Output::Mark),
+            _ => {}
+        }
+    }
+
+    fn on_release(&mut self, now: Tick, all_in: bool) {
+        match self.stage {
+            Stage::Standing if self.is_late(now) => self.give_up(Why::OthersLate),
+            Stage::Standing if all_in => self.thaw(),
+            Stage::Freezing => self.kill(now, Why::GivenUp),
+            Stage::Waiting | Stage::Frozen | Stage::Standing => self.give_up(Why::GivenUp),
             _ => {}
         }
     }
@@ -238,9 +286,15 @@ impl Core {
         match self.stage {
             Stage::Freezing if self.is_late(now) => self.kill(now, Why::FreezeLate),
             Stage::Frozen if self.is_late(now) => self.give_up(Why::MarkedLate),
+            Stage::Waiting | Stage::Standing if self.is_late(now) => self.give_up(Why::OthersLate),
             Stage::Killing(until) | Stage::Resting(until) if now >= until => self.thaw(),
             _ => {}
         }
+    }
+
+    fn go_on(&mut self, stage: Stage, output: Output) {
+        self.stage = stage;
+        self.outputs.push_back(output);
     }
 
     /// The first reason is the one that counts.

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use Input::{FreezeEnded, Marked, ThawEnded, Timer, Unguarded};
+use Input::{FreezeEnded, MarkNow, Marked, Release, ThawEnded, Timer, Unguarded};
 
 const HOLD: u64 = 1000;
 
@@ -100,6 +100,47 @@ fn a_thaw_that_fails_is_tried_again_and_then_said() {
     assert_eq!((outcome.why, outcome.frozen), (Some(Why::NotThawed), true));
 }
 
+#[test]
+fn one_of_several_waits_for_a_word_before_the_marker_and_before_the_thaw() {
+    let mut core = Core::conducted(Tick(10), HOLD);
+    let early = [(20, MarkNow), (50, FreezeEnded(Freeze::Frozen))];
+    assert_eq!(play(&mut core, &early), [Output::Freeze, Output::TellFrozen]);
+    assert_eq!(core.deadline(), Some(Tick(1010)));
+    assert_eq!(
+        play(&mut core, &[(60, MarkNow), (61, Marked(true))]),
+        [Output::Mark, Output::TellMarked]
+    );
+    let end = [(70, Release(true)), (90, ThawEnded(Thaw::Thawed))];
+    assert_eq!(play(&mut core, &end), [Output::Thaw]);
+    assert_eq!(core.outcome(), Some(Outcome { why: None, frozen: false, held: 80 }));
+}
+
+#[test]
+fn one_of_several_waits_no_longer_than_its_hold_and_gives_up_when_told() {
+    let frozen = (50, FreezeEnded(Freeze::Frozen));
+    let thawed = (2000, ThawEnded(Thaw::Thawed));
+    let marked = [frozen, (60, MarkNow), (61, Marked(true))];
+    let late = Some(Why::OthersLate);
+    let given_up = Some(Why::GivenUp);
+    let end = |events: &[(u64, Input)]| {
+        let mut core = Core::conducted(Tick(0), HOLD);
+        let done = play(&mut core, events);
+        let outcome = core.outcome().expect("it has come to its end");
+        assert_eq!(done.contains(&Output::TakeBack), done.contains(&Output::Mark));
+        assert!(done.contains(&Output::Thaw) && !outcome.frozen, "{done:?}");
+        outcome.why
+    };
+    assert_eq!(end(&[frozen, (1000, Timer), thawed]), late);
+    assert_eq!(end(&[frozen, (1000, MarkNow), thawed]), late, "it says so itself");
+    assert_eq!(end(&[&marked[..], &[(1000, Timer), thawed]].concat()), late);
+    assert_eq!(end(&[&marked[..], &[(1000, Release(true)), thawed]].concat()), late);
+    assert_eq!(end(&[&marked[..], &[(70, Release(false)), thawed]].concat()), given_up);
+    assert_eq!(end(&[frozen, (70, Release(true)), thawed]), given_up, "its marker is not in");
+    assert_eq!(end(&[&marked[..], &[(70, Unguarded), thawed]].concat()), Some(Why::Unguarded));
+    let killed = [(10, Release(false)), (20, FreezeEnded(Freeze::Failed)), thawed];
+    assert_eq!(end(&killed), given_up);
+}
+
 /// What a world of any temper does at one step, as far as it can be at all.
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -158,6 +199,7 @@ impl Seen {
                     self.thawing = true;
                 }
                 Output::TakeBack => self.taken_back += 1,
+                Output::TellFrozen | Output::TellMarked => panic!("nobody conducts it"),
             }
         }
     }

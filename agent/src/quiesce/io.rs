@@ -60,10 +60,43 @@ pub trait Stream {
     fn take_back(&mut self);
 }
 
+/// Who says how far one of several may go. Asked every few milliseconds; waits for nothing.
+pub trait Conductor {
+    /// Hears that applications are frozen.
+    fn frozen(&mut self);
+
+    /// Hears that the marker is in.
+    fn marked(&mut self);
+
+    /// What it says next: [`Input::MarkNow`] or [`Input::Release`].
+    fn word(&mut self) -> Option<Input>;
+}
+
 /// Freezes, marks, thaws. `program` is what is run as the guard: [`own_program`].
 pub fn hold(hooks: &Hooks, program: &Path, stream: &mut dyn Stream) -> Held {
+    run(hooks, program, stream, None)
+}
+
+/// The same as one of several.
+pub fn hold_conducted(
+    hooks: &Hooks,
+    program: &Path,
+    stream: &mut dyn Stream,
+    conductor: &mut dyn Conductor,
+) -> Held {
+    run(hooks, program, stream, Some(conductor))
+}
+
+fn run(
+    hooks: &Hooks,
+    program: &Path,
+    stream: &mut dyn Stream,
+    conductor: Option<&mut dyn Conductor>,
+) -> Held {
+    let begin = if conductor.is_some() { Core::conducted } else { Core::new };
     let mut world = World {
         hooks,
+        conductor,
         since: Instant::now(),
         watch: None,
         freeze: None,
@@ -73,7 +106,7 @@ pub fn hold(hooks: &Hooks, program: &Path, stream: &mut dyn Stream) -> Held {
         thaw_said: String::new(),
     };
     let hold = u64::try_from(hooks.hold.as_millis()).unwrap_or(u64::MAX);
-    let mut core = Core::new(world.now(), hold);
+    let mut core = begin(world.now(), hold);
     loop {
         while let Some(output) = core.poll() {
             match output {
@@ -82,6 +115,8 @@ pub fn hold(hooks: &Hooks, program: &Path, stream: &mut dyn Stream) -> Held {
                 Output::Mark => world.happened.push_back(Input::Marked(stream.mark())),
                 Output::Thaw => world.thaw(),
                 Output::TakeBack => stream.take_back(),
+                Output::TellFrozen => world.tell_conductor(|it| it.frozen()),
+                Output::TellMarked => world.tell_conductor(|it| it.marked()),
             }
         }
         if let Some(outcome) = core.outcome() {
@@ -98,8 +133,9 @@ fn tick(since: Instant) -> Tick {
     Tick(u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX))
 }
 
-struct World<'a> {
+struct World<'a, 'c> {
     hooks: &'a Hooks,
+    conductor: Option<&'c mut dyn Conductor>,
     since: Instant,
     watch: Option<Watch>,
     freeze: Option<Run>,
@@ -109,7 +145,13 @@ struct World<'a> {
     thaw_said: String,
 }
 
-impl World<'_> {
+impl World<'_, '_> {
+    fn tell_conductor(&mut self, tell: impl FnOnce(&mut dyn Conductor)) {
+        if let Some(conductor) = &mut self.conductor {
+            tell(*conductor);
+        }
+    }
+
     fn now(&self) -> Tick {
         tick(self.since)
     }
@@ -182,7 +224,7 @@ impl World<'_> {
             self.watch = None;
             return Some(Input::Unguarded);
         }
-        None
+        self.conductor.as_mut().and_then(|conductor| conductor.word())
     }
 
     fn freeze_ended(&mut self, status: ExitStatus) -> Freeze {

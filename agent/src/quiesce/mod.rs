@@ -21,6 +21,9 @@
 //! not frozen any more ([`Thaw::Lapsed`]), or fail. The marker is in the stream by then, so it is
 //! taken back: an order to delete the snapshot follows it.
 //!
+//! **Conducted** ([`Core::conducted`]): as one of several that are frozen together (`sets`), it waits
+//! for a word before the marker and for another before the thaw, and for neither beyond its hold.
+//!
 //! Until applications are thawed nothing here writes a file or a log line: it may be on what is
 //! frozen.
 

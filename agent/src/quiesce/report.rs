@@ -35,6 +35,13 @@ pub fn told(held: &Held, group: &str, thaw: &str, hold: Period) -> Option<Contro
         ),
         Why::Unguarded => ("the guard of the hold died".to_owned(), None),
         Why::NotThawed => ("the thaw command fails".to_owned(), None),
+        Why::OthersLate => (
+            format!("the hold of {hold} was over before the others of the set were as far"),
+            Some(
+                "let them be faster, or hold longer: the set's --hold, and each group's".to_owned(),
+            ),
+        ),
+        Why::GivenUp => ("the set's snapshot was given up".to_owned(), None),
     };
     let mut message = format!("group {group} was not quiesced: {why}");
     if !outcome.frozen {

@@ -24,7 +24,7 @@ use vgship_base::ids::{GroupId, Name, Seq};
 use vgship_base::layout::Layout;
 use vgship_base::record::{Chain, Record};
 use vgship_snapshot::SnapshotError;
-use vgship_snapshot::seal::DataKey;
+use vgship_snapshot::seal::{KeyId, KeyRing};
 use vgship_snapshot::set::{Origin, Preserver, Snapshot, SnapshotSet};
 
 use super::admit::{Admit, AdmitError, Point};
@@ -97,7 +97,7 @@ pub struct Parts {
     /// Where the snapshot store is.
     pub snapshots: SharedFolder,
     /// Of journal and snapshots.
-    pub key: DataKey,
+    pub keys: KeyRing,
     /// Up to where the journal may be trimmed, as far as history is concerned, until
     /// [`Engine::set_floor`] says otherwise.
     pub floor: Seq,
@@ -153,9 +153,39 @@ pub struct Progress {
 pub type Answers = mpsc::Sender<(u64, Vec<Answer>)>;
 
 enum Message {
-    Batch { link: u64, records: Vec<Record> },
-    Link { link: u64, answers: Answers, ready: oneshot::Sender<Greeting> },
-    Replay { after: Seq, ready: oneshot::Sender<Replay> },
+    Batch {
+        link: u64,
+        records: Vec<Record>,
+    },
+    Link {
+        link: u64,
+        answers: Answers,
+        ready: oneshot::Sender<Greeting>,
+    },
+    Replay {
+        after: Seq,
+        ready: oneshot::Sender<Replay>,
+    },
+    /// Leave older keys; then leave the history that needs this one.
+    Leave {
+        key: Option<KeyId>,
+        ready: oneshot::Sender<Result<(), Stays>>,
+    },
+}
+
+/// Why the journal still needs a key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Stays {
+    /// No segment can be begun.
+    #[error("the journal has no room to begin a segment with another key")]
+    NoRoom,
+    /// Records that are sealed with it are not in the volumes yet.
+    #[error("the volumes do not hold all records yet that are sealed with it")]
+    Unapplied,
+    /// Somebody reads records that are sealed with it.
+    #[error("somebody reads records that are sealed with it")]
+    Read,
 }
 
 /// What the applier is given.
@@ -402,20 +432,20 @@ fn base_of(set: &SnapshotSet, rolled: &Rolled) -> Result<Seq, EngineError> {
 /// Brings a replica to where its journal ends.
 fn recover(parts: Parts, workers: usize) -> Result<Recovered, EngineError> {
     let Parts { group, layout, volumes, folder, journal, journal_place, .. } = parts;
-    let Parts { snapshots, key, floor, wall, .. } = parts;
+    let Parts { snapshots, keys, floor, wall, .. } = parts;
     let stored = checkpoint::load(&*folder)?;
     let rolled = rolled::load(&*folder)?;
     let held = rolled.is_some_and(|it| it.phase != Phase::Came);
     let start = stored.unwrap_or(Point::FRESH);
     let set = SnapshotSet::open(vgship_snapshot::set::Parts {
         folder: snapshots,
-        key: key.clone(),
+        keys: keys.clone(),
         group,
         layout: Arc::clone(&layout),
         volumes: volumes.clone(),
         pack_bytes: None,
     })?;
-    let (journal, recovered) = Journal::recover(journal, &key, group, start.seq)?;
+    let (journal, recovered) = Journal::recover(journal, keys, group, start.seq)?;
     let mut preserver = Preserver::new(Arc::clone(&set), workers, start.seq)?;
     for lost in preserver.drop_behind(recovered.last)? {
         tracing::error!(
@@ -524,7 +554,20 @@ impl Desk {
         self.messages.send(Message::Replay { after, ready }).map_err(|_| Stopped)?;
         Ok((replay.blocking_recv().map_err(|_| Stopped)?, hold))
     }
+
+    /// Has the journal begin a segment with the current key. With `give_up` also whatever of its
+    /// history needs this key leaves it, with all that is older. Waits for the journal.
+    ///
+    /// Durable: both, once this has returned.
+    pub fn leave(&self, give_up: Option<KeyId>) -> Left {
+        let (ready, done) = oneshot::channel();
+        self.messages.send(Message::Leave { key: give_up, ready }).map_err(|_| Stopped)?;
+        done.blocking_recv().map_err(|_| Stopped)
+    }
 }
+
+/// What [`Desk::leave`] gives.
+type Left = Result<Result<(), Stays>, Stopped>;
 
 /// Keeps the journal from being trimmed behind a record.
 pub struct Hold {

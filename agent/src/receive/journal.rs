@@ -12,7 +12,7 @@ use thiserror::Error;
 use vgship_base::folder::SharedFolder;
 use vgship_base::ids::{Generation, GroupId, Seq};
 use vgship_base::record::{Body, Record};
-use vgship_snapshot::seal::{DataKey, Purpose};
+use vgship_snapshot::seal::{KeyId, KeyRing, Purpose};
 
 use crate::segment::{self, Head, Place, SegmentError, SegmentWriter};
 use walk::{Link, Walk};
@@ -80,14 +80,14 @@ pub struct Recovered {
 #[derive(Clone)]
 struct Row {
     folder: SharedFolder,
-    key: DataKey,
+    keys: KeyRing,
     group: GroupId,
 }
 
 impl Row {
     fn place(&self) -> Place<'_> {
-        let (folder, key, group) = (&*self.folder, &self.key, self.group);
-        Place { folder, key, purpose: Purpose::Journal, group }
+        let (folder, keys, group) = (&*self.folder, &self.keys, self.group);
+        Place { folder, keys, purpose: Purpose::Journal, group }
     }
 }
 
@@ -113,11 +113,11 @@ impl Journal {
     /// changed in either case. Damage is no error, see [`Recovered::damage`].
     pub fn recover(
         folder: SharedFolder,
-        key: &DataKey,
+        keys: impl Into<KeyRing>,
         group: GroupId,
         checkpoint: Seq,
     ) -> Result<(Journal, Recovered), JournalError> {
-        recovery::recover(Row { folder, key: key.clone(), group }, checkpoint)
+        recovery::recover(Row { folder, keys: keys.into(), group }, checkpoint)
     }
 
     /// Sets the size at which a segment ends. Unit: bytes. Else it is
@@ -157,7 +157,7 @@ impl Journal {
         while let Some(first) = records.first() {
             let generation = generation_of(first).unwrap_or(self.generation());
             let full = self.current.bytes() >= self.segment_bytes;
-            if generation != self.generation() || full {
+            if generation != self.generation() || full || self.is_stale() {
                 self.begin_segment(generation)?;
             }
             let other = |record: &Record| generation_of(record).is_some_and(|it| it != generation);
@@ -190,6 +190,27 @@ impl Journal {
         self.closed.push(link);
         self.current = next;
         Ok(())
+    }
+
+    /// Whether its segment is sealed with a key that is not current any more. The next records
+    /// begin another.
+    pub fn is_stale(&self) -> bool {
+        self.current.key() != self.row.keys.current_id()
+    }
+
+    /// Ends a segment whose key is not current any more, also when it holds no records, and begins
+    /// the next with the current key.
+    ///
+    /// # Errors
+    /// After any error the journal takes no more and must be recovered.
+    pub fn renew(&mut self) -> Result<(), JournalError> {
+        self.refuse_when_poisoned()?;
+        if !self.is_stale() {
+            return Ok(());
+        }
+        let done = self.begin_segment(self.generation());
+        self.poisoned |= done.is_err();
+        done
     }
 
     /// Ends the segment, so that trimming can give its room back, and begins the next. Does nothing
@@ -314,6 +335,20 @@ impl Journal {
         Some(self.closed.get(1).map_or(self.current.head().after, |link| link.after))
     }
 
+    /// The last record of the newest closed segment that needs this key; `None` when none does.
+    ///
+    /// # Errors
+    /// The disk refused, or a segment's header is damaged.
+    pub fn end_of(&self, key: KeyId) -> Result<Option<Seq>, JournalError> {
+        for (at, link) in self.closed.iter().enumerate().rev() {
+            if self.row.place().key_of(link.number)? == key {
+                let next = self.closed.get(at + 1).map(|next| next.after);
+                return Ok(Some(next.unwrap_or(self.current.head().after)));
+            }
+        }
+        Ok(None)
+    }
+
     /// Its closed segments, oldest first: the last record of each, and its bytes.
     pub fn closed(&self) -> Vec<(Seq, u64)> {
         let ends = self.closed.iter().skip(1).map(|link| link.after);
@@ -368,6 +403,8 @@ impl Iterator for Replay {
     }
 }
 
+#[cfg(test)]
+mod keys_tests;
 #[cfg(test)]
 mod sweep;
 #[cfg(test)]

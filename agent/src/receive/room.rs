@@ -11,7 +11,7 @@ use crate::segment;
 const FRAME_BYTES: u64 = 1024;
 
 /// A segment that has to be begun meanwhile, and what a flush leaves empty. Unit: bytes.
-const SEGMENT_BYTES: u64 = 16 << 10;
+pub(super) const SEGMENT_BYTES: u64 = 16 << 10;
 
 /// What is known when records are to be journaled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,9 @@
 use vgship_base::folder::{self, Folder};
 use vgship_base::ids::{GroupId, Seq};
 use vgship_base::record::Record;
-use vgship_snapshot::seal::{self, DataKey, End, Purpose, SealError, SealedReader, SealedWriter};
+use vgship_snapshot::seal::{
+    self, End, KeyId, KeyRing, Purpose, SealError, SealedReader, SealedWriter,
+};
 
 use super::{Batch, Head, SegmentError, batch, head};
 
@@ -25,8 +27,8 @@ pub fn number_of(name: &str) -> Option<u64> {
 pub struct Place<'a> {
     /// The stage's folder.
     pub folder: &'a dyn Folder,
-    /// The group's data key.
-    pub key: &'a DataKey,
+    /// The group's data keys.
+    pub keys: &'a KeyRing,
     /// Journal or spill.
     pub purpose: Purpose,
     /// Whose records they are.
@@ -49,6 +51,13 @@ impl Place<'_> {
         Ok(self.folder.open(&name).map_err(Place::failed("open", &name))?.len())
     }
 
+    /// Which data key a segment needs.
+    pub fn key_of(&self, number: u64) -> Result<KeyId, SegmentError> {
+        let name = name(number);
+        let disk = self.folder.open(&name).map_err(Place::failed("open", &name))?;
+        seal::key_of_file(&*disk).map_err(|source| SegmentError::Seal { name, source })
+    }
+
     /// Begins a segment under a passing name; [`SegmentWriter::publish`] gives it its own. What
     /// could not be begun takes no room.
     pub fn create(&self, head: Head) -> Result<SegmentWriter, SegmentError> {
@@ -57,7 +66,8 @@ impl Place<'_> {
         self.remove_named(&fresh)?;
         let disk = self.folder.create(&fresh).map_err(Place::failed("create", &name))?;
         let begin = || {
-            let mut file = SealedWriter::create(disk, self.key, self.purpose, self.group)?;
+            let mut file =
+                SealedWriter::create(disk, &self.keys.current(), self.purpose, self.group)?;
             file.append(head::LEN, |out| head.encode(out))?;
             Ok(file)
         };
@@ -79,7 +89,7 @@ impl Place<'_> {
         let name = name(number);
         let disk = self.folder.open(&name).map_err(Place::failed("open", &name))?;
         let begin = || {
-            let mut file = SealedReader::open(disk, self.key, self.purpose, self.group)?;
+            let mut file = SealedReader::open(disk, self.keys, self.purpose, self.group)?;
             let broken = SealError::Broken { what: "head of a segment", offset: 0 };
             let seal::Step::Frame(frame) = file.step()? else { return Err(broken) };
             let what = "head of a segment";
@@ -214,6 +224,11 @@ impl SegmentWriter {
     /// How far the file reaches. Unit: bytes.
     pub const fn bytes(&self) -> u64 {
         self.file.bytes()
+    }
+
+    /// Which data key seals it.
+    pub const fn key(&self) -> KeyId {
+        self.file.key()
     }
 
     /// How many frames it has, its head among them.

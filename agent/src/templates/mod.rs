@@ -7,13 +7,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vgship_base::bytes::FormatError;
-use vgship_snapshot::seal::SealError;
+use vgship_snapshot::seal::{KeyId, SealError};
 use vgship_snapshot::template::{LocalObjects, ObjectError, SharedObjects, TemplateError};
 
 use crate::api::ControlError;
 use crate::home::{Home, HomeError};
 
-pub use key::{copy_keys, open_template, template_key};
+pub use key::{
+    StoreKey, confirm_made, copy_keys, destroy_key, list_keys, open_template, rotate_key,
+    template_key, wrap_keys_also, wrap_keys_only,
+};
 pub use remote::RemoteObjects;
 
 /// Why templates cannot be got at.
@@ -45,6 +48,9 @@ pub enum StoreError {
     /// The key of the store's templates cannot be opened, or made.
     #[error("the key of the store's templates cannot be used: {0}")]
     Key(#[from] SealError),
+    /// A key that was destroyed is not brought back.
+    #[error("the template's key {0} was destroyed in that store: it does not come back")]
+    Gone(KeyId),
     /// Something in the store is no key.
     #[error("the store's key of templates is not what was stored")]
     Format(#[from] FormatError),
@@ -73,6 +79,7 @@ pub fn open_store(home: &Home, url: Option<&str>) -> Result<SharedObjects, Store
 pub fn store_error(error: &StoreError) -> ControlError {
     match error {
         StoreError::Url { .. } => ControlError::usage(error),
+        StoreError::Gone(_) => ControlError::refused(error),
         _ => ControlError::from_error(error),
     }
 }

@@ -238,11 +238,11 @@ impl Reply {
     }
 }
 
-/// How many bytes follow the prefix of a hello or a reply. Bounded, whatever the peer sent.
+/// How many bytes follow the prefix of a hello, a reply or an opening of orders. Bounded, whatever the peer sent.
 pub fn rest_len(prefix: [u8; PREFIX_LEN]) -> Result<usize, FormatError> {
     let mut from = Reader::new(&prefix);
     let magic = from.array("magic")?;
-    if magic != HELLO_MAGIC && magic != REPLY_MAGIC {
+    if ![HELLO_MAGIC, REPLY_MAGIC, super::orders::MAGIC].contains(&magic) {
         return Err(FormatError::Magic { expected: "VGSH" });
     }
     let _ = from.u32("versions")?;
@@ -258,14 +258,16 @@ pub(super) fn name(from: &mut Reader<'_>, field: &'static str) -> Result<Name, F
     text.parse().map_err(|_| FormatError::Field { field, found: text.len() as u64, rule })
 }
 
-fn framed(magic: [u8; 4], first: u16, second: u16, body: &Writer) -> Vec<u8> {
+/// A body of less than 4096 bytes in the outer form of a hello.
+pub(super) fn framed(magic: [u8; 4], first: u16, second: u16, body: &Writer) -> Vec<u8> {
     let len = u32::try_from(body.len()).expect("bodies are below 4096 bytes");
     let mut out = Writer::default();
     out.put(&magic).u16(first).u16(second).u32(len).put(body.as_slice());
     with_checksum(out)
 }
 
-fn unframed<'a>(
+/// What `framed` made: both numbers of the prefix, and the body.
+pub(super) fn unframed<'a>(
     magic: [u8; 4],
     expected: &'static str,
     bytes: &'a [u8],

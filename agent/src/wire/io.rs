@@ -11,6 +11,8 @@ mod home;
 
 mod link;
 
+mod orders;
+
 mod pairing;
 
 mod stream;
@@ -20,7 +22,8 @@ mod transport;
 pub use book::{BookFileError, PeerBook};
 pub use endpoint::{Arrival, Arrivals, BindError, Config, ConnectError, Endpoint};
 pub use home::{HomeError, load_or_create_identity};
-pub use link::{Close, Greeting, HelloError, Knock, Link, LinkError, Opened};
+pub use link::{Close, Greeting, Heard, HelloError, Knock, Link, LinkError, Opened};
+pub use orders::{OrderError, OrderReceiver, OrderSender, Ordered, Orders};
 pub use pairing::{JoinError, Paired, PairingHost};
 pub use stream::{FrameReceiver, FrameSender, ReceiveError};
 pub use transport::{Congestion, Tuning};

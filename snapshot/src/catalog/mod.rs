@@ -8,6 +8,7 @@
 
 mod backend;
 mod change;
+mod readers;
 mod rows;
 
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
@@ -19,7 +20,7 @@ use vgship_base::record::Hash;
 
 use crate::SnapshotError;
 use crate::packs::{ExtentId, Stored};
-use crate::seal::KeyId;
+use crate::seal::{KeyId, KeyRing};
 use backend::Backend;
 use rows::Content;
 
@@ -133,14 +134,17 @@ impl Catalog {
     pub(crate) fn open(
         folder: &SharedFolder,
         group: GroupId,
-        key: KeyId,
+        keys: &KeyRing,
     ) -> Result<Catalog, SnapshotError> {
         let found = exists(&**folder)?;
         if !found {
-            Self::create(&**folder, group, key)?;
+            Self::create(&**folder, group, keys.current_id())?;
         }
         let catalog = Catalog { database: database(&**folder, NAME)? };
-        catalog.expect(group, key)?;
+        let had = catalog.expect(group, keys)?;
+        if had != keys.current_id() {
+            catalog.note_key(keys.current_id())?;
+        }
         Ok(catalog)
     }
 
@@ -175,7 +179,9 @@ impl Catalog {
         folder.rename(&fresh, NAME).and_then(|()| folder.sync()).map_err(io("publish"))
     }
 
-    fn expect(&self, group: GroupId, key: KeyId) -> Result<(), SnapshotError> {
+    /// The key that was current when it was last opened. One that was never here is another
+    /// store's.
+    fn expect(&self, group: GroupId, keys: &KeyRing) -> Result<KeyId, SnapshotError> {
         let read = self.read()?;
         let about = read.open_table(ABOUT).map_err(failed(READ))?;
         let field = |word: &'static str| -> Result<Vec<u8>, SnapshotError> {
@@ -194,7 +200,19 @@ impl Catalog {
             return Err(SnapshotError::Foreign(text));
         }
         let found = KeyId(field("key")?.try_into().unwrap_or_default());
-        if found == key { Ok(()) } else { Err(SnapshotError::other_key(found, key)) }
+        match keys.knows(found) {
+            true => Ok(found),
+            false => Err(SnapshotError::other_key(found, keys.current_id())),
+        }
+    }
+
+    fn note_key(&self, key: KeyId) -> Result<(), SnapshotError> {
+        let write = self.write()?;
+        {
+            let mut about = write.open_table(ABOUT).map_err(failed(WRITE))?;
+            about.insert("key", &key.0[..]).map_err(failed(WRITE))?;
+        }
+        write.commit().map_err(failed(WRITE))
     }
 
     fn read(&self) -> Result<redb::ReadTransaction, SnapshotError> {

@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! table      key                                     value
-//! about      a word                                  "version": 2; "group": 16 bytes; "key": 8 bytes;
-//!                                                    "taken": 8, the highest seq ever taken
+//! about      a word                                  "version": 2; "group": 16 bytes; "key": 8 bytes,
+//!                                                    the id of the key that was current when it was
+//!                                                    last opened; "taken": 8, the highest seq ever
+//!                                                    taken
 //! snapshots  seq 8                                   a snapshot, below
 //! names      text                                    seq 8
 //! layouts    BLAKE3 32                               a layout

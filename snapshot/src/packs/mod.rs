@@ -5,7 +5,7 @@
 
 mod entry;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,7 +14,9 @@ use vgship_base::ids::GroupId;
 use zeroize::Zeroizing;
 
 use crate::SnapshotError;
-use crate::seal::{DataKey, Placed, Purpose, SealError, SealedReader, SealedWriter};
+use crate::seal::{
+    KeyId, KeyRing, Placed, Purpose, SealError, SealedReader, SealedWriter, key_of_file,
+};
 
 pub use entry::{EXTENT_BYTES_MAX, ExtentId, Packed};
 
@@ -41,9 +43,8 @@ pub(crate) struct Stored {
 /// The packs of one group: where they lie, how they are sealed, which are being written.
 pub(crate) struct Packs {
     folder: SharedFolder,
-    key: DataKey,
+    keys: KeyRing,
     group: GroupId,
-    id_key: Zeroizing<[u8; 32]>,
     state: Mutex<State>,
     pack_bytes: u64,
 }
@@ -51,8 +52,11 @@ pub(crate) struct Packs {
 #[derive(Default)]
 struct State {
     next: u64,
-    writing: BTreeSet<u64>,
+    /// Packs that are appended to, and the key of each.
+    writing: BTreeMap<u64, KeyId>,
     open: HashMap<u64, Arc<SealedReader>>,
+    /// The keys of packs that were looked at.
+    sealed: HashMap<u64, KeyId>,
 }
 
 fn name(number: u64) -> String {
@@ -75,7 +79,7 @@ impl Packs {
     /// The packs in `folder`. `known` are those that count; all others are removed.
     pub(crate) fn open(
         folder: SharedFolder,
-        key: &DataKey,
+        keys: KeyRing,
         group: GroupId,
         pack_bytes: u64,
         known: impl Fn(u64) -> bool,
@@ -86,18 +90,25 @@ impl Packs {
         for &number in numbers.iter().filter(|&&number| !known(number)) {
             folder.remove(&name(number)).map_err(failed("remove", number))?;
         }
-        let id_key = key.derive(None, &[b"vgship extent id v1", &group.0]);
         let state = Mutex::new(State { next, ..State::default() });
-        Ok(Packs { folder, key: key.clone(), group, id_key, state, pack_bytes })
+        Ok(Packs { folder, keys, group, state, pack_bytes })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The id that this content has.
-    pub(crate) fn id_of(&self, content: &[u8]) -> ExtentId {
-        ExtentId(*blake3::keyed_hash(&self.id_key, content).as_bytes())
+    /// What gives contents their ids, as long as the current key stays the same: under another one
+    /// the same content has another id, so that nothing new refers to what an older key sealed.
+    pub(crate) fn namer(&self) -> Namer {
+        let key = self.keys.current();
+        let id_key = key.derive(None, &[b"vgship extent id v1", &self.group.0]);
+        Namer { key: key.id(), id_key }
+    }
+
+    /// Whether what it names is sealed with the key that is current now.
+    pub(crate) fn is_current(&self, namer: &Namer) -> bool {
+        namer.key == self.keys.current_id()
     }
 
     /// How much may still be written, as far as is known. Unit: bytes.
@@ -107,9 +118,32 @@ impl Packs {
         self.folder.available().map_err(failed)
     }
 
-    /// Whether somebody appends to it.
+    /// Whether somebody appends to it. To one of an older key nobody does any more.
     pub(crate) fn is_written(&self, number: u64) -> bool {
-        self.state().writing.contains(&number)
+        self.state().writing.get(&number).is_some_and(|key| *key == self.keys.current_id())
+    }
+
+    /// Which key a pack needs.
+    pub(crate) fn key_of(&self, number: u64) -> Result<KeyId, SnapshotError> {
+        let known = self.state().sealed.get(&number).copied();
+        if let Some(key) = known {
+            return Ok(key);
+        }
+        let disk = self.folder.open(&name(number)).map_err(failed("open", number))?;
+        let key = key_of_file(&*disk).map_err(in_pack(number))?;
+        self.state().sealed.insert(number, key);
+        Ok(key)
+    }
+
+    /// Whether there is the key that a pack needs. One whose header cannot be read has it: whoever
+    /// reads the pack is told.
+    pub(crate) fn can_open(&self, number: u64) -> bool {
+        self.key_of(number).map_or(true, |key| self.keys.holds(key))
+    }
+
+    /// Forgets what it holds open: what a destroyed key sealed is not read on.
+    pub(crate) fn forget(&self) {
+        self.state().open.clear();
     }
 
     fn reader(&self, number: u64) -> Result<Arc<SealedReader>, SnapshotError> {
@@ -117,7 +151,7 @@ impl Packs {
             return Ok(Arc::clone(known));
         }
         let disk = self.folder.open(&name(number)).map_err(failed("open", number))?;
-        let reader = SealedReader::open(disk, &self.key, Purpose::Pack, self.group);
+        let reader = SealedReader::open(disk, &self.keys, Purpose::Pack, self.group);
         let reader = Arc::new(reader.map_err(in_pack(number))?);
         let mut state = self.state();
         if state.open.len() >= OPEN_MAX {
@@ -139,7 +173,11 @@ impl Packs {
 
     /// Removes a pack that nothing refers to. Those who read it now read on.
     pub(crate) fn remove(&self, number: u64) -> Result<(), SnapshotError> {
-        self.state().open.remove(&number);
+        {
+            let mut state = self.state();
+            state.open.remove(&number);
+            state.sealed.remove(&number);
+        }
         match self.folder.remove(&name(number)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(failed("remove", number)(error))
@@ -152,8 +190,21 @@ impl Packs {
     /// whoever refers to it finds out.
     pub(crate) fn walk(&self, number: u64) -> Result<Walk, SnapshotError> {
         let disk = self.folder.open(&name(number)).map_err(failed("open", number))?;
-        let reader = SealedReader::open(disk, &self.key, Purpose::Pack, self.group);
+        let reader = SealedReader::open(disk, &self.keys, Purpose::Pack, self.group);
         Ok(Walk { number, reader: reader.map_err(in_pack(number))? })
+    }
+}
+
+/// Gives contents their ids.
+pub(crate) struct Namer {
+    key: KeyId,
+    id_key: Zeroizing<[u8; 32]>,
+}
+
+impl Namer {
+    /// The id that this content has.
+    pub(crate) fn id_of(&self, content: &[u8]) -> ExtentId {
+        ExtentId(*blake3::keyed_hash(&self.id_key, content).as_bytes())
     }
 }
 
@@ -198,8 +249,11 @@ impl PackWriter {
     }
 
     fn begin(&mut self) -> Result<&mut Current, SnapshotError> {
-        let full = |pack: &Current| pack.writer.bytes() >= self.packs.pack_bytes;
-        if self.current.as_ref().is_some_and(full) {
+        let key = self.packs.keys.current();
+        let ends = |pack: &Current| {
+            pack.writer.bytes() >= self.packs.pack_bytes || pack.writer.key() != key.id()
+        };
+        if self.current.as_ref().is_some_and(ends) {
             self.flush()?;
             self.give_up();
         }
@@ -208,13 +262,13 @@ impl PackWriter {
                 let mut state = self.packs.state();
                 let number = state.next;
                 state.next += 1;
-                state.writing.insert(number);
+                state.writing.insert(number, key.id());
                 number
             };
-            let Packs { folder, key, group, .. } = &*self.packs;
+            let Packs { folder, group, .. } = &*self.packs;
             let begun = folder.create(&name(number)).map_err(failed("create", number));
             let begun = begun.and_then(|disk| {
-                SealedWriter::create(disk, key, Purpose::Pack, *group).map_err(in_pack(number))
+                SealedWriter::create(disk, &key, Purpose::Pack, *group).map_err(in_pack(number))
             });
             match begun {
                 Ok(writer) => self.current = Some(Current { number, writer, named: false }),

@@ -11,7 +11,9 @@ use vgship_base::disk::Disk;
 use vgship_base::ids::GroupId;
 
 use super::frame::{Frames, HEAD_LEN, Head, OVERHEAD, Seal};
-use super::{DataKey, Purpose, SealError, header};
+use super::header::FileHeader;
+use super::ring::Keys;
+use super::{DataKey, KeyId, Purpose, SealError, header};
 
 /// Frames begin on multiples of this. Unit: bytes.
 const STEP: u64 = STEP_LEN as u64;
@@ -22,6 +24,8 @@ const BLOCK: u64 = 4096;
 const SEARCH_BYTES: u64 = 1 << 20;
 /// Memory that a writer keeps between frames. Unit: bytes.
 const KEEP_BYTES: usize = 4 << 20;
+
+const HEADER: &str = "header of a sealed file";
 
 /// Where a frame lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +39,7 @@ pub struct Placed {
 /// Writes a new sealed file, frame by frame. There is no way to come by one for an existing file.
 pub struct SealedWriter {
     disk: Box<dyn Disk>,
+    key: KeyId,
     frames: Frames,
     at: u64,
     buffer: Vec<u8>,
@@ -53,7 +58,8 @@ impl SealedWriter {
     ) -> Result<SealedWriter, SealError> {
         let (frames, header) = Frames::begin(key, purpose, group)?;
         disk.write_at(0, &header).map_err(failed("write", 0))?;
-        Ok(SealedWriter { disk, frames, at: STEP, buffer: Vec::new(), poisoned: false })
+        let (key, buffer) = (key.id(), Vec::new());
+        Ok(SealedWriter { disk, key, frames, at: STEP, buffer, poisoned: false })
     }
 
     /// Appends one frame: `fill` writes its body of exactly `len` bytes into the buffer in which
@@ -110,6 +116,11 @@ impl SealedWriter {
         self.at
     }
 
+    /// Which data key seals it.
+    pub const fn key(&self) -> KeyId {
+        self.key
+    }
+
     /// How many frames it has.
     pub const fn frames(&self) -> u64 {
         self.frames.next()
@@ -151,28 +162,32 @@ pub enum End {
 /// Reads a sealed file, frame by frame. Cannot write.
 pub struct SealedReader {
     disk: Box<dyn Disk>,
+    key: KeyId,
     seal: Seal,
     at: u64,
     next: u64,
 }
 
 impl SealedReader {
-    /// Opens a file and stands before its first frame.
+    /// Opens a file, with that of the keys that it needs, and stands before its first frame.
     ///
     /// # Errors
     /// [`SealError::is_damage`] tells a broken header from a file of others and a disk that fails.
     pub fn open(
         disk: Box<dyn Disk>,
-        key: &DataKey,
+        keys: &impl Keys,
         purpose: Purpose,
         group: GroupId,
     ) -> Result<SealedReader, SealError> {
-        let mut bytes = [0; header::LEN];
-        if !read(&*disk, 0, &mut bytes)? {
-            return Err(SealError::Broken { what: "header of a sealed file", offset: 0 });
-        }
-        let seal = Seal::of(&bytes, key, purpose, group)?;
-        Ok(SealedReader { disk, seal, at: STEP, next: 0 })
+        let bytes = head(&*disk)?;
+        let seal = Seal::of(&bytes, keys, purpose, group)?;
+        let key = FileHeader::expect(&bytes, purpose, group)?.key;
+        Ok(SealedReader { disk, key, seal, at: STEP, next: 0 })
+    }
+
+    /// Which data key it needs.
+    pub const fn key(&self) -> KeyId {
+        self.key
     }
 
     /// How many bytes the file has now.
@@ -272,6 +287,23 @@ impl SealedReader {
     }
 }
 
+/// Which data key a sealed file needs, from its header in clear.
+///
+/// # Errors
+/// [`SealError::is_damage`] tells a broken header from a disk that fails.
+pub fn key_of_file(disk: &dyn Disk) -> Result<KeyId, SealError> {
+    let found = FileHeader::decode(&head(disk)?);
+    found.map(|it| it.key).map_err(|source| SealError::Format { what: HEADER, source })
+}
+
+fn head(disk: &dyn Disk) -> Result<[u8; header::LEN], SealError> {
+    let mut bytes = [0; header::LEN];
+    match read(disk, 0, &mut bytes)? {
+        true => Ok(bytes),
+        false => Err(SealError::Broken { what: HEADER, offset: 0 }),
+    }
+}
+
 /// Whether the file reaches that far.
 fn read(disk: &dyn Disk, at: u64, into: &mut [u8]) -> Result<bool, SealError> {
     match disk.read_at(at, into) {
@@ -289,6 +321,7 @@ fn failed(action: &'static str, offset: u64) -> impl FnOnce(io::Error) -> SealEr
 mod tests {
     use vgship_base::sim::{Power, SimDisk};
 
+    use super::super::ring::KeyRing;
     use super::*;
 
     const GROUP: GroupId = GroupId([7; 16]);
@@ -339,6 +372,31 @@ mod tests {
         assert!(reader.get(Placed { number: 1, at: 512 }).is_err());
         put(&mut file, b"later");
         assert_eq!(bodies(&mut reader).0, [b"later"], "a reader goes on as the file grows");
+    }
+
+    #[test]
+    fn a_ring_opens_what_any_of_its_keys_sealed() {
+        let ring = KeyRing::from(&key());
+        let disks = [SimDisk::file(&Power::default()), SimDisk::file(&Power::default())];
+        for disk in &disks {
+            let disk = Box::new(disk.clone());
+            let key = ring.current();
+            let mut file = SealedWriter::create(disk, &key, Purpose::Pack, GROUP).unwrap();
+            assert_eq!(file.key(), ring.current_id());
+            put(&mut file, b"text");
+            ring.add(DataKey::from_bytes([4; 32]));
+        }
+        let open = |disk: &SimDisk| {
+            SealedReader::open(Box::new(disk.clone()), &ring, Purpose::Pack, GROUP)
+        };
+        for disk in &disks {
+            let mut reader = open(disk).unwrap();
+            assert_eq!(reader.key(), key_of_file(disk).unwrap());
+            assert_eq!(bodies(&mut reader).0, [b"text"]);
+        }
+        ring.destroy(key().id());
+        assert!(matches!(open(&disks[0]).err(), Some(SealError::Destroyed { .. })));
+        assert!(open(&disks[1]).is_ok());
     }
 
     #[test]

@@ -18,6 +18,7 @@ use vgship_base::limits::BATCH_BYTES_MAX;
 
 use super::cipher::{Cipher, NONCE_LEN, Refused, TAG_LEN};
 use super::header::{self, FileHeader};
+use super::ring::Keys;
 use super::{DataKey, Purpose, SealError, random};
 
 /// Largest body of a frame. Unit: bytes. A full batch of records and what its container adds.
@@ -131,11 +132,12 @@ impl Seal {
     /// The seal of an existing file, to open its frames.
     pub(super) fn of(
         bytes: &[u8; header::LEN],
-        key: &DataKey,
+        keys: &impl Keys,
         purpose: Purpose,
         group: GroupId,
     ) -> Result<Seal, SealError> {
-        Ok(Seal::new(&FileHeader::expect(bytes, key, purpose, group)?, key))
+        let header = FileHeader::expect(bytes, purpose, group)?;
+        Ok(Seal::new(&header, &header.key_of(keys)?))
     }
 
     fn aad(&self, number: u64, head: &[u8]) -> [u8; AAD_LEN] {

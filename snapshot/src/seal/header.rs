@@ -19,6 +19,7 @@ use vgship_base::ids::GroupId;
 
 use super::cipher::Cipher;
 use super::key::{DataKey, KeyId, version};
+use super::ring::Keys;
 use super::{Purpose, SealError};
 
 /// Unit: bytes.
@@ -65,7 +66,6 @@ impl FileHeader {
     /// Reads a header and refuses files that are not ours.
     pub(super) fn expect(
         bytes: &[u8; LEN],
-        key: &DataKey,
         purpose: Purpose,
         group: GroupId,
     ) -> Result<FileHeader, SealError> {
@@ -77,10 +77,12 @@ impl FileHeader {
         if found.purpose != purpose {
             return Err(SealError::OtherPurpose { found: found.purpose, ours: purpose });
         }
-        if found.key != key.id() {
-            return Err(SealError::OtherKey { what: "file", found: found.key, ours: key.id() });
-        }
         Ok(found)
+    }
+
+    /// The key that it needs, of those that are given.
+    pub(super) fn key_of(&self, keys: &impl Keys) -> Result<DataKey, SealError> {
+        keys.find(self.key, "file")
     }
 
     /// The cipher of this one file.
@@ -132,15 +134,16 @@ pub(super) mod tests {
 
     #[test]
     fn a_file_of_others_is_named_not_called_damage() {
-        let ours = |purpose, group| FileHeader::expect(&GOLDEN, &key(), purpose, group);
+        let ours = |purpose, group| FileHeader::expect(&GOLDEN, purpose, group);
         assert!(ours(Purpose::Journal, GroupId([7; 16])).is_ok());
         let found = ours(Purpose::Spill, GroupId([7; 16])).unwrap_err();
         assert!(matches!(found, SealError::OtherPurpose { .. }) && !found.is_damage());
         let found = ours(Purpose::Journal, GroupId([8; 16])).unwrap_err();
         assert!(matches!(found, SealError::OtherGroup { .. }) && !found.is_damage());
         let other = DataKey::from_bytes([1; 32]);
-        let found = FileHeader::expect(&GOLDEN, &other, Purpose::Journal, GroupId([7; 16]));
-        assert!(matches!(found, Err(SealError::OtherKey { .. })));
+        let whole = ours(Purpose::Journal, GroupId([7; 16])).unwrap();
+        assert!(matches!(whole.key_of(&other), Err(SealError::OtherKey { .. })));
+        assert_eq!(whole.key_of(&key()).unwrap().id(), key().id());
     }
 
     #[test]

@@ -55,10 +55,10 @@ impl fmt::Debug for KeyId {
     }
 }
 
-/// 32 secret bytes, wiped when dropped.
+/// 32 secret bytes, wiped when dropped. Whoever moves them moves a pointer and leaves no copy behind.
 #[derive(Clone)]
 struct Secret {
-    bytes: Zeroizing<[u8; 32]>,
+    bytes: Box<Zeroizing<[u8; 32]>>,
     id: KeyId,
 }
 
@@ -66,7 +66,7 @@ impl Secret {
     fn new(bytes: Zeroizing<[u8; 32]>) -> Secret {
         let mut id = [0; 8];
         derive(&bytes, None, &[b"vgship key id v1"], &mut id);
-        Secret { bytes, id: KeyId(id) }
+        Secret { bytes: Box::new(bytes), id: KeyId(id) }
     }
 
     fn generate() -> Result<Secret, SealError> {
@@ -157,6 +157,11 @@ impl KeyEncryptionKey {
         Ok(KeyEncryptionKey(Secret::new(bytes)))
     }
 
+    /// The key that these bytes are.
+    pub fn from_bytes(bytes: Zeroizing<[u8; 32]>) -> KeyEncryptionKey {
+        KeyEncryptionKey(Secret::new(bytes))
+    }
+
     /// What its key file holds.
     pub fn to_file_bytes(&self) -> Zeroizing<Vec<u8>> {
         let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
@@ -180,7 +185,7 @@ impl KeyEncryptionKey {
     fn wrap_with(&self, group: GroupId, key: &DataKey, nonce: [u8; NONCE_LEN]) -> Vec<u8> {
         let mut out = Writer::with_capacity(WRAPPED_LEN);
         out.put(&MAGIC).u16(VERSION).u16(0).put(&group.0).put(&self.0.id.0);
-        let mut body = key.0.bytes.clone();
+        let mut body = (*key.0.bytes).clone();
         let tag = Cipher::new(&self.0.bytes).seal(nonce, out.as_slice(), body.as_mut());
         out.put(&nonce).put(body.as_ref()).put(&tag);
         with_checksum(out)
@@ -309,6 +314,14 @@ mod tests {
             let refused = KeyEncryptionKey::from_file_bytes(bad);
             assert!(matches!(refused, Err(SealError::KeyFile { .. })));
         }
+    }
+
+    #[test]
+    fn a_key_that_moves_leaves_no_copy_behind() {
+        let key = data_key();
+        let at = key.0.bytes.as_ptr();
+        let moved = [key];
+        assert_eq!(moved[0].0.bytes.as_ptr(), at);
     }
 
     #[test]

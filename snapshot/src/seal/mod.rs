@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! key file -> KeyEncryptionKey -> DataKey (wrapped at rest) -> key of one file (HKDF, random salt)
-//!                                                           -> frame 0, 1, 2 ... of that file
+//!                                 one of a KeyRing          -> frame 0, 1, 2 ... of that file
 //! ```
 //!
 //! The nonce of a frame is its number. That never repeats under one key, because each file has a
@@ -14,13 +14,17 @@ mod cipher;
 mod file;
 mod frame;
 mod header;
+mod kept;
 mod key;
 mod object;
+mod ring;
 
-pub use file::{End, Frame, Placed, SealedReader, SealedWriter, Step};
+pub use file::{End, Frame, Placed, SealedReader, SealedWriter, Step, key_of_file};
 pub use frame::{BODY_MAX, Frames};
+pub use kept::{KEPT_LEN, Kept, Usable};
 pub use key::{DataKey, KeyEncryptionKey, KeyId, WRAPPED_LEN};
 pub(crate) use object::{FRAME_OVERHEAD, HEADER_LEN, ObjectOpener, ObjectSealer, key_of};
+pub use ring::{KeyRing, Keys};
 
 use std::io;
 
@@ -103,6 +107,14 @@ pub enum SealError {
         found: KeyId,
         /// The key that was given.
         ours: KeyId,
+    },
+    /// Whole, but sealed with a key that is no more.
+    #[error("the {what} needs key {key}, which was destroyed: what it sealed cannot be read again")]
+    Destroyed {
+        /// What was to be opened.
+        what: &'static str,
+        /// As stored.
+        key: KeyId,
     },
     /// Whole, but of another group.
     #[error("the {what} belongs to group {found}, not {ours}: it was put in the wrong place")]

@@ -27,6 +27,8 @@ impl SnapshotSet {
     pub fn compact(&self) -> Result<Compacted, SnapshotError> {
         let mut packs = self.catalog.packs()?;
         packs.retain(|&(number, live, total)| live * 2 < total && !self.packs.is_written(number));
+        // What a destroyed key sealed cannot be written anew; it goes when nothing needs it.
+        packs.retain(|&(number, live, _)| live == 0 || self.packs.can_open(number));
         let Some(&(number, live, total)) = packs.first() else {
             return Ok(Compacted { freed: 0, done: true });
         };
@@ -34,8 +36,10 @@ impl SnapshotSet {
             return Ok(Compacted { freed: 0, done: true });
         }
         let mut writer = PackWriter::new(Arc::clone(&self.packs));
-        let mut walk = self.packs.walk(number)?;
-        while self.move_some(number, &mut walk, &mut writer)? {}
+        if live > 0 {
+            let mut walk = self.packs.walk(number)?;
+            while self.move_some(number, &mut walk, &mut writer)? {}
+        }
         drop(writer);
         self.remove_empty_packs()?;
         let left = self.catalog.packs()?.iter().any(|it| it.0 == number);

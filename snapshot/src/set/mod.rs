@@ -2,6 +2,7 @@
 //! the volumes; listed, pinned, read and deleted through the [`SnapshotSet`], which everybody shares.
 
 mod compact;
+mod keys;
 mod preserver;
 mod view;
 
@@ -17,10 +18,11 @@ use vgship_base::layout::Layout;
 use crate::SnapshotError;
 use crate::catalog::Catalog;
 use crate::packs::{ExtentId, PACK_BYTES, Packs};
-use crate::seal::DataKey;
+use crate::seal::KeyRing;
 
 pub use crate::catalog::{Noted, Origin, Snapshot, Swept};
 pub use compact::Compacted;
+pub use keys::NeedsKey;
 pub use preserver::Preserver;
 pub use view::{View, ViewDisk};
 
@@ -35,7 +37,7 @@ pub struct Parts {
     /// Where the store lies.
     pub folder: SharedFolder,
     /// Of its packs.
-    pub key: DataKey,
+    pub keys: KeyRing,
     /// Whose snapshots they are.
     pub group: GroupId,
     /// Of the volumes now.
@@ -112,13 +114,13 @@ impl SnapshotSet {
     /// # Errors
     /// The disk refused, or the store is another group's, or needs another key.
     pub fn open(parts: Parts) -> Result<Arc<SnapshotSet>, SnapshotError> {
-        let Parts { folder, key, group, layout, volumes, pack_bytes } = parts;
+        let Parts { folder, keys, group, layout, volumes, pack_bytes } = parts;
         assert_eq!(layout.volumes.len(), volumes.len(), "a disk for every volume");
-        let catalog = Catalog::open(&folder, group, key.id())?;
+        let catalog = Catalog::open(&folder, group, &keys)?;
         let known: std::collections::BTreeSet<u64> =
             catalog.packs()?.into_iter().map(|(number, ..)| number).collect();
         let pack_bytes = pack_bytes.unwrap_or(PACK_BYTES);
-        let packs = Packs::open(folder, &key, group, pack_bytes, |it| known.contains(&it))?;
+        let packs = Packs::open(folder, keys, group, pack_bytes, |it| known.contains(&it))?;
         let set = SnapshotSet {
             catalog,
             packs: Arc::new(packs),

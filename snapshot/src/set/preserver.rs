@@ -14,7 +14,7 @@ use vgship_base::units::Span;
 use super::{NewSnapshot, Snapshot, SnapshotSet};
 use crate::SnapshotError;
 use crate::catalog::{Before, Fresh};
-use crate::packs::{ExtentId, PackWriter, Packed, Stored};
+use crate::packs::{ExtentId, Namer, PackWriter, Packed, Stored};
 
 /// Extents that are read and packed at once. Unit: bytes. With their packed form, twice that is
 /// held.
@@ -268,8 +268,15 @@ impl Preserver {
 
     fn preserve_turn(&mut self, extents: &[Extent]) -> Result<(), SnapshotError> {
         let Some(era) = self.era else { return Ok(()) };
-        let read = spread(extents, self.workers, |&extent| self.read(extent))?;
+        let namer = self.set.packs.namer();
+        let read = spread(extents, self.workers, |&extent| self.read(&namer, extent))?;
         let change = self.set.catalog.change()?;
+        // It is counted under the same lock what needs a key that is to go: from then on nothing new
+        // refers to what such a key sealed.
+        if !self.set.packs.is_current(&namer) {
+            drop(change);
+            return self.preserve_turn(extents);
+        }
         // Snapshots are deleted under the same lock: under a deleted one nothing is noted, for no
         // sweep would find it.
         if !change.live()?.contains(&era) {
@@ -312,12 +319,12 @@ impl Preserver {
         Ok(())
     }
 
-    fn read(&self, extent: Extent) -> Result<ReadExtent, SnapshotError> {
+    fn read(&self, namer: &Namer, extent: Extent) -> Result<ReadExtent, SnapshotError> {
         let content = self.read_volume(extent)?;
         if is_zero(&content) {
             return Ok(ReadExtent { extent, content: None });
         }
-        let id = self.set.packs.id_of(&content);
+        let id = namer.id_of(&content);
         let known = self.set.catalog.stored(id)?.is_some();
         let packed = (!known).then(|| Packed::new(id, &content));
         Ok(ReadExtent { extent, content: Some((id, packed)) })

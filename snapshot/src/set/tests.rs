@@ -1,7 +1,8 @@
 //! A model of volumes, a stream and snapshots, against the real set on disks that lose power.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Mutex};
 
 use vgship_base::disk::{Disk, SharedDisk};
 use vgship_base::extent::ExtentSize;
@@ -12,7 +13,7 @@ use vgship_base::units::Span;
 
 use super::{NewSnapshot, Origin, Parts, Preserver, SnapshotSet};
 use crate::SnapshotError;
-use crate::seal::DataKey;
+use crate::seal::{DataKey, KeyId, KeyRing, SealError};
 
 const SIZES: [u64; 2] = [16 * 4096, 5 * 4096 + 512];
 
@@ -29,6 +30,11 @@ struct World {
     power: Power,
     disks: Vec<SimDisk>,
     folder: SimFolder,
+    keys: KeyRing,
+    /// All keys that there were, the current one last.
+    made: Vec<KeyId>,
+    /// How many of them nothing needed, so that they were destroyed.
+    retired: usize,
     /// The stream, by seq from 1.
     stream: Vec<Record>,
     /// Up to where the volumes are durable.
@@ -78,7 +84,11 @@ fn new_snapshot(seq: u64, name: &str) -> NewSnapshot {
 impl World {
     fn new(seed: u64) -> World {
         let power = Power::default();
+        let key = DataKey::from_bytes([3; 32]);
         World {
+            keys: (&key).into(),
+            made: vec![key.id()],
+            retired: 0,
             disks: SIZES.iter().map(|&bytes| SimDisk::volume(&power, bytes)).collect(),
             folder: SimFolder::new(&power),
             power,
@@ -96,7 +106,7 @@ impl World {
         let share = |disk: &SimDisk| Arc::new(disk.clone()) as SharedDisk;
         let set = SnapshotSet::open(Parts {
             folder: Arc::new(self.folder.clone()),
-            key: DataKey::from_bytes([3; 32]),
+            keys: self.keys.clone(),
             group: GroupId([7; 16]),
             layout: Arc::new(layout()),
             volumes: self.disks.iter().map(share).collect(),
@@ -214,6 +224,7 @@ impl World {
             5 => {
                 life.set.compact()?;
             }
+            7 => self.rotate(life)?,
             6 => {
                 for disk in &self.disks {
                     let done = disk.flush();
@@ -237,6 +248,24 @@ impl World {
             }
         }
         self.compare(life)
+    }
+
+    /// Makes a new key current, and destroys those that nothing needs.
+    fn rotate(&mut self, life: &Life) -> Result<(), SnapshotError> {
+        if self.rng.one_in(2) {
+            let key = DataKey::from_bytes([u8::try_from(self.made.len()).unwrap() + 3; 32]);
+            self.made.push(key.id());
+            self.keys.add(key);
+        }
+        let needs = life.set.needs()?;
+        for key in self.made.iter().filter(|key| self.keys.holds(**key)) {
+            if !needs.contains_key(key) && *key != self.keys.current_id() {
+                self.keys.destroy(*key);
+                self.retired += 1;
+            }
+        }
+        life.set.forget_read();
+        Ok(())
     }
 
     fn attempt(&mut self, seq: Seq, name: String) {
@@ -301,12 +330,13 @@ impl World {
     }
 }
 
-/// Goal: I5 and R5: whatever is written, taken, deleted, swept, compacted and crashed meanwhile, a
-/// snapshot that is there reads as the group was at its place in the stream.
+/// Goal: I5 and R5: whatever is written, taken, deleted, swept, compacted and crashed meanwhile,
+/// under whatever keys, a snapshot that is there reads as the group was at its place in the stream.
+/// A key that the store says it does not need is not needed.
 /// Method: for each seed some lives, each ended after some number of operations of its disks.
 #[test]
 fn snapshots_read_as_the_group_was_whatever_happens() {
-    let (mut crashes, mut snapshots) = (0, 0);
+    let (mut crashes, mut snapshots, mut retired) = (0, 0, 0);
     for seed in 0..120 {
         let mut world = World::new(seed);
         for life in 0..6 {
@@ -321,8 +351,70 @@ fn snapshots_read_as_the_group_was_whatever_happens() {
         }
         world.live(30).unwrap();
         snapshots += world.there.len();
+        retired += world.retired;
     }
+    assert!(retired > 100, "{retired} keys went");
     assert!(crashes > 300 && snapshots > 300, "{crashes} crashes, {snapshots} snapshots");
+}
+
+/// Goal: a destroyed key takes with it what it sealed, is named where that is read, and nothing else:
+/// what is new goes on, and what it sealed is given back when nothing refers to it any more.
+#[test]
+fn what_a_destroyed_key_sealed_cannot_be_read_and_all_else_goes_on() {
+    let mut world = World::new(1);
+    let mut life = world.open().unwrap();
+    let fill = |world: &mut World, life: &mut Life, fill: u8| {
+        for (volume, &bytes) in SIZES.iter().enumerate() {
+            world.stream.push(Record::Write { volume, span: Span::new(0, bytes), fill });
+        }
+        while life.applied < world.stream.len() as u64 {
+            world.apply(life).unwrap();
+        }
+        life.set.settle(Seq(life.applied));
+    };
+    let take = |world: &mut World, life: &mut Life, name: &str| {
+        world.stream.push(Record::Take { name: name.to_owned() });
+        world.apply(life).unwrap();
+        life.set.settle(Seq(life.applied));
+        life.set.find(name).unwrap()
+    };
+    let read = |life: &Life, snapshot: &super::Snapshot| {
+        let mut content = vec![0; 4096];
+        let view = life.set.view(snapshot).unwrap();
+        view.read(VolumeId(0), 0, &mut content).map(|()| content[0])
+    };
+    fill(&mut world, &mut life, 1);
+    let first = take(&mut world, &mut life, "first");
+    fill(&mut world, &mut life, 2); // preserves under the first key
+    let old = world.keys.current_id();
+    world.keys.add(DataKey::from_bytes([9; 32]));
+    let second = take(&mut world, &mut life, "second");
+    fill(&mut world, &mut life, 1); // what "first" holds, too; under another key it is stored anew
+    let needs = life.set.needs().unwrap();
+    let (names, all) = life.set.readers_of(&needs[&old].packs, 1000).unwrap();
+    assert_eq!((names.len(), names[0].seq, all), (1, first.seq, true));
+    assert!(!life.set.readers_of(&needs[&old].packs, 0).unwrap().1);
+    assert_eq!((read(&life, &first).unwrap(), read(&life, &second).unwrap()), (1, 2));
+    world.keys.destroy(old);
+    life.set.forget_read();
+    let refused = read(&life, &first).unwrap_err();
+    let told = matches!(&refused, SnapshotError::Pack { source: SealError::Destroyed { key, .. }, .. }
+        if *key == old);
+    assert!(told, "{refused:?}");
+    assert_eq!(read(&life, &second).unwrap(), 2);
+    let third = take(&mut world, &mut life, "third");
+    fill(&mut world, &mut life, 3);
+    assert_eq!(read(&life, &third).unwrap(), 1);
+    drop(life);
+    let life = world.open().unwrap();
+    assert!(read(&life, &first).is_err() && read(&life, &second).unwrap() == 2);
+    for name in ["first", "second", "third"] {
+        life.set.delete(name).unwrap();
+        while !life.set.sweep(3).unwrap().done {}
+        while !life.set.compact().unwrap().done {}
+    }
+    assert_eq!(life.set.needs().unwrap(), BTreeMap::new());
+    assert_eq!(life.set.usage().unwrap(), super::Usage::default());
 }
 
 /// Goal: deleting everything gives everything back, at any moment.
@@ -361,4 +453,76 @@ fn what_was_not_quiet_after_all_is_not_said_to_be() {
     drop(life);
     let found = world.open().unwrap().set.find("still").unwrap();
     assert!(found.pinned && !found.quiesced);
+}
+
+/// A volume at the first read of which a new key becomes current.
+struct Turning {
+    disk: SimDisk,
+    keys: KeyRing,
+    next: Mutex<Option<DataKey>>,
+}
+
+impl Disk for Turning {
+    fn len(&self) -> u64 {
+        self.disk.len()
+    }
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.next.lock().unwrap().take().into_iter().for_each(|key| self.keys.add(key));
+        self.disk.read_at(offset, into)
+    }
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.disk.write_at(offset, data)
+    }
+    fn zero_at(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.disk.zero_at(offset, len)
+    }
+    fn flush(&self) -> io::Result<()> {
+        self.disk.flush()
+    }
+}
+
+/// Goal: what is preserved after a rotation never refers to what an older key sealed, also when the
+/// rotation came while it was read: whoever destroys that key was not told of it.
+#[test]
+fn what_is_preserved_while_keys_are_rotated_needs_the_new_key() {
+    let (power, keys) = (Power::default(), KeyRing::from(DataKey::from_bytes([3; 32])));
+    let old = keys.current_id();
+    let volumes: Vec<Arc<Turning>> = (SIZES.iter())
+        .map(|&bytes| Turning {
+            disk: SimDisk::volume(&power, bytes),
+            keys: keys.clone(),
+            next: Mutex::default(),
+        })
+        .map(Arc::new)
+        .collect();
+    volumes[0].write_at(0, &[7; 8192]).unwrap();
+    let set = SnapshotSet::open(Parts {
+        folder: Arc::new(SimFolder::new(&power)),
+        keys: keys.clone(),
+        group: GroupId([7; 16]),
+        layout: Arc::new(layout()),
+        volumes: volumes.iter().map(|it| Arc::clone(it) as SharedDisk).collect(),
+        pack_bytes: None,
+    });
+    let set = set.unwrap();
+    let mut preserver = Preserver::new(Arc::clone(&set), 1, Seq(0)).unwrap();
+    preserver.set_reserve(0);
+    let first = preserver.take(&new_snapshot(1, "first")).unwrap().unwrap();
+    let mut preserve = |index: u64, after: u64| {
+        let span = [(VolumeId(0), Span::new(index * 4096, 4096))];
+        let shared = preserver.shared(span.into_iter(), Seq(after), Seq(after + 1)).unwrap();
+        assert_eq!(shared.len(), 1);
+        preserver.preserve(&shared).unwrap();
+    };
+    preserve(0, 1);
+    *volumes[0].next.lock().unwrap() = Some(DataKey::from_bytes([4; 32]));
+    preserve(1, 2); // the same content, which is known
+    assert_ne!(keys.current_id(), old);
+    set.settle(Seq(3));
+    keys.destroy(old);
+    set.forget_read();
+    let (view, mut content) = (set.view(&first).unwrap(), [0; 4096]);
+    assert!(view.read(VolumeId(0), 0, &mut content).is_err(), "the old key sealed it");
+    view.read(VolumeId(0), 4096, &mut content).unwrap();
+    assert_eq!(content, [7; 4096]);
 }

@@ -311,6 +311,17 @@ pub fn list(store: &SharedObjects) -> Result<Vec<ListedTemplate>, TemplateError>
     Ok(found)
 }
 
+/// How many are making or copying templates in a store, those among them that were cut off and whom
+/// no collection of garbage has given up yet.
+///
+/// # Errors
+/// What the store refuses.
+pub fn writers(store: &dyn Objects) -> Result<u64, TemplateError> {
+    let mut count = 0;
+    store.list(place::INTENTS, &mut |_| count += 1)?;
+    Ok(count)
+}
+
 /// Deletes the template `name`, damaged or not. What no other needs goes with the next
 /// collection of garbage.
 ///

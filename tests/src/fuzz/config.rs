@@ -106,7 +106,7 @@ fn a_book() -> Book {
 /// Each of the files, and words of each kind.
 pub fn seeds() -> Vec<Vec<u8>> {
     let name: Name = "payroll".parse().expect("a name");
-    let config = Config::sample(&name, vgship::home::config::LISTEN_DEFAULT);
+    let config = Config::sample(&name, vgship::home::config::LISTEN_DEFAULT, None);
     let mut spec = GroupSpec::new(name, "images:/srv/payroll");
     spec.policy.history_window = "48 h".parse().expect("a window");
     let group = spec.into_config(GroupId([0x1f; 16]), Role::Source).to_text();

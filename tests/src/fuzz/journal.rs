@@ -31,7 +31,7 @@ fn begin(seq: u64, generation: u8) -> Record {
 }
 
 fn open(folder: &SimFolder, checkpoint: Seq) -> Result<(Journal, Recovered), JournalError> {
-    Journal::recover(Arc::new(folder.clone()), &key(), GROUP, checkpoint)
+    Journal::recover(Arc::new(folder.clone()), key(), GROUP, checkpoint)
 }
 
 /// A journal, and what the world knows of it.
@@ -190,7 +190,7 @@ pub fn spill(data: &[u8]) {
     let folder = SimFolder::new(&Power::default());
     let limit = 16_384 * (1 + input.below(16)) as u64;
     let mut spill =
-        Spill::create(Arc::new(folder.clone()), &key(), GROUP, limit).expect("the power is on");
+        Spill::create(Arc::new(folder.clone()), key(), GROUP, limit).expect("the power is on");
     let (mut expected, mut next, mut broken) = (VecDeque::new(), 1, false);
     for _ in 0..48 {
         match input.below(8) {

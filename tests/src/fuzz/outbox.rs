@@ -47,7 +47,7 @@ pub fn run(data: &[u8]) {
         budget,
         life: queue.life(),
         queue,
-        spill: Spill::create(folder, &key(), GROUP, limit).expect("the power is on"),
+        spill: Spill::create(folder, key(), GROUP, limit).expect("the power is on"),
         pushing: None,
         popped: None,
         pushed: Vec::new(),

@@ -176,14 +176,14 @@ impl ReplicaHost {
         let stored = checkpoint::load(&self.state).map_err(|error| stopped(&error))?;
         let point = stored.unwrap_or(Point::FRESH);
         let folder: Arc<dyn Folder> = Arc::new(self.journal.clone());
-        let (mut journal, recovered) = Journal::recover(folder, &key(), GROUP, point.seq)?;
+        let (mut journal, recovered) = Journal::recover(folder, key(), GROUP, point.seq)?;
         journal.set_segment_bytes(self.segment);
         self.held = self.held.max(recovered.last);
         let share = |disk: &SimDisk| -> SharedDisk { Arc::new(disk.clone()) };
         let volumes: Vec<SharedDisk> = self.disks.iter().map(share).collect();
         let set = SnapshotSet::open(Parts {
             folder: Arc::new(self.snapshots.clone()),
-            key: key(),
+            keys: key().into(),
             group: GROUP,
             layout: Arc::clone(&self.layout),
             volumes: volumes.clone(),

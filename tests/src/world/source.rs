@@ -227,7 +227,7 @@ impl SourceHost {
         }
         let lane = |(index, folder): (usize, &SimFolder)| {
             let folder: Arc<dyn Folder> = Arc::new(folder.clone());
-            let spill = Spill::create(folder, &key(), GROUP, self.spill_room).ok()?;
+            let spill = Spill::create(folder, key(), GROUP, self.spill_room).ok()?;
             let id = ReplicaId(u8::try_from(index).expect("few replicas"));
             let life = source.replica(id).outbox.life();
             Some(Lane {

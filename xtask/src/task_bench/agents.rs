@@ -6,7 +6,7 @@ use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -122,6 +122,13 @@ impl Agent {
         format!("nbd+unix:///{GROUP}/{VOLUME}?socket={}", socket.display())
     }
 
+    /// Runs a command of the agent, and how long that took, its process included. Unit: seconds.
+    pub fn time(&self, args: &[&str]) -> Result<f64> {
+        let started = Instant::now();
+        self.say(args)?;
+        Ok(started.elapsed().as_secs_f64())
+    }
+
     /// What the process takes.
     pub fn memory(&self) -> Result<Memory> {
         let child = self.child.as_ref().context("the agent is not running")?;
@@ -153,7 +160,7 @@ impl Agent {
     }
 
     /// Runs a command of the agent; none may take longer than the longest wait.
-    fn say(&self, args: &[&str]) -> Result<String> {
+    pub fn say(&self, args: &[&str]) -> Result<String> {
         let mut command = Command::new("timeout");
         command.arg(COMMAND_LIMIT).arg(&self.program).arg("--home").arg(&self.home).args(args);
         tree::output(&mut command)
@@ -167,6 +174,21 @@ impl Drop for Agent {
             let _ = child.wait();
         }
     }
+}
+
+/// A source and a replica of a volume that `fill` makes, once the replica has all of it.
+pub fn pair(
+    program: &Path,
+    dir: &Path,
+    fill: impl FnOnce(&Path) -> Result<()>,
+) -> Result<(Agent, Agent)> {
+    let source = Agent::begin(program, dir, "source")?;
+    fill(&source.image())?;
+    source.add_group()?;
+    let replica = Agent::begin(program, dir, "replica")?;
+    source.take_replica(&replica)?;
+    source.wait_applied()?;
+    Ok((source, replica))
 }
 
 /// A port that nobody listens on now.

@@ -59,6 +59,11 @@ pub fn scatter(uri: &str, size: u64, bytes: u64) -> Result<Measured> {
     read(&mut fio)
 }
 
+/// Writes all of a volume from its begin to its end, over NBD.
+pub fn sequential(uri: &str, size: u64) -> Result<Measured> {
+    read(nbd(uri, size).args(["--rw=write", "--bs=1m", "--end_fsync=1"]))
+}
+
 /// Writes a file from its begin to its end, then waits for the disk.
 pub fn whole_file(path: &Path, size: u64) -> Result<Measured> {
     let mut fio = base(size);

@@ -5,13 +5,16 @@
 //! a ratio is taken within its round, and the median of the rounds is shown.
 
 mod agents;
+mod environments;
 mod fio;
 mod foreground;
 mod limits;
 mod memory;
 mod programs;
 mod report;
+mod snapshots;
 mod sync;
+mod templates;
 
 use std::path::PathBuf;
 
@@ -21,10 +24,10 @@ use clap::ValueEnum;
 use self::report::Report;
 use crate::tree;
 
-/// Measure vgship beside nbdkit, nbdcopy, qemu-img and rsync
+/// Measure vgship beside nbdkit, nbdcopy, qemu-img, rsync, restic and borg
 ///
-/// Needs fio, nbdkit, nbdcopy, qemu-img and rsync (`cargo xtask test` installs them), and about
-/// six times `--size` of free disk.
+/// Needs fio, nbdkit, nbdcopy, qemu-img and rsync (`cargo xtask test` installs them), restic and
+/// borg (`apt install restic borgbackup`), and about six times `--size` of free disk.
 #[derive(clap::Args)]
 pub struct Args {
     /// A small run of a minute or two: less data, shorter loads
@@ -60,6 +63,12 @@ enum Part {
     Foreground,
     /// Initial sync, and resync after scattered changes
     Sync,
+    /// What snapshots cost writers, and how long they, clones and points take
+    Snapshots,
+    /// Environments written out, beside cp and qemu-img
+    Environments,
+    /// Templates beside restic and borg
+    Templates,
     /// Memory of the agent, and how it grows with the size of the volume
     Memory,
     /// What the disk and the transport can do by themselves
@@ -109,10 +118,13 @@ pub fn run(args: &Args) -> Result<bool> {
         seconds: if args.quick { 1 } else { 5 },
     };
     let mut report = Report::default();
-    let parts: [(Part, Measure); 4] = [
+    let parts: [(Part, Measure); 7] = [
         (Part::Limits, limits::measure),
         (Part::Foreground, foreground::measure),
         (Part::Sync, sync::measure),
+        (Part::Snapshots, snapshots::measure),
+        (Part::Environments, environments::measure),
+        (Part::Templates, templates::measure),
         (Part::Memory, memory::measure),
     ];
     for (part, measure) in parts {

@@ -1,6 +1,7 @@
 //! The other programs, and files for them.
 
 use std::fs::File;
+use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -70,6 +71,65 @@ pub fn random_file(path: &Path, bytes: u64) -> Result<()> {
 pub fn copy_file(from: &Path, to: &Path) -> Result<()> {
     std::io::copy(&mut File::open(from)?, &mut File::create(to)?)?;
     flush(to)
+}
+
+/// Makes a file of a quarter zeroes, a quarter random bytes, a quarter of the same again, and a
+/// quarter of lines of text that differ, as a volume with some life behind it has.
+pub fn mixed_file(path: &Path, bytes: u64) -> Result<()> {
+    let quarter = bytes / 4;
+    let mut file = File::create(path).with_context(|| path.display().to_string())?;
+    let random = path.with_extension("random");
+    random_file(&random, quarter)?;
+    file.set_len(quarter)?;
+    file.seek(SeekFrom::Start(quarter))?;
+    for _ in 0..2 {
+        std::io::copy(&mut File::open(&random)?, &mut file)?;
+    }
+    remove(&random)?;
+    let mut out = BufWriter::new(file);
+    let (mut written, mut line) = (0, 0_u64);
+    while written < quarter {
+        // A multiplication spreads the bits, so that no two lines share more than their words.
+        let number = line.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let text = format!("INSERT INTO orders VALUES ({line}, 'open', {number}, {});\n", line / 7);
+        let left = usize::try_from(quarter - written).unwrap_or(usize::MAX);
+        let part = &text.as_bytes()[..text.len().min(left)];
+        out.write_all(part)?;
+        written += part.len() as u64;
+        line += 1;
+    }
+    out.into_inner()?.sync_all()?;
+    Ok(())
+}
+
+/// Runs a program to its end: how long it took, and its memory at its highest. Unit: seconds, bytes.
+pub fn watched(command: &mut Command) -> Result<(f64, u64)> {
+    let started = Instant::now();
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().with_context(|| tree::line(command))?;
+    let status = PathBuf::from(format!("/proc/{}/status", child.id()));
+    let mut peak = 0;
+    loop {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+        peak = peak.max(kib.unwrap_or(0) << 10);
+        if let Some(status) = child.try_wait()? {
+            let took = started.elapsed().as_secs_f64();
+            if !status.success() {
+                bail!("{} ended with {status}", tree::line(command));
+            }
+            return Ok((took, peak));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What the files of a folder take on the disk. Unit: bytes.
+pub fn taken(folder: &Path) -> Result<u64> {
+    let said = tree::output(Command::new("du").args(["-s", "-B1"]).arg(folder))?;
+    let bytes = said.split_whitespace().next().and_then(|word| word.parse().ok());
+    bytes.with_context(|| format!("du of {}", folder.display()))
 }
 
 /// Makes an empty sparse file.

@@ -47,6 +47,13 @@ impl Report {
         }
     }
 
+    /// Gives the last figure what it should itself reach.
+    pub fn aim(&mut self, target: Option<Target>) {
+        if let Some(row) = self.rows.last_mut() {
+            row.target = target;
+        }
+    }
+
     /// Something could not be measured.
     pub fn fail(&mut self, reason: String) {
         eprintln!("bench: {reason}");

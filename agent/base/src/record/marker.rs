@@ -11,7 +11,7 @@ pub struct Marker {
     /// What replicas do there.
     pub order: Order,
     /// Whether applications were quiet. With [`Order::Delete`]: take back that they were at the
-    /// marker which stands at the place that is this one's name.
+    /// marker which stands at the place that is this one's name, or which has this name.
     pub quiesced: bool,
 }
 

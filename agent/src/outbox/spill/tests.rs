@@ -1,18 +1,20 @@
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use vgship_base::disk::Disk;
 use vgship_base::folder::Folder;
 use vgship_base::ids::{GroupId, Seq, VolumeId};
 use vgship_base::record::{Body, Record, Target};
 use vgship_base::sim::{Power, Rng, SimFolder};
-use vgship_snapshot::seal::DataKey;
+use vgship_snapshot::seal::{DataKey, KeyId, KeyRing, key_of_file};
 
 use super::{Spill, SpillError};
 
 const GROUP: GroupId = GroupId([7; 16]);
 
 fn create(folder: &SimFolder, limit: u64) -> Spill {
-    Spill::create(Arc::new(folder.clone()), &DataKey::from_bytes([5; 32]), GROUP, limit).unwrap()
+    Spill::create(Arc::new(folder.clone()), DataKey::from_bytes([5; 32]), GROUP, limit).unwrap()
 }
 
 fn write(seq: u64, len: usize) -> Record {
@@ -232,4 +234,81 @@ fn a_disk_that_failed_is_tried_again_after_it_was_cleared() {
     spill.clear().unwrap();
     spill.push(&[write(3, 10)]).unwrap();
     assert_eq!(spill.pop(1).unwrap(), [write(3, 10)]);
+}
+
+/// Goal: after a rotation what is spilled is sealed with the new key, and all of it comes back in
+/// order; what a destroyed key sealed is lost and said, and the rest goes on once it is cleared.
+#[test]
+fn a_spill_goes_on_under_a_new_key() {
+    let folder = SimFolder::new(&Power::default());
+    let keys = KeyRing::from(DataKey::from_bytes([5; 32]));
+    let first = keys.current_id();
+    let mut spill = Spill::create(Arc::new(folder.clone()), &keys, GROUP, 1 << 20).unwrap();
+    let sealed = |folder: &SimFolder| -> Vec<KeyId> {
+        let names = folder.list().unwrap();
+        names.iter().map(|name| key_of_file(&*folder.open(name).unwrap()).unwrap()).collect()
+    };
+    spill.push(&[write(1, 100), write(2, 100)]).unwrap();
+    keys.add(DataKey::from_bytes([6; 32]));
+    spill.push(&[write(3, 100)]).unwrap();
+    assert_eq!(sealed(&folder), [first, keys.current_id()]);
+    let popped = spill.pop(1 << 20).unwrap();
+    assert_eq!(popped, [write(1, 100), write(2, 100), write(3, 100)]);
+    assert!(spill.is_empty());
+    spill.push(&[write(4, 100)]).unwrap();
+    let second = keys.current_id();
+    keys.add(DataKey::from_bytes([7; 32]));
+    keys.destroy(second);
+    assert!(matches!(spill.pop(1), Err(SpillError::Io(_))));
+    spill.clear().unwrap();
+    spill.push(&[write(5, 100)]).unwrap();
+    assert_eq!(spill.pop(1).unwrap(), [write(5, 100)]);
+}
+
+/// A folder in which a file gets its name just when a new key becomes current.
+struct Turning {
+    folder: SimFolder,
+    keys: KeyRing,
+    next: Mutex<Option<DataKey>>,
+}
+
+impl Folder for Turning {
+    fn create(&self, name: &str) -> io::Result<Box<dyn Disk>> {
+        self.folder.create(name)
+    }
+    fn open(&self, name: &str) -> io::Result<Box<dyn Disk>> {
+        self.folder.open(name)
+    }
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.folder.list()
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.folder.remove(name)
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.next.lock().unwrap().take().into_iter().for_each(|key| self.keys.add(key));
+        self.folder.rename(from, to)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.folder.sync()
+    }
+    fn available(&self) -> io::Result<u64> {
+        self.folder.available()
+    }
+}
+
+/// Goal: a segment that nobody could see yet when its key became an older one does not need that key:
+/// it may be destroyed at once.
+#[test]
+fn a_segment_is_not_begun_under_a_key_that_may_be_gone() {
+    let folder = SimFolder::new(&Power::default());
+    let keys = KeyRing::from(DataKey::from_bytes([5; 32]));
+    let first = keys.current_id();
+    let next = Mutex::new(Some(DataKey::from_bytes([6; 32])));
+    let turning = Turning { folder: folder.clone(), keys: keys.clone(), next };
+    let mut spill = Spill::create(Arc::new(turning), &keys, GROUP, 1 << 20).unwrap();
+    spill.push(&[write(1, 100)]).unwrap();
+    keys.destroy(first);
+    assert_eq!(spill.pop(1).unwrap(), [write(1, 100)]);
+    assert_eq!(folder.list().unwrap(), Vec::<String>::new());
 }

@@ -262,7 +262,7 @@ impl Inner {
 }
 
 /// Finds a point, and holds it while `work` reads it; with a folder for clones, which goes again.
-fn with_point<T>(
+pub(super) fn with_point<T>(
     agent: &Inner,
     from: &str,
     work: impl FnOnce(&Arc<ReplicaGroup>, &Found, &Path) -> Result<T, ControlError>,
@@ -287,7 +287,7 @@ fn scratch(agent: &Inner, number: u64) -> PathBuf {
     agent.home.environments().join(format!(".export-{number}"))
 }
 
-fn by_time(now: u64) -> Result<Name, ControlError> {
+pub(super) fn by_time(now: u64) -> Result<Name, ControlError> {
     let text = rfc3339(now);
     let plain: String = text.chars().filter(char::is_ascii_alphanumeric).collect();
     format!("snap-{plain}").parse().map_err(ControlError::failed)

@@ -17,7 +17,7 @@ const LOOK: Duration = Duration::from_millis(10);
 pub(super) struct Placed {
     pub(super) seq: Seq,
     /// Those that will follow it.
-    follows: Vec<ReplicaId>,
+    pub(super) follows: Vec<ReplicaId>,
 }
 
 /// Puts a marker into the stream and waits until replicas have followed it.

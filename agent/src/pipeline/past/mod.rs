@@ -14,11 +14,14 @@ mod live;
 
 mod marking;
 
-mod points;
-mod rollback;
+pub(super) mod points;
 
 mod program;
 
 mod quiesced;
+
+mod rollback;
+
+pub(super) mod sets;
 
 mod templates;

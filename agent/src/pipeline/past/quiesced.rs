@@ -1,8 +1,11 @@
 //! Markers that are put in while applications are frozen.
 
-use std::sync::TryLockError;
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::{MutexGuard, TryLockError};
 use std::time::Duration;
 
+use vgship_base::ids::Seq;
 use vgship_base::record::{Marker, Order};
 
 use super::marking::{self, Placed};
@@ -34,14 +37,7 @@ pub(super) fn put(
             format!("set both: vgship group set {group} --freeze COMMAND --thaw COMMAND; see docs/hooks.md"),
         ));
     }
-    let _alone = match source.quiescing.try_lock() {
-        Ok(alone) => alone,
-        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-        Err(TryLockError::WouldBlock) => {
-            let why = format!("the applications of group {group} are being quiesced already");
-            return Err(ControlError::refused(why).hint("wait for that command's end"));
-        }
-    };
+    let _alone = alone(source)?;
     // Better now than with applications frozen.
     marking::check(source, marker.order)?;
     let hooks = Hooks {
@@ -53,7 +49,7 @@ pub(super) fn put(
     };
     let guard = own_program().map_err(ControlError::failed)?;
     let marker = Marker { quiesced: true, ..marker };
-    let mut places = Places { agent, source, marker: &marker, placed: None, taken_back: None };
+    let mut places = Places::new(agent, source, &marker);
     let held = hold(&hooks, &guard, &mut places);
     if let Some(error) = told(&held, group.as_str(), &hooks.thaw, settings.hold) {
         return Err(places.failed(error, held.outcome.frozen));
@@ -65,19 +61,35 @@ pub(super) fn put(
     Ok(Marked { held_ms: Some(held.outcome.held), ..marked })
 }
 
+/// Waits for nobody: one at a time has a group's applications frozen.
+pub(super) fn alone(source: &SourceGroup) -> Result<MutexGuard<'_, ()>, ControlError> {
+    match source.quiescing.try_lock() {
+        Ok(alone) => Ok(alone),
+        Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => {
+            let group = &source.config.name;
+            let why = format!("the applications of group {group} are being quiesced already");
+            Err(ControlError::refused(why).hint("wait for that command's end"))
+        }
+    }
+}
+
 /// Where the marker goes.
-struct Places<'a> {
+pub(super) struct Places<'a> {
     agent: &'a Inner,
     source: &'a SourceGroup,
     marker: &'a Marker,
-    placed: Option<Result<Placed, ControlError>>,
+    pub(super) placed: Option<Result<Placed, ControlError>>,
     /// The order that takes it back, if it was to be.
     taken_back: Option<Result<Placed, ControlError>>,
+    /// Where it stands, for who conducts.
+    pub(super) seen: Rc<Cell<Option<Seq>>>,
 }
 
 impl Stream for Places<'_> {
     fn mark(&mut self) -> bool {
         let placed = marking::place(self.agent, self.source, self.marker);
+        self.seen.set(placed.as_ref().ok().map(|placed| placed.seq));
         self.placed.insert(placed).is_ok()
     }
 
@@ -87,7 +99,12 @@ impl Stream for Places<'_> {
     }
 }
 
-impl Places<'_> {
+impl<'a> Places<'a> {
+    pub(super) fn new(agent: &'a Inner, source: &'a SourceGroup, marker: &'a Marker) -> Places<'a> {
+        let seen = Rc::default();
+        Places { agent, source, marker, placed: None, taken_back: None, seen }
+    }
+
     /// What takes the marker back; it is meant by its place, for names are used again.
     fn back(&self) -> Option<Marker> {
         let place = self.placed.as_ref()?.as_ref().ok()?.seq;

@@ -17,7 +17,9 @@ use crate::api::past::{Exported, TemplateMade, TemplateRequest};
 use crate::history::spec::rfc3339;
 use crate::home::Home;
 use crate::pipeline::replica::ReplicaGroup;
-use crate::templates::{open_store, open_template, store_error, template_error, template_key};
+use crate::templates::{
+    confirm_made, open_store, open_template, store_error, template_error, template_key,
+};
 
 /// Makes a template of a point that was found, and is held.
 pub(super) fn create(
@@ -28,8 +30,9 @@ pub(super) fn create(
     scratch: &Path,
 ) -> Result<TemplateMade, ControlError> {
     let store = open_store(home, request.store.as_deref()).map_err(|it| store_error(&it))?;
-    let key = template_key(home, &*store).map_err(|it| store_error(&it))?;
     let (disks, point) = volumes_at(replica, found, scratch)?;
+    // After what may take long: the key that is current now, not the one that was.
+    let key = template_key(home, &*store).map_err(|it| store_error(&it))?;
     let group = &replica.config;
     let meta = Meta {
         created: replica.clock.wall(),
@@ -52,6 +55,7 @@ pub(super) fn create(
     let (name, layout) = (&request.name, &found.layout);
     let made = template::create(&*store, &key, name, &disks, layout, &meta, &mut { stop });
     let made = made.map_err(|it| template_error(&it))?;
+    confirm_made(&*store, key.id(), name).map_err(|it| store_error(&it))?;
     tracing::info!(template = %name, group = %group.name, at = %point.seq, "a template was made");
     Ok(TemplateMade {
         name: name.to_string(),

@@ -11,12 +11,13 @@ use tokio::sync::Notify;
 use vgship_base::ids::Seq;
 use vgship_base::record::{Chain, Record};
 use vgship_base::units::ByteLen;
+use vgship_snapshot::seal::KeyId;
 
 use super::super::admit::{Admit, AdmitError, Point};
 use super::super::journal::Journal;
 use super::super::room::{self, Disk, Room};
 use super::{
-    Answers, Applied, CHECKPOINT_EVERY, EngineError, Greeting, LOOK, Message, Shared, Work,
+    Answers, Applied, CHECKPOINT_EVERY, EngineError, Greeting, LOOK, Message, Shared, Stays, Work,
 };
 
 /// Bytes journaled with one flush.
@@ -58,7 +59,10 @@ impl Journaling {
             };
             self.taken.notify_one();
             self.ready.extend(message);
-            let done = self.work(from).and_then(|goes_on| self.trim().map(|_| goes_on));
+            let done = self.work(from).and_then(|goes_on| {
+                self.renew()?;
+                self.trim().map(|_| goes_on)
+            });
             match done {
                 Ok(true) => {}
                 Ok(false) => return,
@@ -91,6 +95,38 @@ impl Journaling {
         Ok(upto)
     }
 
+    /// Begins a segment with the current key if the last one has an older key, and there is room;
+    /// whether it has the current one now. While records come, they do so themselves.
+    fn renew(&mut self) -> Result<bool, EngineError> {
+        if self.journal.is_stale() {
+            let free = self.journal.available()?;
+            let room = Disk { free, wanted: room::SEGMENT_BYTES, settled: false }.room();
+            if room != Room::Enough {
+                return Ok(false);
+            }
+            self.journal.renew()?;
+        }
+        Ok(true)
+    }
+
+    /// Leaves older keys, and the history that needs `key`.
+    fn leave(&mut self, key: Option<KeyId>) -> Result<Result<(), Stays>, EngineError> {
+        if !self.renew()? {
+            return Ok(Err(Stays::NoRoom));
+        }
+        let Some(key) = key else { return Ok(Ok(())) };
+        let Some(end) = self.journal.end_of(key)? else { return Ok(Ok(())) };
+        if self.shared.settled.load(Ordering::SeqCst) < end.0 {
+            return Ok(Err(Stays::Unapplied));
+        }
+        if self.shared.readers().iter().any(|after| *after < end) {
+            return Ok(Err(Stays::Read));
+        }
+        self.shared.floor.fetch_max(end.0, Ordering::SeqCst);
+        self.journal.trim(end)?;
+        Ok(Ok(()))
+    }
+
     /// Takes all that waits, up to a group's size, and journals it with one flush. Whether to go on.
     fn work(&mut self, from: &Receiver<Message>) -> Result<bool, EngineError> {
         while let Some(message) = self.ready.pop_front() {
@@ -105,6 +141,10 @@ impl Journaling {
                 Message::Replay { after, ready } => {
                     // Who asked may have gone.
                     let _ = ready.send(self.journal.replay(after));
+                }
+                Message::Leave { key, ready } => {
+                    // Who asked may have gone.
+                    let _ = ready.send(self.leave(key)?);
                 }
                 Message::Batch { link, records } => {
                     if !self.group(from, link, records)? {

@@ -11,6 +11,7 @@ use vgship_base::layout::VolumeLayout;
 use vgship_base::record::{Body, Marker, Order, ResyncBegin, ResyncReason, Target as For};
 use vgship_base::sim::{Power, Rng, SimDisk, SimFolder};
 use vgship_base::units::Span;
+use vgship_snapshot::seal::DataKey;
 
 use super::*;
 use crate::history::roll::{point_of, survey};
@@ -77,7 +78,7 @@ impl World {
                 journal: Arc::new(self.folders[1].clone()),
                 journal_place: "there".into(),
                 snapshots: Arc::new(self.folders[2].clone()),
-                key: DataKey::from_bytes([5; 32]),
+                keys: DataKey::from_bytes([5; 32]).into(),
                 floor: Seq::ZERO,
                 wall: Arc::new(|| 1),
             };

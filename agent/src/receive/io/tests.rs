@@ -14,6 +14,8 @@ use vgship_base::sim::{Power, SimDisk, SimFolder};
 
 use std::time::Instant;
 
+use vgship_snapshot::seal::DataKey;
+
 use super::*;
 
 const BYTES: u64 = 64 << 10;
@@ -23,6 +25,7 @@ const LONG: Duration = Duration::from_secs(30);
 
 /// A replica's machine.
 struct Host {
+    keys: KeyRing,
     disk: SimDisk,
     journal: SimFolder,
     state: SimFolder,
@@ -33,6 +36,7 @@ impl Host {
     fn new() -> Host {
         let power = Power::default();
         Host {
+            keys: DataKey::from_bytes([5; 32]).into(),
             disk: SimDisk::volume(&power, BYTES),
             journal: SimFolder::new(&power),
             state: SimFolder::new(&power),
@@ -51,7 +55,7 @@ impl Host {
             journal: Arc::new(self.journal.clone()),
             journal_place: "/the/journal".into(),
             snapshots: Arc::new(self.snapshots.clone()),
-            key: DataKey::from_bytes([5; 32]),
+            keys: self.keys.clone(),
             floor: Seq(u64::MAX),
             wall: Arc::new(|| 1),
         };
@@ -198,4 +202,44 @@ async fn after_a_failed_write_or_flush_what_was_promised_is_there() {
         assert!(host.disk.live().iter().all(|byte| *byte == filled));
         engine.stop();
     }
+}
+
+/// Goal: a journal leaves a key without a record to append, never gives up what the volumes lack or
+/// somebody reads, and gives up the history of a key that is to go, over a restart, too.
+#[tokio::test]
+async fn the_history_of_a_key_is_given_up_when_nobody_needs_it() {
+    let host = Host::new();
+    let engine = host.open().unwrap();
+    engine.set_floor(Seq(0));
+    let intake = engine.intake().unwrap();
+    let (answers, _judged) = mpsc::channel(16);
+    intake.link(1, answers).await.unwrap().await.unwrap();
+    intake.batch(1, vec![begin(), write(2)]).await.unwrap();
+    until("it is applied", || engine.view().applied.seq == Seq(2)).await;
+    let first = host.keys.current_id();
+    host.keys.add(DataKey::from_bytes([6; 32]));
+    let desk = engine.desk().unwrap();
+    let leave = move |key: Option<KeyId>| {
+        let desk = desk.clone();
+        async move { tokio::task::spawn_blocking(move || desk.leave(key)).await.unwrap().unwrap() }
+    };
+    assert_eq!(leave(None).await, Ok(()));
+    assert_eq!(engine.journal_segments().len(), 1, "it begins another without a record");
+    intake.batch(1, vec![write(3)]).await.unwrap();
+    until("it is applied", || engine.view().applied.seq == Seq(3)).await;
+    let desk = engine.desk().unwrap();
+    let read = tokio::task::spawn_blocking(move || desk.replay(Seq(1))).await.unwrap();
+    let (replay, hold) = read.unwrap();
+    assert_eq!(replay.flatten().flatten().count(), 2);
+    assert_eq!(leave(Some(first)).await, Err(Stays::Read));
+    drop(hold);
+    assert_eq!(leave(Some(first)).await, Ok(()));
+    assert_eq!(leave(Some(first)).await, Ok(()), "it may be repeated");
+    until("it is told", || engine.view().journal_after == Seq(2)).await;
+    host.keys.destroy(first);
+    drop((intake, leave));
+    tokio::task::spawn_blocking(|| engine.stop()).await.unwrap();
+    let engine = host.open().unwrap();
+    assert_eq!(engine.view().durable.seq, Seq(3));
+    engine.stop();
 }

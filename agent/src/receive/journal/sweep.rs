@@ -27,7 +27,7 @@ impl Model {
     }
 
     fn open(&self, folder: &SimFolder) -> Result<(Journal, Recovered), JournalError> {
-        Journal::recover(Arc::new(folder.clone()), &key(), GROUP, Seq(self.checkpoint))
+        Journal::recover(Arc::new(folder.clone()), key(), GROUP, Seq(self.checkpoint))
     }
 
     /// Appends, flushes and trims until something fails or the life is over.

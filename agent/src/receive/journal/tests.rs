@@ -38,7 +38,7 @@ fn begin(seq: u64, generation: u8) -> Record {
 }
 
 pub(super) fn recover(folder: &SimFolder, checkpoint: u64) -> (Journal, Recovered) {
-    Journal::recover(Arc::new(folder.clone()), &key(), GROUP, Seq(checkpoint)).unwrap()
+    Journal::recover(Arc::new(folder.clone()), key(), GROUP, Seq(checkpoint)).unwrap()
 }
 
 pub(super) fn seqs(journal: &Journal, after: u64) -> Vec<u64> {
@@ -215,7 +215,7 @@ fn recovery_from_damage_may_be_interrupted_anywhere() {
         let names = segments(&folder);
         folder.file(&names[2]).unwrap().decay(8192 + 40, 1); // record 6
         power.fail_after(operations);
-        let done = Journal::recover(Arc::new(folder.clone()), &key(), GROUP, Seq(0)).is_ok();
+        let done = Journal::recover(Arc::new(folder.clone()), key(), GROUP, Seq(0)).is_ok();
         folder.power_cut(&mut Rng::new(u64::from(operations)));
         power.restore();
         let (mut journal, found) = recover(&folder, 0);
@@ -244,7 +244,7 @@ fn a_journal_that_does_not_reach_the_checkpoint_is_refused_and_left_alone() {
     journal.trim(Seq(6)).unwrap();
     let (first, before) = (journal.first_after(), segments(&folder));
     let shared = Arc::new(folder.clone());
-    let refused = Journal::recover(shared, &key(), GROUP, Seq(first.0 - 1)).err();
+    let refused = Journal::recover(shared, key(), GROUP, Seq(first.0 - 1)).err();
     assert!(matches!(refused, Some(JournalError::Begins { .. })), "{refused:?}");
     assert_eq!(segments(&folder), before);
     assert_eq!(recover(&folder, first.0).1, Recovered { last: Seq(9), damage: None });
@@ -399,7 +399,7 @@ fn a_journal_of_others_is_refused_and_left_alone() {
     let shared = || Arc::new(folder.clone());
     let other = DataKey::from_bytes([6; 32]);
     assert!(Journal::recover(shared(), &other, GROUP, Seq(0)).is_err());
-    assert!(Journal::recover(shared(), &key(), GroupId([8; 16]), Seq(0)).is_err());
+    assert!(Journal::recover(shared(), key(), GroupId([8; 16]), Seq(0)).is_err());
     assert_eq!(segments(&folder), before);
     assert_eq!(recover(&folder, 0).1.last, Seq(4));
 }
@@ -435,7 +435,7 @@ fn a_recovery_that_moves_records_may_be_cut_short_anywhere() {
         fill(&mut journal, 1..=1); // flushed, and promised by no record that follows
         drop(journal);
         power.fail_after(steps);
-        let _ = Journal::recover(Arc::new(folder.clone()), &key(), GROUP, Seq(0));
+        let _ = Journal::recover(Arc::new(folder.clone()), key(), GROUP, Seq(0));
         power.restore();
         folder.power_cut(&mut Rng::new(seed));
         let (journal, found) = recover(&folder, 0);
@@ -526,7 +526,7 @@ fn other_writings_of_a_number_are_other_files_and_the_last_number_is_refused() {
     assert_eq!(recover(&folder, 0).1, Recovered { last: Seq(3), damage: None });
     folder.create("ffffffffffffffff.segment").unwrap();
     let before = segments(&folder);
-    let refused = Journal::recover(Arc::new(folder.clone()), &key(), GROUP, Seq(0)).map(drop);
+    let refused = Journal::recover(Arc::new(folder.clone()), key(), GROUP, Seq(0)).map(drop);
     assert!(matches!(refused, Err(JournalError::Segment(_))), "{refused:?}");
     assert_eq!(segments(&folder), before);
 }

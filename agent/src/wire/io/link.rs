@@ -8,12 +8,15 @@ use quinn::{ConnectionError, ReadExactError, RecvStream, SendStream, VarInt, Wri
 use thiserror::Error;
 use tokio::task::AbortHandle;
 use vgship_base::bytes::FormatError;
-use vgship_base::ids::PeerId;
+use vgship_base::ids::{GroupId, PeerId};
 
 use super::book::PeerBook;
+use super::orders::{OrderError, Ordered, Orders};
 use super::stream::{FrameReceiver, FrameSender};
 use crate::wire::batch::Compression;
 use crate::wire::hello::{Hello, PREFIX_LEN, Refusal, Reply, rest_len};
+use crate::wire::orders;
+use crate::wire::peers::Role;
 use crate::wire::retry::Ended;
 use crate::wire::tls::Admission;
 
@@ -194,6 +197,13 @@ impl Link {
         }
     }
 
+    /// Opens a stream of orders for a group.
+    pub async fn open_orders(&self, group: GroupId) -> Result<Orders, OrderError> {
+        let (mut send, receive) = self.connection.open_bi().await.map_err(LinkError)?;
+        send.write_all(&orders::opening(group)).await?;
+        Ok(Orders::new(send, receive, &self.watch))
+    }
+
     /// The connection below, to open what no link would.
     #[cfg(test)]
     pub(super) const fn raw(&self) -> &quinn::Connection {
@@ -239,12 +249,15 @@ pub struct Knock {
 }
 
 impl Knock {
-    /// Hears the hello. Refuses by itself what no version is common for, and a group or role that
+    /// Hears the hello, or the opening of orders. Refuses by itself what no version is common for, and a group or role that
     /// the pairing does not allow; an unknown group is refused the same way, so that a peer cannot
     /// find out which groups there are.
-    pub async fn hear(mut self) -> Result<Greeting, HelloError> {
+    pub async fn hear(mut self) -> Result<Heard, HelloError> {
         let heard = tokio::time::timeout(HELLO_PATIENCE, read_message(&mut self.receive)).await;
         let bytes = heard.map_err(|_| HelloError::Silent)??;
+        if bytes.starts_with(&orders::MAGIC) {
+            return self.hear_orders(&bytes);
+        }
         let Some((version, hello)) = Hello::decode(&bytes)? else {
             self.refuse(Refusal::Version, "no common version").await?;
             return Err(HelloError::RefusedHere(Refusal::Version));
@@ -253,7 +266,18 @@ impl Knock {
             self.refuse(Refusal::NotAllowed, NOT_ALLOWED).await?;
             return Err(HelloError::RefusedHere(Refusal::NotAllowed));
         }
-        Ok(Greeting { knock: self, version, hello })
+        Ok(Heard::Hello(Greeting { knock: self, version, hello }))
+    }
+
+    /// Only a replica of the group may give its source orders. One that may not sees the stream end.
+    fn hear_orders(self, bytes: &[u8]) -> Result<Heard, HelloError> {
+        let version = HelloError::RefusedHere(Refusal::Version);
+        let group = orders::read_opening(bytes)?.ok_or(version)?;
+        if !self.link.book.allows(self.link.peer, group, Role::Replica) {
+            return Err(HelloError::RefusedHere(Refusal::NotAllowed));
+        }
+        let orders = Orders::new(self.send, self.receive, &self.link.watch);
+        Ok(Heard::Orders(Ordered { group, orders }))
     }
 
     async fn refuse(&mut self, refusal: Refusal, text: &str) -> Result<(), HelloError> {
@@ -268,6 +292,16 @@ impl Knock {
 
 /// What unknown and forbidden groups are both refused with.
 pub(super) const NOT_ALLOWED: &str = "the group is unknown or not part of the pairing";
+
+/// What a stream that a peer opened is for.
+#[derive(Debug)]
+#[must_use = "a hello is answered by accept or refuse"]
+pub enum Heard {
+    /// A group's records.
+    Hello(Greeting),
+    /// Orders of a set.
+    Orders(Ordered),
+}
 
 /// A hello that the pairing allows and that waits for its reply.
 #[derive(Debug)]

@@ -8,7 +8,10 @@ use bytes::Bytes;
 use vgship_base::ids::{Generation, GroupId, Name, PeerId, Seq, Start, VolumeId};
 use vgship_base::record::{Body, Record, Target};
 
-use super::{Arrival, Arrivals, Config, Endpoint, Link, Opened, PairingHost, PeerBook, Tuning};
+use super::{
+    Arrival, Arrivals, Config, Endpoint, Greeting, Heard, Link, Opened, PairingHost, PeerBook,
+    Tuning,
+};
 use crate::wire::batch::Compression;
 use crate::wire::hello::Hello;
 use crate::wire::identity::Identity;
@@ -93,13 +96,21 @@ async fn linked() -> (Agent, Agent, Link, Link) {
 /// The group's stream, as the source and as the replica see it.
 async fn opened(out: &Link, into: &Link) -> (Opened, Opened) {
     let answer = async {
-        let greeting = into.accept().await.unwrap().hear().await.unwrap();
+        let greeting = greeting(into).await;
         assert_eq!(greeting.hello().role, Role::Source);
         greeting.accept(&hello(Role::Replica)).await.unwrap()
     };
     let ours = hello(Role::Source);
     let (source, replica) = tokio::join!(out.open(&ours), answer);
     (source.unwrap(), replica)
+}
+
+/// The hello that a peer says next, which the pairing allows.
+async fn greeting(into: &Link) -> Greeting {
+    match into.accept().await.unwrap().hear().await.unwrap() {
+        Heard::Hello(greeting) => greeting,
+        Heard::Orders(_) => panic!("orders"),
+    }
 }
 
 fn hello(role: Role) -> Hello {

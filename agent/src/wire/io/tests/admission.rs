@@ -3,6 +3,7 @@ use quinn::ConnectionError;
 use super::super::{Close, ConnectError, HelloError};
 use super::*;
 use crate::wire::hello::Refusal;
+use crate::wire::orders::{ORDERS_MAX, Order, Said};
 use crate::wire::retry::Ended;
 
 /// Goal: a stranger cannot make a link, and learns nothing but that it was refused.
@@ -97,7 +98,7 @@ async fn groups_and_roles_outside_the_pairing_are_refused_alike() {
     let role = refusal(&out, &into, &hello(Role::Replica)).await;
     assert_eq!(role, unknown);
     let absent = async {
-        let greeting = into.accept().await.unwrap().hear().await.unwrap();
+        let greeting = greeting(&into).await;
         greeting.refuse(Refusal::NotAllowed, "no group of this id").await.unwrap();
     };
     let ours = hello(Role::Source);
@@ -113,11 +114,54 @@ async fn a_reply_for_another_group_or_role_is_not_believed() {
     let (_source, _replica, out, into) = linked().await;
     for wrong in [hello(Role::Source), Hello { group: GroupId([8; 16]), ..hello(Role::Replica) }] {
         let answer = async {
-            let greeting = into.accept().await.unwrap().hear().await.unwrap();
+            let greeting = greeting(&into).await;
             greeting.accept(&wrong).await.unwrap()
         };
         let ours = hello(Role::Source);
         let (opened, _kept) = in_time(async { tokio::join!(out.open(&ours), answer) }).await;
         assert!(matches!(opened, Err(HelloError::RefusedHere(Refusal::Role))), "{opened:?}");
+    }
+}
+
+/// Goal: a replica may give its source orders, and nobody else may.
+#[tokio::test]
+async fn orders_are_heard_from_a_replica_of_the_group_alone() {
+    let (_source, _replica, out, into) = linked().await;
+    let hear = async |at: &Link| at.accept().await.unwrap().hear().await;
+    // The replica's side opens, the source's hears.
+    let (opened, heard) =
+        in_time(async { tokio::join!(into.open_orders(GROUP), hear(&out)) }).await;
+    let (mut ours, Heard::Orders(mut theirs)) = (opened.unwrap(), heard.unwrap()) else { panic!() };
+    assert_eq!(theirs.group, GROUP);
+    in_time(ours.sender.order(&Order::Mark)).await.unwrap();
+    assert_eq!(in_time(theirs.orders.receiver.order()).await.unwrap(), Order::Mark);
+    let mut got = 1;
+    in_time(theirs.orders.sender.say(&Said::Ready)).await.unwrap();
+    assert_eq!(in_time(ours.receiver.said()).await.unwrap(), Said::Ready);
+    // More than a try has is no try; nobody keeps what nobody asked for.
+    for _ in 0..ORDERS_MAX {
+        in_time(ours.sender.order(&Order::Mark)).await.unwrap();
+    }
+    let heard = async {
+        while theirs.orders.receiver.order().await.is_ok() {
+            got += 1;
+        }
+    };
+    in_time(heard).await;
+    assert_eq!(got, ORDERS_MAX);
+    drop((ours, theirs));
+
+    let (opened, heard) =
+        in_time(async { tokio::join!(into.open_orders(GROUP), hear(&out)) }).await;
+    let (ours, Heard::Orders(mut theirs)) = (opened.unwrap(), heard.unwrap()) else { panic!() };
+    drop(ours);
+    assert!(in_time(theirs.orders.receiver.order()).await.is_err(), "the coordinator is lost");
+
+    for (from, to, group) in [(&into, &out, GroupId([8; 16])), (&out, &into, GROUP)] {
+        let open = from.open_orders(group);
+        let (opened, heard) = in_time(async { tokio::join!(open, hear(to)) }).await;
+        assert!(matches!(heard, Err(HelloError::RefusedHere(Refusal::NotAllowed))), "{heard:?}");
+        let mut refused = opened.unwrap();
+        assert!(in_time(refused.receiver.said()).await.is_err());
     }
 }

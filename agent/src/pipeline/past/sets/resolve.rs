@@ -1,0 +1,75 @@
+//! From a set's snapshot to what it consists of: the vector of its members.
+
+use vgship_base::ids::{Generation, Name, Seq};
+
+use super::control::whole;
+use crate::api::ControlError;
+use crate::history::spec::{At, GroupPoint};
+use crate::pipeline::agent::{Group, Inner};
+use crate::pipeline::past::points::snapshot_error;
+use crate::sets::record::Part;
+
+/// One member of a set's snapshot.
+pub(in crate::pipeline) struct SetPart {
+    /// The group, as this agent calls it now.
+    pub(in crate::pipeline) group: Name,
+    /// What the snapshot is called there.
+    pub(in crate::pipeline) snapshot: Name,
+    /// The history that its place belongs to.
+    pub(in crate::pipeline) generation: Generation,
+    /// Its place.
+    pub(in crate::pipeline) seq: Seq,
+}
+
+impl Inner {
+    /// What a set's snapshot consists of, one for each member.
+    ///
+    /// # Errors
+    /// There is no such snapshot; it is not whole: not made yet, or on its way out; a group is not
+    /// here any more.
+    pub(in crate::pipeline) fn resolve_set_snapshot(
+        &self,
+        set: &Name,
+        name: &Name,
+    ) -> Result<Vec<SetPart>, ControlError> {
+        let record = self.sets.record(set, name)?;
+        whole(&record)?;
+        let part = |part: &Part| {
+            let group = self.group_by_id(part.group).ok_or_else(|| {
+                let why = format!("group {} of {set}@{name} is not here any more", part.name);
+                ControlError::refused(why)
+            })?;
+            Ok(SetPart {
+                group: group.config().name.clone(),
+                snapshot: record.member_name(),
+                generation: part.place.generation,
+                seq: part.place.seq,
+            })
+        };
+        record.parts.iter().map(part).collect()
+    }
+
+    /// The point that a member is, for what is made of it here.
+    ///
+    /// # Errors
+    /// This agent has no replica of the group, or its replica has not exactly what the vector says.
+    pub(in crate::pipeline) fn point_of(&self, part: &SetPart) -> Result<GroupPoint, ControlError> {
+        let SetPart { group, snapshot, .. } = part;
+        let Group::Replica(replica) = self.group(group)? else {
+            let why = format!("group {group} has no replica here");
+            return Err(ControlError::refused(why)
+                .hint("do this where the snapshots are: on the agent of its replica"));
+        };
+        let all = replica.snapshots().map_err(ControlError::failed)?;
+        let all = all.list().map_err(|it| snapshot_error(&it))?;
+        let is_meant = all.iter().any(|it| {
+            it.name == *snapshot && (it.generation, it.seq) == (part.generation, part.seq)
+        });
+        let gone = || {
+            let why = format!("{snapshot} at {} is not on the replica of group {group}", part.seq);
+            ControlError::refused(why).hint("somebody deleted it there; take another of the set")
+        };
+        is_meant.then_some(()).ok_or_else(gone)?;
+        Ok(GroupPoint { group: group.clone(), at: At::Snapshot(snapshot.clone()) })
+    }
+}
