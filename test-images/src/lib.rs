@@ -1,6 +1,7 @@
 //! Makes volume-group images from recipes in code: AIX VG disks of the original format, with the
 //! map of where every byte of every LV must be found. It shares no offset and no type with the
-//! parser that it is there to judge.
+//! parser that it is there to judge. The agent writes the disks of new environments with it, so
+//! that there is one writer.
 
 mod demo;
 mod pattern;
@@ -11,7 +12,7 @@ mod structures;
 pub use demo::{DemoSizes, demo_recipe, write_demo_vg};
 pub use pattern::{content, fill_lv};
 pub use place::Plan;
-pub use recipe::{BitOrder, CopyState, LvRecipe, Placement, Recipe};
+pub use recipe::{BitOrder, CopyState, Identities, LvRecipe, Placement, Recipe};
 pub use structures::{DiskImage, disk_images};
 
 use std::fs::File;

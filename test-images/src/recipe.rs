@@ -58,11 +58,24 @@ pub enum BitOrder {
     WordLow,
 }
 
+/// Who a VG and its disks are.
+#[derive(Clone, Debug)]
+pub struct Identities {
+    /// Of the VG.
+    pub vgid: [u8; 16],
+    /// Of its disks, one for each.
+    pub pvids: Vec<[u8; 16]>,
+}
+
 /// A VG of the original format.
 #[derive(Clone, Debug)]
 pub struct Recipe {
-    /// VGID and PVIDs come from it.
+    /// VGID and PVIDs come from it, unless they are given.
     pub seed: u64,
+    /// VGID and PVIDs, where they shall not come from the seed.
+    pub identities: Option<Identities>,
+    /// Whether each LV begins with a control block of filler; else its first block is zero.
+    pub control_blocks: bool,
     /// Size of a partition. Unit: log2 of bytes.
     pub pp_log2: u8,
     /// Physical partitions of each disk.
@@ -92,6 +105,8 @@ impl Default for Recipe {
     fn default() -> Recipe {
         Recipe {
             seed: 1,
+            identities: None,
+            control_blocks: true,
             pp_log2: 20,
             disks: vec![16],
             lvs: Vec::new(),

@@ -41,14 +41,16 @@ pub(crate) fn place_of(recipe: &Recipe, (disk, pp): Pp) -> Place {
 }
 
 impl Recipe {
-    /// The VG's identity: 8 bytes that look like a machine and a time, then zeroes.
+    /// The VG's identity; of a seed, 8 bytes that look like a machine and a time, then zeroes.
     pub fn vgid(&self) -> [u8; 16] {
-        identity(self.seed, u64::MAX)
+        let given = self.identities.as_ref().map(|ids| ids.vgid);
+        given.unwrap_or_else(|| identity(self.seed, u64::MAX))
     }
 
     /// A disk's identity.
     pub fn pvid(&self, disk: usize) -> [u8; 16] {
-        identity(self.seed, disk as u64)
+        let given = self.identities.as_ref().and_then(|ids| ids.pvids.get(disk).copied());
+        given.unwrap_or_else(|| identity(self.seed, disk as u64))
     }
 
     /// Descriptor areas on a disk: a VG of one or two disks keeps two on its first.
@@ -90,7 +92,7 @@ fn disk_image(recipe: &Recipe, plan: &Plan, disk: usize) -> DiskImage {
         let area = descriptor_area(recipe, plan, damage.map(|(_, state)| *state));
         pieces.push(((at + STATUS_SECTORS) * 512, area));
     }
-    for (lv, lps) in recipe.lvs.iter().zip(&plan.lvs) {
+    for (lv, lps) in recipe.lvs.iter().zip(&plan.lvs).filter(|_| recipe.control_blocks) {
         let mine = |pp: &&Pp| pp.0 == disk;
         for &pp in lps.first().into_iter().flatten().filter(mine) {
             pieces.push((place_of(recipe, pp).offset, control_block(&lv.name)));

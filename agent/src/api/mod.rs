@@ -22,6 +22,7 @@
 //! POST    /v1/templates          TemplateRequest        TemplateMade
 //! GET     /v1/environments       -                      Environments
 //! POST    /v1/environments       EnvRequest             Environment
+//! GET     /v1/environments/E/log      -               EnvLog
 //! POST    /v1/environments/E/extend   {"lease"}         Environment
 //! POST    /v1/environments/E/destroy  -                 Done
 //! POST    /v1/keys/list          Which                  Rings
@@ -45,6 +46,8 @@
 pub mod client;
 
 pub mod control;
+
+pub mod environments;
 
 pub mod io;
 

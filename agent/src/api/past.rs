@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 use vgship_base::ids::Name;
 
 use super::control::{Answer, Done};
-use crate::home::{Period, Size, text};
+pub use super::environments::{
+    EnvLog, EnvPart, EnvRequest, EnvStep, EnvVolume, Environment, Environments,
+};
+use crate::home::{Period, text};
 
 /// The past of an agent's groups, as commands and portal see it.
 pub trait Past: Send + Sync {
@@ -40,6 +43,9 @@ pub trait Past: Send + Sync {
 
     /// All environments.
     fn env_list(&self) -> Answer<'_, Environments>;
+
+    /// What an environment's programs said.
+    fn env_log(&self, name: Name) -> Answer<'_, EnvLog>;
 
     /// Gives an environment a new lease from now on.
     fn env_extend(&self, name: Name, lease: Period) -> Answer<'_, Environment>;
@@ -332,64 +338,4 @@ pub struct History {
     pub journal_bytes: u64,
     /// Why history is shorter than it should be.
     pub short: Option<String>,
-}
-
-/// Body of a new environment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EnvRequest {
-    /// What it is called.
-    #[serde(with = "text")]
-    pub name: Name,
-    /// Which point, `G@NAME` or `G@POINT`, or which template.
-    pub from: String,
-    /// The template's store; without it the home's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub store: Option<String>,
-    /// Whose it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub owner: Option<String>,
-    /// After which it is destroyed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lease: Option<Period>,
-    /// What may be written to it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub quota: Option<Size>,
-    /// A program that must succeed before anybody else sees it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mask: Option<PathBuf>,
-}
-
-/// An environment: writable clones of a point's volumes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Environment {
-    /// Its name.
-    pub name: String,
-    /// Which group's.
-    pub group: String,
-    /// The template that it builds on, if it does.
-    pub template: Option<String>,
-    /// The last record that it was made of, as `start.count`.
-    pub at: String,
-    /// The source's clock there, RFC 3339.
-    pub time: String,
-    /// Whose it is.
-    pub owner: Option<String>,
-    /// When it was made, RFC 3339.
-    pub created: String,
-    /// When it is destroyed, RFC 3339.
-    pub expires: Option<String>,
-    /// What was written to it. Unit: bytes.
-    pub written_bytes: u64,
-    /// What may be. Unit: bytes.
-    pub quota_bytes: Option<u64>,
-    /// Its exports at the NBD socket.
-    pub exports: Vec<String>,
-}
-
-/// All environments.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Environments {
-    /// By name.
-    pub environments: Vec<Environment>,
 }

@@ -5,9 +5,9 @@ use vgship_base::ids::Name;
 use super::Client;
 use super::control::{ControlError, Done};
 use super::past::{
-    EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked, MarkerRequest,
-    RollbackRequest, RolledBack, SnapshotChange, SnapshotRequest, Snapshots, TemplateMade,
-    TemplateRequest,
+    EnvLog, EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked,
+    MarkerRequest, RollbackRequest, RolledBack, SnapshotChange, SnapshotRequest, Snapshots,
+    TemplateMade, TemplateRequest,
 };
 use super::past_routes::Extend;
 use crate::home::Period;
@@ -63,6 +63,11 @@ impl Client {
     /// All environments.
     pub async fn env_list(&self) -> Result<Environments> {
         self.get("/v1/environments").await
+    }
+
+    /// What an environment's programs said.
+    pub async fn env_log(&self, name: &Name) -> Result<EnvLog> {
+        self.get(&format!("/v1/environments/{name}/log")).await
     }
 
     /// Gives an environment a new lease.

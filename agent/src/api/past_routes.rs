@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::control::Done;
 use super::past::{
-    EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked, MarkerRequest,
-    RollbackRequest, RolledBack, SnapshotChange, SnapshotRequest, Snapshots, TemplateMade,
-    TemplateRequest,
+    EnvLog, EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked,
+    MarkerRequest, RollbackRequest, RolledBack, SnapshotChange, SnapshotRequest, Snapshots,
+    TemplateMade, TemplateRequest,
 };
 use super::routes::{Body, Reply, Served, name};
 use crate::home::Period;
@@ -26,6 +26,7 @@ pub(super) fn router() -> Router<Served> {
         .route("/v1/exports", post(export))
         .route("/v1/templates", post(template_create))
         .route("/v1/environments", get(env_list).post(env_create))
+        .route("/v1/environments/{name}/log", get(env_log))
         .route("/v1/environments/{name}/extend", post(env_extend))
         .route("/v1/environments/{name}/destroy", post(env_destroy))
 }
@@ -103,6 +104,10 @@ async fn env_create(
     Body(request): Body<EnvRequest>,
 ) -> Reply<Environment> {
     served.control.past().env_create(request?).await.map(Json)
+}
+
+async fn env_log(Shared(served): Shared<Served>, Path(env): Path<String>) -> Reply<EnvLog> {
+    served.control.past().env_log(name(&env)?).await.map(Json)
 }
 
 async fn env_extend(

@@ -19,9 +19,9 @@ use super::keys::{
     Ring, Rings, Rotated, To,
 };
 use super::past::{
-    EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked, MarkerRequest,
-    Past, RollbackRequest, RolledBack, SnapshotChange, SnapshotRequest, Snapshots, TemplateMade,
-    TemplateRequest,
+    EnvLog, EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked,
+    MarkerRequest, Past, RollbackRequest, RolledBack, SnapshotChange, SnapshotRequest, Snapshots,
+    TemplateMade, TemplateRequest,
 };
 use super::sets::{
     SetChange, SetDetails, SetSnapshotChange, SetSnapshotRequest, SetSnapshotRow, SetSnapshots,
@@ -90,6 +90,10 @@ impl Past for Fake {
     }
 
     fn env_list(&self) -> Answer<'_, Environments> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn env_log(&self, _: Name) -> Answer<'_, EnvLog> {
         ready(Err(ControlError::refused("not in this test")))
     }
 

@@ -154,15 +154,7 @@ impl Search<'_> {
         let name: Name = name.parse().map_err(ControlError::failed)?;
         let from = format!("{}@{at}", self.group);
         let owner = Some("vgship bisect".to_owned());
-        let request = EnvRequest {
-            name: name.clone(),
-            from,
-            store: None,
-            owner,
-            lease: None,
-            quota: None,
-            mask: None,
-        };
+        let request = EnvRequest { owner, ..EnvRequest::of(name.clone(), from) };
         let env = super::block_on(async { self.client.env_create(&request).await })?;
         let done = self.checked(&env, wanted);
         super::block_on(async { self.client.env_destroy(&name).await })?;

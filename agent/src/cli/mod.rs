@@ -11,6 +11,8 @@ pub mod check;
 
 pub mod env;
 
+mod env_show;
+
 pub mod group;
 
 pub mod history;

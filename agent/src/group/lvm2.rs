@@ -14,6 +14,7 @@ pub const REPORT_BYTES_MAX: u64 = 64 << 20;
 const JSON: [&str; 5] = ["--reportformat", "json", "--units", "b", "--nosuffix"];
 const VG_FIELDS: &str = "vg_name,vg_uuid,vg_extent_size";
 const LV_FIELDS: &str = "vg_name,lv_name,lv_uuid,lv_attr,lv_size,origin,segtype,seg_count";
+const TAG_FIELDS: &str = "lv_name,lv_tags";
 const PV_FIELDS: &str = "pv_name,vg_name,pv_size,pv_missing";
 
 /// Why a report cannot be read.
@@ -79,6 +80,25 @@ pub fn pvs_command() -> Command {
 pub fn lvcreate_command(vg: &str, name: &Name, bytes: u64) -> Command {
     let size = format!("{bytes}b");
     command(&["lvcreate", "--yes", "-n", name.as_str(), "-L", &size, vg])
+}
+
+/// Makes an LV that a tag tells from all others.
+pub fn lvcreate_tagged_command(vg: &str, name: &Name, bytes: u64, tag: &str) -> Command {
+    let size = format!("{bytes}b");
+    command(&["lvcreate", "--yes", "-n", name.as_str(), "-L", &size, "--addtag", tag, vg])
+}
+
+/// Reports which LVs of a VG have which tags.
+pub fn lv_tags_command(vg: &str) -> Command {
+    let mut words = vec!["lvs"];
+    words.extend(JSON);
+    words.extend(["-o", TAG_FIELDS, vg]);
+    command(&words)
+}
+
+/// Removes an LV.
+pub fn lvremove_command(vg: &str, lv: &str) -> Command {
+    command(&["lvremove", "--yes", &format!("{vg}/{lv}")])
 }
 
 /// Makes an LV larger.
@@ -223,6 +243,22 @@ pub fn parse_pvs(json: &[u8]) -> Result<Vec<Lvm2Pv>, ReportError> {
     rows(json, |table: Table| table.pv)?.into_iter().map(read).collect()
 }
 
+/// Reads the report of [`lv_tags_command`]: the names of the LVs that have this tag.
+pub fn parse_tagged(json: &[u8], tag: &str) -> Result<Vec<String>, ReportError> {
+    #[derive(Deserialize)]
+    struct Table {
+        lv: Vec<Row>,
+    }
+    #[derive(Deserialize)]
+    struct Row {
+        lv_name: String,
+        lv_tags: String,
+    }
+    let has = |row: &Row| row.lv_tags.split(',').any(|known| known == tag);
+    let rows = rows(json, |table: Table| table.lv)?.into_iter();
+    Ok(rows.filter(has).map(|row| row.lv_name).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -262,8 +298,26 @@ mod tests {
     }
 
     #[test]
+    fn only_lvs_with_that_very_tag_are_found() {
+        let json = br#"{"report":[{"lv":[{"lv_name":"a","lv_tags":"x,vgship.env.e.1"},
+            {"lv_name":"b","lv_tags":"vgship.env.e.12"},{"lv_name":"c","lv_tags":""},
+            {"lv_name":"d","lv_tags":"vgship.env.e.1"}]}]}"#;
+        assert_eq!(parse_tagged(json, "vgship.env.e.1").unwrap(), ["a", "d"]);
+        assert!(parse_tagged(b"{}", "x").is_err());
+    }
+
+    #[test]
     fn commands_are_built_as_they_are_typed() {
         let name = "dbdatalv".parse().unwrap();
+        assert_eq!(
+            lvcreate_tagged_command("datavg", &name, 8 << 20, "vgship.env.e.1").join(" "),
+            "lvcreate --yes -n dbdatalv -L 8388608b --addtag vgship.env.e.1 datavg"
+        );
+        assert_eq!(
+            lv_tags_command("datavg").join(" "),
+            "lvs --reportformat json --units b --nosuffix -o lv_name,lv_tags datavg"
+        );
+        assert_eq!(lvremove_command("datavg", "x").join(" "), "lvremove --yes datavg/x");
         assert_eq!(
             lvcreate_command("datavg", &name, 8 << 30).join(" "),
             "lvcreate --yes -n dbdatalv -L 8589934592b datavg"

@@ -5,7 +5,7 @@ use vgship_base::layout::Layout;
 
 use super::error::VolumeProblem;
 use super::images::size_problem;
-use super::lvm2::{Command, Lvm2Lv, lvcreate_command, lvextend_command};
+use super::lvm2::{Command, Lvm2Lv, lvcreate_command, lvcreate_tagged_command, lvextend_command};
 
 /// What is done with an LV.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +118,26 @@ pub fn to_grow(
     if problems.is_empty() { Ok(commands) } else { Err(problems) }
 }
 
+/// The commands that make new LVs of these names and sizes, or which names are taken. A size that
+/// the VG does not allocate is rounded up.
+///
+/// Unit: `extent_bytes` and sizes, bytes.
+pub fn to_clone(
+    lvs: &[Lvm2Lv],
+    vg: &str,
+    extent_bytes: u64,
+    wanted: &[(Name, u64)],
+    tag: &str,
+) -> Result<Vec<Command>, Vec<VolumeProblem>> {
+    let taken = wanted.iter().filter(|(name, _)| lvs.iter().any(|lv| lv.name == name.as_str()));
+    let why = "is there already; choose other names with --rename";
+    let problems: Vec<_> = taken.map(|(name, _)| VolumeProblem::new(name, why)).collect();
+    let command = |(name, bytes): &(Name, u64)| {
+        lvcreate_tagged_command(vg, name, bytes.next_multiple_of(extent_bytes.max(1)), tag)
+    };
+    if problems.is_empty() { Ok(wanted.iter().map(command).collect()) } else { Err(problems) }
+}
+
 const fn fits(bytes: u64, extent_bytes: u64) -> bool {
     extent_bytes == 0 || bytes.is_multiple_of(extent_bytes)
 }
@@ -193,6 +213,21 @@ mod tests {
         // Larger is no obstacle to a replica that had been opened before.
         let smaller = layout(&[("dbloglv", 1 << 30)]);
         assert_eq!(missing(&lvs, "datavg", 4 << 20, &smaller, false), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_clone_makes_new_lvs_and_touches_none_that_is_there() {
+        let lvs = parse_lvs(LVS).unwrap();
+        let wanted = |names: &[&str]| -> Vec<(Name, u64)> {
+            names.iter().map(|name| (name.parse().unwrap(), (8 << 20) + 512)).collect()
+        };
+        let made = to_clone(&lvs, "datavg", 4 << 20, &wanted(&["c_data"]), "tag").unwrap();
+        let typed = "lvcreate --yes -n c_data -L 12582912b --addtag tag datavg";
+        assert_eq!(made.iter().map(|it| it.join(" ")).collect::<Vec<_>>(), [typed]);
+        let all = wanted(&["c_data", "dbloglv", "pool0"]);
+        let problems = to_clone(&lvs, "datavg", 4 << 20, &all, "tag").unwrap_err();
+        assert_eq!(problems.len(), 2);
+        assert!(problems[0].to_string().contains("dbloglv is there already"), "{problems:?}");
     }
 
     #[test]

@@ -19,6 +19,12 @@ pub mod drift;
 
 pub mod identity;
 
+mod aix_disks;
+
+mod clones;
+
+mod rename;
+
 mod spec;
 
 mod open;
@@ -34,11 +40,13 @@ mod io;
 #[cfg(test)]
 mod tests;
 
+pub use clones::{NewVolumes, name_max, remove_tagged};
 pub use error::{GroupError, VolumeProblem};
 pub use inventory::inventory;
 pub use list::list;
 pub use listing::{LvListing, PvListing, VgKind, VgListing, render_table};
 pub use open::{grow_replica, open_replica, open_source};
+pub use rename::{MountRule, Rename, RenameError, RuleError, renamed};
 pub use spec::{SpecError, VolumesSpec};
 
 use vgship_base::disk::SharedDisk;

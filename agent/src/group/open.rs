@@ -124,7 +124,7 @@ pub(super) fn needs_aix(vg: &str) -> GroupError {
     }
 }
 
-fn refuse(spec: &VolumesSpec, reason: Option<String>) -> Result<(), GroupError> {
+pub(super) fn refuse(spec: &VolumesSpec, reason: Option<String>) -> Result<(), GroupError> {
     let refused = |reason| GroupError::Rootvg { what: spec.to_string(), reason };
     reason.map_or(Ok(()), |reason| Err(refused(reason)))
 }
@@ -145,7 +145,7 @@ fn unless_problems<T>(
     }
 }
 
-fn refuse_folder(spec: &VolumesSpec, dir: &Path) -> Result<(), GroupError> {
+pub(super) fn refuse_folder(spec: &VolumesSpec, dir: &Path) -> Result<(), GroupError> {
     let name = dir.file_name().unwrap_or_default().to_string_lossy();
     refuse(spec, refuses_vg_name(&name))?;
     match io::block_device(dir) {
@@ -288,7 +288,7 @@ pub(super) fn report<T>(
 }
 
 /// All LVs of a VG of LVM2, after the refusal of a system's.
-fn lvm2_lvs(
+pub(super) fn lvm2_lvs(
     spec: &VolumesSpec,
     vg: &str,
     root: &RunningRoot,
@@ -303,12 +303,12 @@ fn lvm2_lvs(
 }
 
 /// What a VG of LVM2 allocates by. Unit: bytes.
-fn lvm2_extent(vg: &str) -> Result<u64, GroupError> {
+pub(super) fn lvm2_extent(vg: &str) -> Result<u64, GroupError> {
     let found = report(&lvm2::vgs_command(Some(vg)), lvm2::parse_vgs)?;
     Ok(found.first().map_or(1, |vg| vg.extent_bytes))
 }
 
-fn open_lv(vg: &str, name: &Name, access: Access) -> Result<SharedDisk, GroupError> {
+pub(super) fn open_lv(vg: &str, name: &Name, access: Access) -> Result<SharedDisk, GroupError> {
     let path = Path::new("/dev").join(vg).join(name.as_str());
     io::open_disk(&path, access)
 }

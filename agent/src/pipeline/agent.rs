@@ -180,6 +180,7 @@ impl Agent {
     /// Stops cleanly: clients end, replicas take what they can, everything is closed.
     async fn stop(self) {
         let Agent { inner, nbd } = self;
+        inner.environments.stop();
         for group in inner.groups() {
             if let Group::Source(source) = group {
                 source.stop_stalling();

@@ -8,6 +8,8 @@ use vgship_processes as common;
 mod cli;
 mod clients;
 mod drift;
+mod env_volumes;
+mod environments;
 mod full_disks;
 mod hooks;
 mod keys;

@@ -13,9 +13,9 @@ use super::{export, historian, marking, quiesced, templates};
 use crate::api::ControlError;
 use crate::api::control::{Answer, Done};
 use crate::api::past::{
-    EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked, MarkerRequest,
-    Past, PointRow, RollbackRequest, RolledBack, SnapshotChange, SnapshotOrder, SnapshotRequest,
-    SnapshotRow, Snapshots, TemplateMade, TemplateRequest,
+    EnvLog, EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked,
+    MarkerRequest, Past, PointRow, RollbackRequest, RolledBack, SnapshotChange, SnapshotOrder,
+    SnapshotRequest, SnapshotRow, Snapshots, TemplateMade, TemplateRequest,
 };
 use crate::history::keeping;
 use crate::history::spec::{At, GroupPoint, rfc3339};
@@ -195,6 +195,11 @@ impl Past for Controlled {
         Box::pin(async { Ok(Environments { environments }) })
     }
 
+    fn env_log(&self, name: Name) -> Answer<'_, EnvLog> {
+        let agent = Arc::clone(&self.0);
+        blocking(move || agent.environments.log(&name))
+    }
+
     fn env_extend(&self, name: Name, lease: Period) -> Answer<'_, Environment> {
         let agent = Arc::clone(&self.0);
         blocking(move || agent.environments.extend(&name, lease, agent.clock.wall()))
@@ -222,13 +227,19 @@ impl Inner {
         self.environments.destroy(name, replica, &self.served, nbd)
     }
 
-    /// Destroys environments whose lease is over, and lets go of snapshots that are held for
-    /// nobody. To be called now and then.
-    pub(in crate::pipeline) fn look_after_environments(&self) {
+    /// Destroys environments whose lease is over. To be called now and then; does not wait for
+    /// teardowns.
+    pub(in crate::pipeline) fn look_after_environments(self: &Arc<Self>) {
         for name in self.environments.expired(self.clock.wall()) {
-            tracing::info!(environment = %name, "its lease is over");
-            if let Err(error) = self.destroy_environment(&name) {
-                tracing::warn!(environment = %name, %error, "it cannot be destroyed");
+            let agent = Arc::clone(self);
+            let end = std::thread::Builder::new().name("lease".to_owned()).spawn(move || {
+                tracing::info!(environment = %name, "its lease is over, or its end was interrupted");
+                if let Err(error) = agent.destroy_environment(&name) {
+                    tracing::warn!(environment = %name, %error, "it cannot be destroyed");
+                }
+            });
+            if let Err(error) = end {
+                tracing::warn!(%error, "an environment whose lease is over waits");
             }
         }
     }

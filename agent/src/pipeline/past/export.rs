@@ -2,13 +2,13 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use vgship_base::bytes::is_zero;
+use vgship_base::bytes::is_zero as only_zeroes;
 use vgship_base::disk::{Allocation, Disk, SharedDisk};
-use vgship_base::io::RealFolder;
+use vgship_base::io::{FileDisk, RealFolder};
 use vgship_base::layout::Layout;
 use vgship_base::spread::spread;
 use vgship_snapshot::overlay::Overlay;
@@ -29,16 +29,18 @@ const GRAIN: usize = 64 << 10;
 /// Volumes that are written at once.
 const WORKERS: usize = 2;
 
-/// Clones of the snapshot that a point builds on, brought to that point.
+/// Clones of the snapshot that a point builds on, brought to that point. Their files are counted
+/// from `first` on.
 pub(in crate::pipeline) fn clones(
     replica: &Arc<ReplicaGroup>,
     found: &Found,
     folder: &Path,
+    first: usize,
 ) -> Result<(Vec<Arc<Overlay>>, Point), ControlError> {
     let failed = |error: &(dyn std::error::Error + 'static)| ControlError::from_error(error);
     let folder = Arc::new(RealFolder::open(folder).map_err(|it| failed(&it))?);
     let mut clones = Vec::new();
-    for (at, base) in replica.base_volumes(found).into_iter().enumerate() {
+    for (at, base) in (first..).zip(replica.base_volumes(found)) {
         let clone = Overlay::create(folder.clone(), &stem(at), Arc::new(base));
         clones.push(Arc::new(clone.map_err(|it| failed(&it))?));
     }
@@ -63,7 +65,7 @@ pub(in crate::pipeline) fn volumes_at(
         let disks = replica.base_volumes(found).into_iter().map(shared).collect();
         (disks, crate::history::roll::point_of(&found.base))
     } else {
-        let (clones, point) = clones(replica, found, scratch)?;
+        let (clones, point) = clones(replica, found, scratch, 0)?;
         (clones.into_iter().map(|it| it as SharedDisk).collect(), point)
     })
 }
@@ -122,24 +124,65 @@ pub(super) fn write_images(
 fn write_image(disk: &dyn Disk, path: &Path) -> io::Result<u64> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.set_len(disk.len())?;
+    let written = copy(disk, &FileDisk::fixed(file.try_clone()?)?, true)?;
+    file.sync_all()?;
+    Ok(written)
+}
+
+/// Writes all of a disk to another that is as large or larger; how much is not zero. What is not
+/// written reads as zero: by itself if the other `is_zero`. Unit: bytes.
+///
+/// Durable: once this has returned.
+pub(super) fn copy(from: &dyn Disk, to: &dyn Disk, is_zero: bool) -> io::Result<u64> {
     let (mut at, mut written) = (0, 0);
     let mut piece = vec![0; PIECE];
-    while at < disk.len() {
-        let (kind, end) = disk.allocation(at, disk.len())?;
+    let clear = |at: u64, len: u64| if is_zero { Ok(()) } else { to.zero_at(at, len) };
+    while at < from.len() {
+        let (kind, end) = from.allocation(at, from.len())?;
         if kind == Allocation::Hole {
+            clear(at, end - at)?;
             at = end;
             continue;
         }
         let len = usize::try_from((end - at).min(PIECE as u64)).map_err(io::Error::other)?;
-        disk.read_at(at, &mut piece[..len])?;
+        from.read_at(at, &mut piece[..len])?;
         for (place, grain) in (at..).step_by(GRAIN).zip(piece[..len].chunks(GRAIN)) {
-            if !is_zero(grain) {
-                file.write_all_at(grain, place)?;
+            if only_zeroes(grain) {
+                clear(place, grain.len() as u64)?;
+            } else {
+                to.write_at(place, grain)?;
                 written += grain.len() as u64;
             }
         }
         at += len as u64;
     }
-    file.sync_all()?;
+    if to.len() > at {
+        clear(at, to.len() - at)?;
+    }
+    to.flush()?;
     Ok(written)
+}
+
+#[cfg(test)]
+mod tests {
+    use vgship_base::sim::{Power, SimDisk};
+
+    use super::*;
+
+    #[test]
+    fn a_copy_covers_what_was_there_and_more() {
+        let from = SimDisk::volume(&Power::default(), 300 << 10);
+        from.write_at(100 << 10, &[1; 512]).unwrap();
+        for is_zero in [false, true] {
+            let to = SimDisk::volume(&Power::default(), 400 << 10);
+            if !is_zero {
+                to.write_at(0, &vec![9; 400 << 10]).unwrap();
+            }
+            assert_eq!(copy(&from, &to, is_zero).unwrap(), 64 << 10);
+            let (mut found, mut expected) = (vec![0; 400 << 10], vec![0; 400 << 10]);
+            expected[100 << 10..][..512].fill(1);
+            to.read_at(0, &mut found).unwrap();
+            assert!(found == expected, "{is_zero}");
+        }
+    }
 }

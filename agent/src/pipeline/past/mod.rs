@@ -14,13 +14,13 @@ mod live;
 
 mod marking;
 
-mod mask;
-
 pub(super) mod points;
 
-mod rollback;
+mod program;
 
 mod quiesced;
+
+mod rollback;
 
 pub(super) mod sets;
 

@@ -1,0 +1,302 @@
+//! New volumes that a clone is written to: image files, the disks of a new AIX VG, LVs of an LVM2
+//! VG. Nothing that is there is ever overwritten.
+
+use std::fs::{File, OpenOptions};
+use std::io::Result as IoResult;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use vgship_base::disk::SharedDisk;
+use vgship_base::ids::Name;
+use vgship_test_images::{DiskImage, disk_images};
+
+use super::aix::AixVolume;
+use super::aix_disks::{LV_NAME_MAX, lay_out};
+use super::error::{GroupError, VolumeProblem};
+use super::io::{self, Access, at};
+use super::open::{aix_vg, lvm2_extent, lvm2_lvs, open_lv, refuse, refuse_folder};
+use super::rootvg::{refuses_lv_name, refuses_vg_name};
+use super::spec::VolumesSpec;
+use super::{lvm2, lvm2_plan};
+
+/// Longest name of an LV of LVM2. Unit: letters.
+const LVM2_NAME_MAX: usize = 127;
+
+/// Volumes that are to be made, and are not yet.
+pub struct NewVolumes {
+    /// Their names and sizes. Unit: bytes.
+    volumes: Vec<(Name, u64)>,
+    way: Way,
+}
+
+enum Way {
+    Images { folder: PathBuf },
+    AixDisks { disks: Vec<(PathBuf, DiskImage)> },
+    Lvm2 { vg: String, commands: Vec<lvm2::Command> },
+}
+
+/// Longest name that an LV may have where it is written to. Unit: letters.
+pub const fn name_max(to: &VolumesSpec) -> usize {
+    match to {
+        VolumesSpec::Images(_) => vgship_base::ids::NAME_MAX,
+        VolumesSpec::AixDisks(_) | VolumesSpec::Aix(_) => LV_NAME_MAX,
+        VolumesSpec::Lvm2(_) => LVM2_NAME_MAX,
+    }
+}
+
+impl NewVolumes {
+    /// One image file per LV in a folder. Unit of sizes: bytes.
+    pub fn images(folder: &Path, volumes: Vec<(Name, u64)>) -> Result<NewVolumes, GroupError> {
+        refuse_folder(&VolumesSpec::Images(folder.to_owned()), folder)?;
+        let new = NewVolumes { volumes, way: Way::Images { folder: folder.to_owned() } };
+        new.refuse_present()?;
+        Ok(new)
+    }
+
+    /// The disks `VG-1.img` ... of a new AIX VG in a folder. Unit: `stamp`, seconds since 1970 and
+    /// nanoseconds; sizes, bytes.
+    ///
+    /// # Errors
+    /// More or larger LVs than such a VG holds; names of a rootvg; files that are there.
+    pub fn aix_disks(
+        folder: &Path,
+        vg: &Name,
+        volumes: Vec<(Name, u64)>,
+        stamp: (u32, u32),
+    ) -> Result<NewVolumes, GroupError> {
+        let spec = VolumesSpec::AixDisks(vec![folder.to_owned()]);
+        refuse(&spec, refuses_vg_name(vg.as_str()))?;
+        for (name, _) in &volumes {
+            refuse(&spec, refuses_lv_name(name.as_str()))?;
+        }
+        let mut random = Ok(());
+        let identity = || {
+            let mut bytes = [0; 16];
+            random = random.and(getrandom::fill(&mut bytes));
+            bytes
+        };
+        let (recipe, plan) = lay_out(&volumes, stamp, identity).map_err(|why| {
+            let problems = vec![VolumeProblem::new("its LVs", format!("cannot be held: {why}"))];
+            GroupError::Volumes { place: spec.to_string(), problems }
+        })?;
+        random.map_err(|error| {
+            at("draw identities for", folder)(std::io::Error::other(error.to_string()))
+        })?;
+        let path = |number: usize| folder.join(format!("{vg}-{}.img", number + 1));
+        let images = disk_images(&recipe, &plan).into_iter().enumerate();
+        let disks = images.map(|(number, image)| (path(number), image)).collect();
+        let new = NewVolumes { volumes, way: Way::AixDisks { disks } };
+        new.refuse_present()?;
+        Ok(new)
+    }
+
+    /// LVs of a VG of LVM2 that is there, each with this tag. Unit of sizes: bytes.
+    ///
+    /// # Errors
+    /// A system's VG; names that are taken.
+    pub fn lvm2(vg: &str, volumes: Vec<(Name, u64)>, tag: &str) -> Result<NewVolumes, GroupError> {
+        let spec = VolumesSpec::Lvm2(vg.to_owned());
+        for (name, _) in &volumes {
+            refuse(&spec, refuses_lv_name(name.as_str()))?;
+        }
+        let lvs = lvm2_lvs(&spec, vg, &io::running_root())?;
+        let commands = lvm2_plan::to_clone(&lvs, vg, lvm2_extent(vg)?, &volumes, tag);
+        let commands = commands
+            .map_err(|problems| GroupError::Volumes { place: spec.to_string(), problems })?;
+        Ok(NewVolumes { volumes, way: Way::Lvm2 { vg: vg.to_owned(), commands } })
+    }
+
+    /// Their names and sizes, in the order of [`NewVolumes::make`]. Unit: bytes.
+    pub fn volumes(&self) -> &[(Name, u64)] {
+        &self.volumes
+    }
+
+    /// The files that [`NewVolumes::make`] makes.
+    pub fn files(&self) -> Vec<PathBuf> {
+        match &self.way {
+            Way::Images { folder } => {
+                self.volumes.iter().map(|(name, _)| folder.join(name.as_str())).collect()
+            }
+            Way::AixDisks { disks } => disks.iter().map(|(path, _)| path.clone()).collect(),
+            Way::Lvm2 { .. } => Vec::new(),
+        }
+    }
+
+    /// Where a volume is: its file or device; of an LV on AIX disks all of them.
+    pub fn place(&self, name: &Name) -> String {
+        match &self.way {
+            Way::Images { folder } => folder.join(name.as_str()).display().to_string(),
+            Way::AixDisks { disks } => {
+                let paths = disks.iter().map(|(path, _)| path.display().to_string());
+                paths.collect::<Vec<_>>().join(",")
+            }
+            Way::Lvm2 { vg, .. } => format!("/dev/{vg}/{name}"),
+        }
+    }
+
+    /// Whether they read as zero where nothing was written.
+    pub const fn are_zero(&self) -> bool {
+        !matches!(self.way, Way::Lvm2 { .. })
+    }
+
+    /// Makes them and opens them, guarded.
+    ///
+    /// Durable: that they are there, once this has returned; after an error some may be.
+    pub fn make(&self) -> Result<Vec<SharedDisk>, GroupError> {
+        match &self.way {
+            Way::Images { folder } => {
+                let make = |(name, bytes): &(Name, u64)| {
+                    let path = folder.join(name.as_str());
+                    create(&path, *bytes).map_err(at("create", &path))?;
+                    io::open_disk(&path, Access::Guarded)
+                };
+                let made = self.volumes.iter().map(make).collect();
+                File::open(folder).and_then(|it| it.sync_all()).map_err(at("sync", folder))?;
+                made
+            }
+            Way::AixDisks { disks } => self.make_aix(disks),
+            Way::Lvm2 { vg, commands } => {
+                commands.iter().try_for_each(|command| io::run(command).map(drop))?;
+                let open = |(name, _): &(Name, u64)| open_lv(vg, name, Access::Guarded);
+                self.volumes.iter().map(open).collect()
+            }
+        }
+    }
+
+    fn make_aix(&self, disks: &[(PathBuf, DiskImage)]) -> Result<Vec<SharedDisk>, GroupError> {
+        for (path, image) in disks {
+            write_disk(path, image).map_err(at("create", path))?;
+            let folder = path.parent().unwrap_or(Path::new("."));
+            File::open(folder).and_then(|it| it.sync_all()).map_err(at("sync", folder))?;
+        }
+        // Read back as any VG is: what cannot be found again is not handed out.
+        let paths: Vec<PathBuf> = disks.iter().map(|(path, _)| path.clone()).collect();
+        let spec = VolumesSpec::AixDisks(paths.clone());
+        let vg = aix_vg(&spec, &paths, Access::Guarded)?;
+        let open = |(name, _): &(Name, u64)| {
+            let lv = vg.lvs.iter().find(|lv| lv.name == name.as_str());
+            let volume = lv.ok_or_else(|| "is missing".to_owned());
+            let volume = volume.and_then(|lv| AixVolume::open(&vg, lv));
+            volume.map(|it| Arc::new(it) as SharedDisk).map_err(|why| {
+                let problems = vec![VolumeProblem::new(name, why)];
+                GroupError::Volumes { place: spec.to_string(), problems }
+            })
+        };
+        self.volumes.iter().map(open).collect()
+    }
+
+    fn refuse_present(&self) -> Result<(), GroupError> {
+        let there = self.files().into_iter().filter(|path| path.symlink_metadata().is_ok());
+        let problem = |path: PathBuf| {
+            VolumeProblem::new(path.display(), "is there already; name another folder")
+        };
+        match there.map(problem).collect::<Vec<_>>() {
+            problems if problems.is_empty() => Ok(()),
+            problems => Err(GroupError::Volumes { place: "its files".to_owned(), problems }),
+        }
+    }
+}
+
+/// A new sparse file, which only its owner can read. Unit: bytes.
+fn create(path: &Path, bytes: u64) -> IoResult<File> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.set_len(bytes)?;
+    file.sync_all()?;
+    Ok(file)
+}
+
+fn write_disk(path: &Path, image: &DiskImage) -> IoResult<()> {
+    let file = create(path, image.bytes)?;
+    for (offset, piece) in &image.pieces {
+        file.write_all_at(piece, *offset)?;
+    }
+    file.sync_all()
+}
+
+/// Removes the LVs of a VG that have this tag, and no others.
+pub fn remove_tagged(vg: &str, tag: &str) -> Result<(), GroupError> {
+    let tagged =
+        super::open::report(&lvm2::lv_tags_command(vg), |json| lvm2::parse_tagged(json, tag))?;
+    tagged.iter().try_for_each(|lv| io::run(&lvm2::lvremove_command(vg, lv)).map(drop))
+}
+
+#[cfg(test)]
+mod tests {
+    use vgship_base::extent::ExtentSize;
+
+    use super::super::{OpenGroup, open_source};
+    use super::*;
+
+    fn volumes(all: &[(&str, u64)]) -> Vec<(Name, u64)> {
+        all.iter().map(|&(name, bytes)| (name.parse().unwrap(), bytes)).collect()
+    }
+
+    /// A program that another test begins at this moment has our locks until it is executed.
+    fn opened(spec: &VolumesSpec) -> OpenGroup {
+        let since = std::time::Instant::now();
+        loop {
+            match open_source(spec, ExtentSize::from_log2(16).unwrap()) {
+                Err(GroupError::InUse { .. }) if since.elapsed().as_secs() < 60 => {
+                    std::thread::yield_now();
+                }
+                opened => return opened.unwrap(),
+            }
+        }
+    }
+
+    /// Goal: a new VG is read back with the names, sizes and content that were written, and is
+    /// another VG each time.
+    #[test]
+    fn new_aix_disks_are_a_vg_of_their_own() {
+        let place = tempfile::tempdir().unwrap();
+        let vg: Name = "clonevg".parse().unwrap();
+        let all = volumes(&[("c_data", 3 << 20), ("c_log", 1100 << 20), ("odd", 4096)]);
+        let mut vgids = Vec::new();
+        for folder in ["one", "two"] {
+            let folder = place.path().join(folder);
+            std::fs::create_dir(&folder).unwrap();
+            let new = NewVolumes::aix_disks(&folder, &vg, all.clone(), (9, 9)).unwrap();
+            let files = new.files();
+            assert_eq!(files.len(), 2);
+            assert!(files[0].ends_with("clonevg-1.img"));
+            for (disk, seed) in new.make().unwrap().iter().zip(1u8..) {
+                assert!(disk.len() >= 4096);
+                disk.write_at(disk.len() - 4096, &[seed; 4096]).unwrap();
+                disk.write_at(0, &[seed; 512]).unwrap();
+            }
+            let spec = VolumesSpec::AixDisks(files.clone());
+            let read = opened(&spec);
+            for (((name, bytes), known), seed) in all.iter().zip(&read.layout.volumes).zip(1u8..) {
+                assert_eq!(
+                    (&known.name, known.bytes, known.masked),
+                    (name, bytes.next_multiple_of(1 << 20), 0)
+                );
+                let mut found = [0; 512];
+                read.volumes[usize::from(seed) - 1].read_at(0, &mut found).unwrap();
+                assert_eq!(found, [seed; 512], "{name}");
+            }
+            drop(read);
+            let found = aix_vg(&spec, &files, Access::ReadOnly).unwrap();
+            assert!(found.notes.is_empty(), "{:?}", found.notes);
+            vgids.push((found.vgid, found.pvs[0].pvid, found.pvs[1].pvid));
+            assert!(NewVolumes::aix_disks(&folder, &vg, all.clone(), (9, 9)).is_err());
+        }
+        let (one, two) = (vgids[0], vgids[1]);
+        assert!(one.0 != two.0 && one.1 != two.1 && one.1 != one.2 && one.2 != two.2);
+    }
+
+    #[test]
+    fn what_would_be_a_rootvg_is_not_made() {
+        let place = tempfile::tempdir().unwrap();
+        let refused = |vg: &str, lv: &str| {
+            let all = volumes(&[(lv, 1 << 20)]);
+            let new = NewVolumes::aix_disks(place.path(), &vg.parse().unwrap(), all, (1, 1));
+            new.map(|_| ()).unwrap_err().to_string()
+        };
+        assert!(refused("rootvg", "data").contains("never replicates a rootvg"));
+        assert!(refused("datavg", "hd5").contains("never replicates a rootvg"));
+        let hd5 = volumes(&[("hd5", 512)]);
+        assert!(NewVolumes::lvm2("datavg", hd5, "t").is_err());
+    }
+}

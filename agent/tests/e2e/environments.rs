@@ -1,0 +1,312 @@
+//! Environments of several groups, with steps, renamed, made at once, and killed while they are made.
+
+use std::path::{Path, PathBuf};
+
+use super::common::{Agent, MIB, Nbd, Pair, noise, until};
+
+/// A pair whose replica also follows a group `h` with an LV `data` and one `log`.
+fn two_groups() -> Pair {
+    let pair = Pair::new(&[("data", 2 * MIB)], &[]);
+    let images = pair.place.path().join("h-images");
+    std::fs::create_dir(&images).unwrap();
+    std::fs::write(images.join("data"), noise(50, MIB)).unwrap();
+    std::fs::write(images.join("log"), noise(51, 64 << 10)).unwrap();
+    let spec = format!("images:{}", images.display());
+    pair.source.ok(&["group", "add", "h", "--volumes", &spec]);
+    let made = pair.source.json(&["pair", "invite", "--group", "h", "--role", "replica"]);
+    let there = format!("images:{}", pair.place.path().join("h-replica").display());
+    pair.replica.ok(&["pair", "join", made["token"].as_str().unwrap(), "--volumes", &there]);
+    pair.source.ok(&["wait", "h", "--for", "in-sync", "--timeout", "60s"]);
+    pair
+}
+
+/// The same with a snapshot `s` of each group.
+pub fn with_snapshots() -> Pair {
+    let pair = two_groups();
+    pair.open("data").write(0, &noise(1, 2 * MIB)).unwrap();
+    pair.source.ok(&["snapshot", "create", "g", "s"]);
+    pair.source.ok(&["snapshot", "create", "h", "s"]);
+    pair
+}
+
+pub fn read(agent: &Agent, export: &str, len: u64) -> Vec<u8> {
+    let mut nbd = Nbd::open_export(&agent.nbd_socket(), export).unwrap();
+    nbd.read(0, usize::try_from(len).unwrap()).unwrap()
+}
+
+pub fn names_in(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+pub fn environments(agent: &Agent) -> Vec<serde_json::Value> {
+    agent.json(&["env", "list"])["environments"].as_array().unwrap().clone()
+}
+
+/// Fails unless nothing of any environment is left, and its snapshots can go.
+#[track_caller]
+pub fn assert_nothing_is_left(agent: &Agent) {
+    assert_eq!(environments(agent).len(), 0);
+    assert_eq!(names_in(&agent.path("environments")), Vec::<String>::new());
+    for group in ["g", "h"] {
+        agent.ok(&["snapshot", "delete", &format!("{group}@s")]);
+    }
+}
+
+/// Goal: one environment has the LVs of several groups, each at its point, and is made whole or
+/// not at all; a template is a point like any other.
+#[test]
+fn an_environment_of_several_groups_is_one() {
+    let mut pair = with_snapshots();
+    let agent = &pair.replica;
+    agent.ok(&["template", "create", "t", "--from", "h@s"]);
+    let base = std::fs::read(pair.source_image("data")).unwrap();
+    let both = ["--from", "g@s", "--from", "h@s", "--nbd"];
+    let made = agent.json(&[&["env", "create", "e"][..], &both].concat());
+    let exports = ["env/e/g/data", "env/e/h/data", "env/e/h/log"];
+    assert_eq!(made["exports"], serde_json::json!(exports));
+    assert_eq!(
+        (&made["parts"][0]["group"], &made["parts"][1]["group"]),
+        (&"g".into(), &"h".into())
+    );
+    assert!(read(agent, exports[0], 2 * MIB) == base);
+    assert!(read(agent, exports[1], MIB) == noise(50, MIB));
+    let mixed = ["--from", "g@s", "--from", "t", "--nbd", "--rename", "lv:*=c_*"];
+    let made = agent.json(&[&["env", "create", "m"][..], &mixed].concat());
+    assert_eq!(made["exports"][2], "env/m/h/c_log");
+    assert!(read(agent, "env/m/h/c_log", 64 << 10) == noise(51, 64 << 10));
+    let mut nbd = Nbd::open_export(&agent.nbd_socket(), "env/m/h/c_log").unwrap();
+    nbd.write(0, &noise(7, 4096)).unwrap();
+    nbd.flush().unwrap();
+    drop(nbd);
+
+    // All or nothing: the second point is not there, or of the same group.
+    let create = ["env", "create", "x", "--nbd", "--from", "g@s", "--from"];
+    agent.run(&[&create[..], &["h@none"]].concat()).expect(3, &["none"]);
+    agent.run(&[&create[..], &["g@s"]].concat()).expect(3, &["of group g"]);
+    let rename = ["h@s", "--rename", "lv:*=same"];
+    agent.run(&[&create[..], &rename].concat()).expect(3, &["two LVs", "--rename"]);
+    agent
+        .run(&[&create[..], &["h@s", "--rename", "lv:none=x"]].concat())
+        .expect(3, &["no LV fits"]);
+    agent
+        .run(&[&create[..], &["h@s", "--rename", "mount:/a=/b"]].concat())
+        .expect(2, &["aix-disks"]);
+    assert_eq!(names_in(&agent.path("environments")), ["e", "m"]);
+
+    // It outlives the agent, under the same names.
+    pair.replica.kill();
+    pair.replica.start();
+    let agent = &pair.replica;
+    assert!(read(agent, exports[1], MIB) == noise(50, MIB));
+    assert!(read(agent, "env/m/h/c_log", 4096) == noise(7, 4096));
+    agent.run(&["snapshot", "delete", "h@s"]).expect(3, &["environment e"]);
+    agent.run(&["group", "remove", "h"]).expect(3, &["environments build on group h"]);
+    agent.ok(&["env", "destroy", "e"]);
+    agent.ok(&["env", "destroy", "m"]);
+    assert_nothing_is_left(agent);
+}
+
+/// Goal: the facts of an environment that an earlier version made are read.
+#[test]
+fn an_environment_of_an_earlier_version_is_opened() {
+    let mut pair = with_snapshots();
+    pair.replica.ok(&["env", "create", "e", "--from", "g@s", "--nbd"]);
+    pair.replica.stop();
+    let path = pair.replica.path("environments/e/environment.json");
+    let facts = std::fs::read(&path).unwrap();
+    let facts: serde_json::Value = serde_json::from_slice(&facts).unwrap();
+    let part = &facts["parts"][0];
+    let old = serde_json::json!({
+        "version": 1, "name": "e", "group": "g", "base": part["base"], "seq": part["seq"],
+        "clock": part["clock"], "owner": null, "created": facts["created"], "expires": null,
+        "quota": null,
+    });
+    std::fs::write(&path, old.to_string()).unwrap();
+    pair.replica.start();
+    let base = std::fs::read(pair.source_image("data")).unwrap();
+    assert!(read(&pair.replica, "env/e/g/data", 2 * MIB) == base);
+    pair.replica.ok(&["env", "extend", "e", "--lease", "1h"]);
+    pair.replica.ok(&["env", "destroy", "e"]);
+    assert_nothing_is_left(&pair.replica);
+}
+
+/// Goal: an environment that cannot be opened is said to be so, and keeps its snapshot until it can.
+#[test]
+fn an_environment_whose_template_is_away_is_broken_and_comes_back() {
+    let mut pair = with_snapshots();
+    pair.replica.ok(&["template", "create", "t", "--from", "h@s"]);
+    pair.replica.ok(&["env", "create", "e", "--from", "g@s", "--from", "t", "--nbd"]);
+    let (store, away) = (pair.replica.path("templates"), pair.replica.path("away"));
+    pair.replica.stop();
+    std::fs::rename(&store, &away).unwrap();
+    for _ in 0..2 {
+        // What nobody needs is let go of at a start.
+        pair.replica.start();
+        let shown = pair.replica.json(&["env", "show", "e"]);
+        assert_eq!(shown["state"], "broken");
+        assert!(!shown["reason"].as_str().unwrap().is_empty(), "{shown}");
+        assert_eq!(shown["exports"], serde_json::json!([]));
+        pair.replica.run(&["snapshot", "delete", "g@s"]).expect(3, &["environment e"]);
+        pair.replica.stop();
+    }
+    std::fs::remove_dir_all(&store).ok();
+    std::fs::rename(&away, &store).unwrap();
+    pair.replica.start();
+    assert_eq!(pair.replica.json(&["env", "show", "e"])["state"], "ready");
+    let base = std::fs::read(pair.source_image("data")).unwrap();
+    assert!(read(&pair.replica, "env/e/g/data", 2 * MIB) == base);
+    pair.replica.stop();
+    std::fs::rename(&store, &away).unwrap();
+    pair.replica.start();
+    pair.replica.ok(&["env", "destroy", "e"]);
+    assert_nothing_is_left(&pair.replica);
+}
+
+/// Goal: steps run in order on what nobody else sees, and their first failure is its end.
+#[test]
+fn an_environment_is_handed_out_when_all_its_steps_are_done() {
+    let pair = with_snapshots();
+    let agent = &pair.replica;
+    let seen = agent.path("seen");
+    let write = format!(
+        "set -e; export=$(echo \"$VGSHIP_VOLUMES\" | sed -n 's/^h log //p')\n\
+         qemu-io -f raw -c 'write -P 42 0 4k' -c flush \
+         \"nbd+unix:///$export?socket=$VGSHIP_NBD_SOCKET\"\n\
+         nbdinfo --list --json \"nbd+unix:///?socket=$VGSHIP_NBD_SOCKET\" > {} || true",
+        seen.display()
+    );
+    let check = "test -d \"$VGSHIP_FOLDER\" && echo all is well with $VGSHIP_ENV";
+    let both = ["--from", "g@s", "--from", "h@s", "--nbd"];
+    let steps = ["--step", &write, "--step", check];
+    let last = agent.path("last");
+    let bye = format!("echo \"$VGSHIP_EXPORTS\" > {}; exit 4", last.display());
+    let create = [&["env", "create", "e"][..], &both, &steps, &["--teardown", &bye]].concat();
+    let made = agent.json(&create);
+    assert_eq!(made["steps"].as_array().unwrap().len(), 2, "{made}");
+    assert_eq!(made["steps"][1]["ended"], "exit status: 0");
+    let hidden = std::fs::read_to_string(seen).unwrap();
+    assert!(!hidden.contains("mask-") && !hidden.contains("/h/log"), "{hidden}");
+    assert!(read(agent, "env/e/h/log", 4096) == [42; 4096]);
+    assert!(agent.ok(&["env", "log", "e"]).contains("all is well with e"));
+    let shown = agent.ok(&["env", "show", "e"]);
+    assert!(shown.contains("ready") && shown.contains("exit status: 0"), "{shown}");
+    agent.run(&["env", "show", "none"]).expect(3, &["no environment none"]);
+
+    // What fails is not handed out.
+    let fails = ["--step", "echo one", "--step", "echo no such table; exit 3", "--step", "echo 3"];
+    let create = [&["env", "create", "f"][..], &both, &fails].concat();
+    agent.run(&create).expect(1, &["step 2", "no such table", "--keep-failed"]);
+    assert_eq!(names_in(&agent.path("environments")), ["e"]);
+    agent
+        .run(&[&create[..], &["--keep-failed"]].concat())
+        .expect(1, &["no such table", "env log f"]);
+    let failed = agent.json(&["env", "show", "f"]);
+    assert_eq!(
+        (failed["state"].as_str(), failed["exports"].as_array().unwrap().len()),
+        (Some("failed"), 0)
+    );
+    assert_eq!(failed["steps"].as_array().unwrap().len(), 2, "the third did not run");
+    assert!(Nbd::open_export(&agent.nbd_socket(), "env/f/g/data").is_err());
+    let log = agent.ok(&["env", "log", "f"]);
+    assert!(log.contains("one") && log.contains("exit status: 3"), "{log}");
+    let slow = ["--step", "sleep 600", "--step-timeout", "100ms"];
+    agent.run(&[&["env", "create", "s"][..], &both, &slow].concat()).expect(1, &["too long"]);
+
+    // The teardown sees it as it was, and cannot hold it up.
+    let done = agent.ok(&["env", "destroy", "e"]);
+    assert!(done.contains("destroyed, but the teardown") && done.contains("status: 4"), "{done}");
+    let last = std::fs::read_to_string(last).unwrap();
+    assert_eq!(last, "data env/e/g/data\ndata env/e/h/data\nlog env/e/h/log\n");
+    agent.ok(&["env", "destroy", "f"]);
+    let over = agent.path("over");
+    let bye = format!("touch {}", over.display());
+    let leased = ["--teardown", &bye, "--lease", "100ms"];
+    agent.ok(&[&["env", "create", "l"][..], &both, &leased].concat());
+    until("the lease is over", || environments(agent).is_empty());
+    assert!(over.exists());
+    until("all of it is gone", || names_in(&agent.path("environments")).is_empty());
+    assert_nothing_is_left(agent);
+}
+
+pub fn place(agent: &Agent, name: &str) -> (PathBuf, String) {
+    let folder = agent.path(name);
+    let text = folder.display().to_string();
+    (folder, text)
+}
+
+/// A step that says that it runs, and ends when the agent does.
+pub fn waiting(started: &Path) -> String {
+    format!("touch {}; while kill -0 $PPID 2>/dev/null; do sleep 0.1; done", started.display())
+}
+
+/// Goal: whenever the agent is killed while it makes an environment, nothing stays, here or
+/// outside, and it can be made then.
+#[test]
+fn an_agent_that_is_killed_leaves_no_half_made_environment() {
+    let mut pair = with_snapshots();
+    let (folder, text) = place(&pair.replica, "out/x");
+    let spec = format!("images:{text}");
+    for to in [&["--nbd"][..], &["--to-volumes", &spec]] {
+        let started = pair.replica.path("started");
+        let wait = waiting(&started);
+        let create = [&["env", "create", "e", "--from", "g@s", "--from", "h@s"][..], to].concat();
+        let begun = pair.replica.begin(&[&create[..], &["--step", &wait]].concat());
+        until("a step runs", || started.exists());
+        assert_eq!(names_in(&pair.replica.path("environments")), ["e"]);
+        pair.replica.kill();
+        assert_eq!(begun.end().code, 1);
+        std::fs::remove_file(started).unwrap();
+        pair.replica.start();
+        assert_eq!(environments(&pair.replica).len(), 0);
+        assert_eq!(names_in(&pair.replica.path("environments")), Vec::<String>::new());
+        assert!(!folder.exists() && !pair.replica.path("out").exists());
+        pair.replica.ok(&create);
+        pair.replica.ok(&["env", "destroy", "e"]);
+    }
+    assert_nothing_is_left(&pair.replica);
+}
+
+/// Goal: several environments of one point, made at once, are whole and their own.
+#[test]
+fn several_environments_of_one_point_are_made_at_once() {
+    let pair = with_snapshots();
+    let agent = &pair.replica;
+    let (folder, text) = place(agent, "disks");
+    let spec = format!("aix-disks:{text}");
+    std::fs::create_dir(&folder).unwrap();
+    let begun: Vec<_> = (0..6)
+        .map(|number| {
+            let (name, vg) = (format!("e{number}"), format!("vg{}", number / 2));
+            let to: &[&str] = match number % 2 {
+                0 => &["--nbd"],
+                _ => &["--to-volumes", &spec, "--vg", &vg],
+            };
+            agent.begin(&[&["env", "create", &name, "--from", "g@s"][..], to].concat())
+        })
+        .collect();
+    for begun in begun {
+        begun.end().expect(0, &[]);
+    }
+    let base = std::fs::read(pair.source_image("data")).unwrap();
+    for number in 0..3 {
+        assert!(read(agent, &format!("env/e{}/g/data", 2 * number), 2 * MIB) == base);
+    }
+    let disks = ["vg0-1.img", "vg0-import.sh", "vg1-1.img", "vg1-import.sh"];
+    assert_eq!(names_in(&folder)[..4], disks);
+    // Two that want the same files: one gets them, the other leaves them alone.
+    let create = |name| ["env", "create", name, "--from", "g@s", "--to-volumes", &spec];
+    let two = [agent.begin(&create("x")), agent.begin(&create("y"))];
+    let mut codes = two.map(|begun| begun.end().code);
+    codes.sort_unstable();
+    assert_eq!(codes, [0, 3]);
+    assert!(folder.join("g-1.img").exists());
+    for env in environments(agent) {
+        agent.ok(&["env", "destroy", env["name"].as_str().unwrap()]);
+    }
+    assert_eq!(names_in(&folder), Vec::<String>::new());
+    assert_nothing_is_left(agent);
+}
