@@ -109,23 +109,19 @@ impl Images {
             Ok(probe(&path.to_string_lossy(), Arc::new(disk))?)
         });
         let vg = assemble(&members.collect::<Result<Vec<_>>>()?)?;
-        let (chain, lanes) = (shared.chain(), shared.lanes());
-        let (slots, load) = room(self.lv_bytes());
-        let mut found = Found {
-            chain: [(); LVS].map(|()| vec![0; size(slots * 4)]),
-            load: [(); LVS].map(|()| vec![None; size(load)]),
-        };
-        for (lv, expected) in self.written.lvs.iter().enumerate() {
+        let volumes = self.written.lvs.iter().map(|expected| {
             let described = vg.lvs.iter().find(|it| it.name == expected.name);
             let described =
                 described.with_context(|| format!("LV {} is missing", expected.name))?;
-            let volume = AixVolume::open(&vg, described).map_err(anyhow::Error::msg)?;
-            let judge = Judge { lv, seed, chain: &chain, lane: &lanes[lv], shared };
-            judge
-                .volume(&volume, &mut found)
-                .with_context(|| format!("LV {} is wrong", expected.name))?;
-        }
-        Ok(found)
+            AixVolume::open(&vg, described).map_err(anyhow::Error::msg)
+        });
+        let volumes = volumes.collect::<Result<Vec<_>>>()?;
+        Found::read(
+            seed,
+            shared,
+            self.lv_bytes(),
+            |lv, at, into| Ok(volumes[lv].read_at(at, into)?),
+        )
     }
 
     /// Compares all LVs with those of `replica` byte by byte, and the replica's copies with each
@@ -171,11 +167,16 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    fn volume(&self, volume: &AixVolume, found: &mut Found) -> Result<()> {
+    fn volume(
+        &self,
+        bytes: u64,
+        found: &mut Found,
+        mut read: impl FnMut(u64, &mut [u8]) -> Result<()>,
+    ) -> Result<()> {
         let mut piece = vec![0; PIECE];
-        for at in (0..volume.len()).step_by(PIECE) {
-            let len = size((volume.len() - at).min(PIECE as u64));
-            volume.read_at(at, &mut piece[..len])?;
+        for at in (0..bytes).step_by(PIECE) {
+            let len = size((bytes - at).min(PIECE as u64));
+            read(at, &mut piece[..len])?;
             for (block, content) in (at / BLOCK_BYTES..).zip(piece[..len].chunks(BLOCK)) {
                 self.block(block, content, found).map_err(anyhow::Error::msg)?;
             }
@@ -208,6 +209,28 @@ impl Judge<'_> {
 }
 
 impl Found {
+    /// Reads all LVs, each of so many bytes, and checks every block by itself.
+    pub(super) fn read(
+        seed: u64,
+        shared: &Shared,
+        lv_bytes: u64,
+        mut read: impl FnMut(usize, u64, &mut [u8]) -> Result<()>,
+    ) -> Result<Found> {
+        let (chain, lanes) = (shared.chain(), shared.lanes());
+        let (slots, load) = room(lv_bytes);
+        let mut found = Found {
+            chain: [(); LVS].map(|()| vec![0; size(slots * 4)]),
+            load: [(); LVS].map(|()| vec![None; size(load)]),
+        };
+        for (lv, lane) in lanes.iter().enumerate() {
+            let judge = Judge { lv, seed, chain: &chain, lane, shared };
+            judge
+                .volume(lv_bytes, &mut found, |at, into| read(lv, at, into))
+                .with_context(|| format!("LV {lv} is wrong"))?;
+        }
+        Ok(found)
+    }
+
     /// Proves that this is a state that the source was in: exactly the first so many steps of the
     /// chain, between `least` and all that were issued, and beside them no write of the load that
     /// came later, and every one that was done before.

@@ -10,6 +10,7 @@ mod nbd;
 mod pace;
 mod relay;
 mod report;
+mod role;
 mod scenario;
 mod watch;
 mod workload;
@@ -33,8 +34,10 @@ const FOLDER_MAX: usize = 85;
 ///
 /// Makes two AIX volume groups on disk images in a temporary folder, starts two agents as
 /// processes of their own, and writes to one group over NBD while it is replicated to the other.
-/// Kills the replica and the source in mid-stream, cuts the link between them, and proves from a
-/// model of the workload that the replica always was a state that the source has been in.
+/// Takes snapshots under load, opens a point between them and makes an environment of it. Kills the
+/// replica and the source in mid-stream, cuts the link between them, and proves from a model of the
+/// workload that the replica, and every point of its past, always was a state that the source has
+/// been in.
 ///
 /// Exit code 0 only if every check held. Ends only processes that it started.
 #[derive(Debug, clap::Args)]
@@ -46,6 +49,9 @@ pub struct Args {
     /// Leave images, homes and logs in this folder, which must be new or empty
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
+    /// Runs inside an environment of the demonstration
+    #[arg(long, value_enum, hide = true)]
+    inside: Option<role::Role>,
 }
 
 /// Progress for people: on stdout, or on stderr when stdout is for the JSON document.
@@ -116,6 +122,9 @@ impl Place {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, context: &Context<'_>) -> Result<(), ControlError> {
+    if let Some(role) = args.inside {
+        return role::run(role).map_err(|error| ControlError::failed(format!("{error:#}")));
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()

@@ -30,6 +30,8 @@ pub(super) struct Report {
     pub(super) written: Rate,
     /// Steps of the chain in which each depends on the one before.
     pub(super) steps: u64,
+    /// What was kept of the replica's past.
+    pub(super) past: Kept,
     /// The replica's crash.
     pub(super) replica_killed: Crash,
     /// The source's crash.
@@ -55,6 +57,17 @@ pub(super) struct Rate {
     pub(super) writes: u64,
     /// Unit: seconds.
     pub(super) seconds: f64,
+}
+
+/// Two snapshots, a point between them, and an environment of it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Kept {
+    /// How long the first snapshot took under load, until the replica had it. Unit: seconds.
+    pub(super) snapshot_seconds: f64,
+    /// Of how many steps each of the three is the prefix.
+    pub(super) steps: Vec<u64>,
+    /// Until the environment was masked, checked and handed out. Unit: seconds.
+    pub(super) environment_seconds: f64,
 }
 
 /// How far the replica was behind.
@@ -173,6 +186,15 @@ impl Report {
                     self.written.writes,
                     ByteLen(self.written.bytes),
                     self.steps
+                ),
+            ),
+            (
+                "points",
+                format!(
+                    "a snapshot in {:.0} ms; after {} steps, an environment in {:.1} s",
+                    self.past.snapshot_seconds * 1e3,
+                    self.past.steps.iter().map(u64::to_string).collect::<Vec<_>>().join(", "),
+                    self.past.environment_seconds
                 ),
             ),
             ("replica killed", self.replica_killed.proof()),

@@ -1,5 +1,7 @@
 //! What happens, in order. Waits for conditions, never for times; a check that fails ends it.
 
+mod past;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -138,6 +140,7 @@ impl<'a> Scenario<'a> {
         let begun = Instant::now();
         self.set_up()?;
         self.stream()?;
+        self.past()?;
         self.kill_replica()?;
         self.kill_source()?;
         self.flap()?;

@@ -11,7 +11,11 @@ use super::tests::{GROUP, key, seqs, write};
 use super::{Journal, Recovered};
 
 fn recover(folder: &SimFolder, keys: &KeyRing) -> (Journal, Recovered) {
-    Journal::recover(Arc::new(folder.clone()), keys, GROUP, Seq(0)).unwrap()
+    recover_behind(folder, keys, Seq(0))
+}
+
+fn recover_behind(folder: &SimFolder, keys: &KeyRing, checkpoint: Seq) -> (Journal, Recovered) {
+    Journal::recover(Arc::new(folder.clone()), keys, GROUP, checkpoint).unwrap()
 }
 
 fn append(journal: &mut Journal, seq: u64) {
@@ -55,7 +59,7 @@ fn after_a_rotation_a_segment_of_the_new_key_follows_and_all_of_it_is_read() {
     assert_eq!(journal.end_of(key().id()).unwrap(), None);
     keys.destroy(key().id());
     drop(journal);
-    let (journal, found) = recover(&folder, &keys);
+    let (journal, found) = recover_behind(&folder, &keys, Seq(2));
     assert_eq!((found.last, seqs(&journal, 2)), (Seq(4), vec![3, 4]));
 }
 
