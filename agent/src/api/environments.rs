@@ -16,7 +16,11 @@ pub struct EnvRequest {
     #[serde(with = "text")]
     pub name: Name,
     /// Which points, `G@NAME` or `G@POINT`, and which templates: one for each group.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub from: Vec<String>,
+    /// Which snapshot of a set, `S@NAME`; then `from` is empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<String>,
     /// The templates' store; without it the home's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<String>,
@@ -62,6 +66,7 @@ impl EnvRequest {
         EnvRequest {
             name,
             from: vec![from],
+            set: None,
             store: None,
             to: None,
             vg: None,
@@ -127,6 +132,8 @@ pub struct Environment {
     pub reason: Option<String>,
     /// `nbd`, or what was written: `images:DIR`, `aix-disks:DIR`, `lvm2:VG`.
     pub kind: String,
+    /// The set's snapshot that it was made of, `S@NAME`, if it was.
+    pub set: Option<String>,
     /// Its groups.
     pub parts: Vec<EnvPart>,
     /// Which group's; of several the first, as the next three.

@@ -35,8 +35,11 @@ pub struct Create {
     #[arg(value_name = "E")]
     name: Name,
     /// Which snapshot, point or template; once for each group
-    #[arg(long, value_name = "G@NAME|G@POINT|T", required = true)]
+    #[arg(long, value_name = "G@NAME|G@POINT|T", required_unless_present = "set")]
     from: Vec<String>,
+    /// All groups of a set's snapshot, whose replicas are all on this agent
+    #[arg(long, value_name = "S@NAME", conflicts_with_all = ["from", "store", "to_dir"])]
+    set: Option<String>,
     /// The templates' store [default: the home's own]
     #[arg(long, value_name = "URL")]
     store: Option<String>,
@@ -155,6 +158,7 @@ fn run_create(create: Create, context: &Context<'_>) -> Result<(), ControlError>
     let request = EnvRequest {
         name: create.name,
         from: create.from,
+        set: create.set,
         store,
         to: to.map(|to| to.to_string()),
         vg: create.vg.map(|vg| vg.to_string()),

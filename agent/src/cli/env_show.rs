@@ -57,6 +57,9 @@ pub(super) fn all(env: &Environment, socket: &Path) -> String {
     if let Some(reason) = &env.reason {
         fact("because", &reason.replace('\n', "; "));
     }
+    if let Some(set) = &env.set {
+        fact("set", set);
+    }
     fact("kind", &env.kind);
     fact("owner", env.owner.as_deref().unwrap_or("-"));
     fact("created", &env.created);
@@ -90,6 +93,7 @@ mod tests {
             state: "failed".to_owned(),
             reason: Some("step 1 ended\nbadly".to_owned()),
             kind: "images:/x".to_owned(),
+            set: Some("erp@noon".to_owned()),
             parts: vec![part("g"), part("h")],
             group: "g".to_owned(),
             template: None,
@@ -126,6 +130,7 @@ nbd+unix:///env/e/g/lv?socket=/s
 h/lv: /x/h/lv
 state     failed
 because   step 1 ended; badly
+set       erp@noon
 kind      images:/x
 owner     -
 created   2026-05-01T09:00:00Z

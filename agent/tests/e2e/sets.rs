@@ -3,6 +3,8 @@
 
 mod trio;
 
+mod used;
+
 use std::fs;
 use std::time::{Duration, Instant};
 

@@ -220,6 +220,18 @@ fn standing(store: &SharedObjects, name: &Name) -> Result<(ObjectId, Shelves), T
     }
 }
 
+/// Whether there is a template `name`. Reads nothing of what it holds.
+///
+/// # Errors
+/// What the store refuses, and a place that is damaged.
+pub fn stands(store: &SharedObjects, name: &Name) -> Result<bool, TemplateError> {
+    match standing(store, name) {
+        Ok(_) => Ok(true),
+        Err(TemplateError::Absent(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// An open template.
 pub struct Template {
     root: ObjectId,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use vgship_base::ids::{Name, Seq};
 use vgship_base::record::{Marker, Order};
 use vgship_snapshot::set::{Listed, Noted, Origin, Snapshot};
+use vgship_snapshot::template::Facts;
 
 use super::points::{Found, snapshot_error};
 use super::{export, historian, marking, quiesced, templates};
@@ -172,7 +173,7 @@ impl Past for Controlled {
         let agent = Arc::clone(&self.0);
         blocking(move || {
             with_point(&agent, &request.from, |replica, found, scratch| {
-                templates::create(&agent.home, replica, found, &request, scratch)
+                templates::create(&agent.home, replica, found, &request, Facts::new(), scratch)
             })
         })
     }
@@ -185,6 +186,7 @@ impl Past for Controlled {
     fn env_create(&self, request: EnvRequest) -> Answer<'_, Environment> {
         let agent = Arc::clone(&self.0);
         blocking(move || {
+            let request = agent.of_set(request)?;
             let find = |group: &Name| replica(&agent, group);
             agent.environments.create(&request, find, &agent.served, agent.clock.wall())
         })

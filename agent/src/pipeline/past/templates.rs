@@ -21,12 +21,13 @@ use crate::templates::{
     confirm_made, open_store, open_template, store_error, template_error, template_key,
 };
 
-/// Makes a template of a point that was found, and is held.
+/// Makes a template of a point that was found, and is held; with facts of the caller's.
 pub(super) fn create(
     home: &Home,
     replica: &Arc<ReplicaGroup>,
     found: &Found,
     request: &TemplateRequest,
+    mut facts: Facts,
     scratch: &Path,
 ) -> Result<TemplateMade, ControlError> {
     let store = open_store(home, request.store.as_deref()).map_err(|it| store_error(&it))?;
@@ -34,6 +35,7 @@ pub(super) fn create(
     // After what may take long: the key that is current now, not the one that was.
     let key = template_key(home, &*store).map_err(|it| store_error(&it))?;
     let group = &replica.config;
+    facts.insert("volumes".to_owned(), group.volumes.clone());
     let meta = Meta {
         created: replica.clock.wall(),
         source: SourcePoint {
@@ -44,7 +46,7 @@ pub(super) fn create(
             clock: point.clock,
         },
         chunk: ExtentSize::from_log2(CHUNK_LOG2_DEFAULT).expect("the default is within limits"),
-        facts: Facts::from([("volumes".to_owned(), group.volumes.clone())]),
+        facts,
         volumes: found.layout.volumes.iter().map(|_| Facts::new()).collect(),
     };
     let stop =
@@ -67,6 +69,23 @@ pub(super) fn create(
         data_bytes: made.progress.data,
         stored_bytes: made.progress.stored,
     })
+}
+
+/// What is told of a template that was there before: nothing was stored for it.
+pub(super) fn found(template: &Template) -> TemplateMade {
+    let (manifest, source) = (template.manifest(), &template.manifest().source);
+    let chunk = manifest.chunk.bytes();
+    let data = manifest.volumes.iter().map(|it| (it.chunks * chunk).min(it.layout.bytes));
+    TemplateMade {
+        name: manifest.name.to_string(),
+        root: template.root().to_string(),
+        group: source.group_name.to_string(),
+        at: source.seq.to_string(),
+        time: rfc3339(source.clock),
+        bytes: manifest.layout().bytes(),
+        data_bytes: data.sum(),
+        stored_bytes: 0,
+    }
 }
 
 /// Opens a template.

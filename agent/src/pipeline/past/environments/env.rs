@@ -243,6 +243,7 @@ impl Env {
             name: name.to_string(),
             state: self.state().to_owned(),
             reason,
+            set: self.facts.set.clone(),
             kind: outside.map_or_else(|| "nbd".to_owned(), |it| it.spec.clone()),
             group: first.group,
             template: first.template,

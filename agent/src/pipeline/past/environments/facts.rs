@@ -27,6 +27,9 @@ pub(super) struct Facts {
     version: u32,
     #[serde(with = "text")]
     pub(super) name: Name,
+    /// The set's snapshot that it was made of, `S@NAME`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) set: Option<String>,
     pub(super) parts: Vec<PartFacts>,
     pub(super) owner: Option<String>,
     /// Unit: microseconds since 1970.
@@ -122,6 +125,7 @@ impl Facts {
         Facts {
             version: VERSION,
             name,
+            set: None,
             parts: Vec::new(),
             owner: None,
             created,
@@ -216,7 +220,7 @@ mod tests {
     #[test]
     fn the_text_of_version_2_does_not_change() {
         let text = concat!(
-            r#"{"version":2,"name":"e","parts":[{"group":"g","base":7,"template":"t","#,
+            r#"{"version":2,"name":"e","set":"s@n","parts":[{"group":"g","base":7,"template":"t","#,
             r#""store":"file:///s","seq":9,"clock":11,"names":["c_data"]}],"owner":null,"#,
             r#""created":13,"expires":17,"quota":null,"failed":"step 1","steps":[{"command":"#,
             r#""true","millis":5,"ended":"exit status: 0"}],"teardown":{"command":"false","#,

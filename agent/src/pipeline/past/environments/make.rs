@@ -327,6 +327,7 @@ impl Maker<'_> {
         let request = self.request;
         let millis = |it: Duration| u64::try_from(it.as_millis()).unwrap_or(u64::MAX);
         let mut facts = Facts::new(request.name.clone(), self.now);
+        facts.set.clone_from(&request.set);
         facts.owner.clone_from(&request.owner);
         facts.expires = request.lease.map(|lease| after(self.now, lease));
         facts.quota = request.quota.map(|size| size.0.0);

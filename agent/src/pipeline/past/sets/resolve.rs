@@ -4,9 +4,11 @@ use vgship_base::ids::{Generation, Name, Seq};
 
 use super::control::whole;
 use crate::api::ControlError;
+use crate::api::past::EnvRequest;
 use crate::history::spec::{At, GroupPoint};
 use crate::pipeline::agent::{Group, Inner};
 use crate::pipeline::past::points::snapshot_error;
+use crate::pipeline::source::SourceGroup;
 use crate::sets::record::Part;
 
 /// One member of a set's snapshot.
@@ -49,16 +51,38 @@ impl Inner {
         record.parts.iter().map(part).collect()
     }
 
+    /// A request of an environment, of points alone: a set's snapshot is the points of its members.
+    ///
+    /// # Errors
+    /// A member is not here, or not what it was; there are points beside the set's.
+    pub(in crate::pipeline) fn of_set(
+        &self,
+        request: EnvRequest,
+    ) -> Result<EnvRequest, ControlError> {
+        let Some(of) = &request.set else { return Ok(request) };
+        if !request.from.is_empty() {
+            let why = format!("{of} stands for all points of an environment: name no other");
+            return Err(ControlError::usage(why));
+        }
+        let GroupPoint { group: set, at } = of.parse().map_err(ControlError::usage)?;
+        let At::Snapshot(name) = at else {
+            return Err(ControlError::usage(format!("{at} is no name of a set's snapshot")));
+        };
+        let parts = self.resolve_set_snapshot(&set, &name)?;
+        let points = parts.iter().map(|part| Ok(self.point_of(part)?.to_string()));
+        Ok(EnvRequest { from: points.collect::<Result<_, ControlError>>()?, ..request })
+    }
+
     /// The point that a member is, for what is made of it here.
     ///
     /// # Errors
     /// This agent has no replica of the group, or its replica has not exactly what the vector says.
     pub(in crate::pipeline) fn point_of(&self, part: &SetPart) -> Result<GroupPoint, ControlError> {
         let SetPart { group, snapshot, .. } = part;
-        let Group::Replica(replica) = self.group(group)? else {
-            let why = format!("group {group} has no replica here");
-            return Err(ControlError::refused(why)
-                .hint("do this where the snapshots are: on the agent of its replica"));
+        let replica = match self.group(group)? {
+            Group::Replica(replica) => replica,
+            Group::Source(source) => return Err(elsewhere(&source, snapshot)),
+            Group::Failed { error, .. } => return Err(error),
         };
         let all = replica.snapshots().map_err(ControlError::failed)?;
         let all = all.list().map_err(|it| snapshot_error(&it))?;
@@ -72,4 +96,18 @@ impl Inner {
         is_meant.then_some(()).ok_or_else(gone)?;
         Ok(GroupPoint { group: group.clone(), at: At::Snapshot(snapshot.clone()) })
     }
+}
+
+/// A member's snapshots are with its replicas, of which none is here.
+fn elsewhere(source: &SourceGroup, snapshot: &Name) -> ControlError {
+    let (group, links) = (&source.config.name, source.links());
+    let names: Vec<&str> = links.iter().map(|it| it.1.view.name()).collect();
+    let error = ControlError::refused(format!("group {group} has no replica here"));
+    if names.is_empty() {
+        return error.hint("nobody is its replica any more, so nobody keeps its snapshots");
+    }
+    error.hint(format!(
+        "its replica is on {}: do it there, --from G@{snapshot}, where G is what {group} is called there",
+        names.join(", ")
+    ))
 }

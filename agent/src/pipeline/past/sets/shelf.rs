@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use vgship_base::ids::Name;
 
+use super::templates::Making;
 use crate::api::ControlError;
 use crate::home::{Home, HomeError, io as files};
 use crate::sets::config::SetConfig;
@@ -24,6 +25,7 @@ pub(in crate::pipeline) struct Shelf {
     unread: BTreeMap<Name, ControlError>,
     /// Told when there may be something to take away.
     kicked: Notify,
+    pub(super) making: Making,
 }
 
 /// A set.
@@ -53,7 +55,13 @@ impl Shelf {
                 }
             }
         }
-        Ok(Shelf { folder, sets: Mutex::new(sets), unread, kicked: Notify::new() })
+        Ok(Shelf {
+            folder,
+            sets: Mutex::new(sets),
+            unread,
+            kicked: Notify::new(),
+            making: Making::default(),
+        })
     }
 
     fn sets(&self) -> MutexGuard<'_, BTreeMap<Name, Set>> {
