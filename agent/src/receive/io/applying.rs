@@ -33,6 +33,8 @@ pub(super) struct Applying {
     stored: Point,
     since: Instant,
     wall: Wall,
+    /// Somebody waits for a marker that was applied: the next checkpoint is due.
+    awaited: bool,
     /// It applies nothing any more: the engine is being stopped, or opened anew.
     given_up: bool,
 }
@@ -46,7 +48,8 @@ impl Applying {
         wall: Wall,
     ) -> Applying {
         let (stored, since) = (point, Instant::now());
-        Applying { applier, folder, shared, point, stored, since, wall, given_up: false }
+        let (awaited, given_up) = (false, false);
+        Applying { applier, folder, shared, point, stored, since, wall, awaited, given_up }
     }
 
     pub(super) fn run(mut self, from: &Receiver<Work>) {
@@ -114,6 +117,7 @@ impl Applying {
             self.given_up = true;
             return Ok(());
         };
+        self.awaited |= records.iter().any(|record| matches!(record.body, Body::Marker(_)));
         let begins = records.iter().any(|record| matches!(record.body, Body::ResyncBegin(_)));
         {
             let mut view = self.shared.view();
@@ -183,13 +187,14 @@ impl Applying {
 
     fn checkpoint(&mut self, idle: bool) -> Result<(), EngineError> {
         let due = idle
+            || self.awaited
             || self.since.elapsed() >= CHECKPOINT_EVERY
             || self.applier.unflushed() >= CHECKPOINT_BYTES;
         if self.point == self.stored || !due {
             return Ok(());
         }
         self.applier.checkpoint(&*self.folder, &self.point)?;
-        self.stored = self.point;
+        (self.stored, self.awaited) = (self.point, false);
         self.since = Instant::now();
         self.shared.settled.store(self.point.seq.0, Ordering::SeqCst);
         self.shared.view().applied = self.point;
