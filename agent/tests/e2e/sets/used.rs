@@ -2,8 +2,11 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 use serde_json::{Value, json};
 
 use super::trio::{Counting, SOURCES, Success, Trio, stop_counting};
@@ -159,7 +162,8 @@ fn templates_of_a_set_are_completed_after_a_crash() {
     let root = templates(&trio.dr)[0].1.clone();
 
     // Something else is in the place of one, and of another snapshot it is not.
-    trio.dr.ok(&["template", "create", "t.db", "--from", "db@now"]);
+    let one = format!("db@{}", made["members"][1]["snapshot"].as_str().unwrap());
+    trio.dr.ok(&["template", "create", "t.db", "--from", &one]);
     trio.dr.run(&create).expect(3, &["a template t.db already", "was not made of db@set.erp.noon"]);
     trio.dr.ok(&["template", "delete", "t.db"]);
     let later = ["template", "create", "t", "--set", "erp@later"];
@@ -178,6 +182,10 @@ fn templates_of_a_set_are_completed_after_a_crash() {
     let all = templates(&trio.dr);
     trio.dr.ok(&create);
     assert_eq!(templates(&trio.dr), all, "nothing is made twice");
+    // A later snapshot may have the name of one that was deleted.
+    trio.dr.ok(&["snapshot", "delete", "--set", "erp@noon"]);
+    trio.dr.json(&["snapshot", "create", "--set", "erp", "noon"]);
+    trio.dr.run(&create).expect(3, &["a template t.app already"]);
 
     // One fails that nobody could foresee: what this call made goes, what was there stays.
     let intents = trio.dr.path("templates/intents/u.db");
@@ -192,4 +200,35 @@ fn templates_of_a_set_are_completed_after_a_crash() {
     fs::write(&intents, "in the way").unwrap();
     trio.dr.run(&other).expect(1, &["template u.app was there before and stays"]);
     assert_eq!(names(&trio.dr), ["t.app", "t.db", "u.app"]);
+}
+
+/// Goal: of two calls at once that make templates of one name the second is refused: each would
+/// take back, or take for whole, what is the other's.
+#[test]
+fn templates_of_a_set_are_made_by_one_at_a_time() {
+    let trio = Trio::new();
+    trio.dr.json(&["snapshot", "create", "--set", "erp", "noon"]);
+    let create = |name| ["template", "create", name, "--set", "erp@noon"];
+    trio.dr.ok(&create("t"));
+    // Where it says what became of the name, the first waits until somebody writes it.
+    let all = trio.dr.path("templates/templates");
+    let slot = fs::read_dir(all.join("t.app")).unwrap().next().unwrap().unwrap().file_name();
+    let slot = all.join("u.app").join(slot);
+    fs::create_dir(slot.parent().unwrap()).unwrap();
+    nix::unistd::mkfifo(&slot, Mode::S_IRWXU).unwrap();
+    let asked = trio.dr.begin(&create("u"));
+    let mut writer = None;
+    until("it waits", || {
+        let mut options = fs::OpenOptions::new();
+        let options = options.write(true).custom_flags(OFlag::O_NONBLOCK.bits());
+        writer = options.open(&slot).ok();
+        writer.is_some()
+    });
+    trio.dr.run(&create("u")).expect(3, &["templates u of a set are being made already"]);
+    trio.dr.ok(&create("v"));
+    drop(writer);
+    assert_eq!(asked.end().code, 1);
+    fs::remove_file(&slot).unwrap();
+    trio.dr.ok(&create("u"));
+    assert_eq!(names(&trio.dr), ["t.app", "t.db", "u.app", "u.db", "v.app", "v.db"]);
 }
