@@ -48,7 +48,7 @@ fn every_check_holds_and_nothing_is_left_behind() {
     }
     assert_eq!(report["flap"]["resynced"], false);
     assert_eq!(report["overflow"]["resynced"], true);
-    assert_eq!(report["checks"].as_array().unwrap().len(), 12);
+    assert_eq!(report["checks"].as_array().unwrap().len(), 14);
     nothing_is_left(&place);
 }
 

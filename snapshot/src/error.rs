@@ -140,6 +140,18 @@ impl SnapshotError {
         )
     }
 
+    /// Whether what was read is not to be had, however often that is tried: it is damaged, or
+    /// sealed with a key that is not there.
+    pub const fn is_lost(&self) -> bool {
+        match self {
+            SnapshotError::Pack { source, .. } => !matches!(source, SealError::Io { .. }),
+            SnapshotError::Row { .. }
+            | SnapshotError::Content { .. }
+            | SnapshotError::Missing { .. } => true,
+            _ => false,
+        }
+    }
+
     pub(crate) fn other_key(found: KeyId, ours: KeyId) -> SnapshotError {
         SnapshotError::Foreign(format!("needs key {found}, not {ours}"))
     }

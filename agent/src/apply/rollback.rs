@@ -50,7 +50,10 @@ pub enum RollbackError {
     #[error("the journal cannot be read up to the point")]
     Journal(#[from] JournalError),
     /// A snapshot that is held is not there.
-    #[error("the snapshot of {0} is not there any more")]
+    #[error(
+        "the snapshot of {0} is not there any more; if the volumes are rolled back, they cannot \
+             be taken on from there: force a full resync"
+    )]
     Gone(Seq),
     /// The journal ends before the point.
     #[error("the journal ends at {last}, before {wanted}")]
@@ -80,10 +83,15 @@ impl RollbackError {
 
     /// Whether the point cannot be reached, however often that is tried.
     pub const fn is_final(&self) -> bool {
-        matches!(
-            self,
-            RollbackError::Gone(_) | RollbackError::Short { .. } | RollbackError::Journal(_)
-        )
+        match self {
+            RollbackError::Gone(_) | RollbackError::Short { .. } | RollbackError::Journal(_) => {
+                true
+            }
+            // What the point's snapshot needs is damaged, or sealed with a key that is no more.
+            RollbackError::Snapshots(error)
+            | RollbackError::Apply(ApplyError::Snapshots(error)) => error.is_lost(),
+            _ => false,
+        }
     }
 }
 
@@ -136,10 +144,9 @@ pub fn begin(
     applier.checkpoint(folder, point)?;
     let keeper = applier.keeper().ok_or(RollbackError::NoSnapshots)?;
     let base = at(keeper.set(), target.base)?;
+    keeper.set().hold(base.name.as_str(), HOLDER)?;
     let way_back = keeper.way_back()?;
-    let set = keeper.set();
-    set.hold(way_back.name.as_str(), HOLDER)?;
-    set.hold(base.name.as_str(), HOLDER)?;
+    keeper.set().hold(way_back.name.as_str(), HOLDER)?;
     let rolled = target.noted(way_back.seq, since);
     rolled::store(folder, &rolled)?;
     Ok(rolled)

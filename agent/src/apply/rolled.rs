@@ -76,6 +76,22 @@ pub struct Rolled {
     pub since: u64,
 }
 
+impl Rolled {
+    /// Nothing is rolled back: only what else the note says counts.
+    pub const fn came(at: Seq) -> Rolled {
+        Rolled {
+            phase: Phase::Came,
+            broken: false,
+            generation: Generation([0; 16]),
+            from: at,
+            base: at,
+            wanted: at,
+            clock: 0,
+            since: 0,
+        }
+    }
+}
+
 /// Why it is not known whether the volumes are rolled back.
 #[derive(Debug, thiserror::Error)]
 pub enum RolledError {

@@ -142,6 +142,9 @@ fn warning(group: &GroupStatus) -> Option<&'static str> {
         (false, Role::Source, State::Resyncing) => {
             Some("the replica is NOT consistent until the resync ends")
         }
+        (false, Role::Replica, State::Paused) => {
+            Some("this replica's LVs are NOT consistent until they are where they are taken")
+        }
         (false, Role::Replica, _) => {
             Some("this replica is NOT consistent until a resync has ended")
         }

@@ -43,6 +43,21 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// What of the journal is history: no segment that holds only what the volumes do not hold yet,
+    /// which history must not pay for.
+    fn past(&self) -> ByteLen {
+        let (mut begins, mut past) = (self.journal_after, 0);
+        let closed: u64 = self.closed.iter().map(|(_, bytes)| bytes).sum();
+        let current = (Seq(u64::MAX), self.journal_bytes.saturating_sub(closed));
+        for &(last, bytes) in self.closed.iter().chain([&current]) {
+            if begins < self.applied.seq {
+                past += bytes;
+            }
+            begins = last;
+        }
+        ByteLen(past)
+    }
+
     /// How late it is, as far as history is concerned: by the source's clock and by the replica's,
     /// whichever is earlier.
     fn now(&self) -> Moment {
@@ -74,7 +89,7 @@ pub fn plan(
     standing: &Standing,
 ) -> Result<Plan, SnapshotError> {
     let listed = set.list_costs()?;
-    let (preserved, journal) = (ByteLen(set.usage()?.total), ByteLen(standing.journal_bytes));
+    let (preserved, journal) = (ByteLen(set.usage()?.total), standing.past());
     let used = ByteLen(preserved.0 + journal.0);
     let free = ByteLen(set.available()?);
     let policy = Policy {
@@ -173,4 +188,28 @@ pub fn give_way(
         return None;
     }
     Some(oldest.unwrap_or(settled).min(settled))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_volumes_do_not_hold_yet_is_no_history() {
+        let mut standing = Standing {
+            applied: Point { seq: Seq(25), ..Point::FRESH },
+            rolled: true,
+            journal_after: Seq(10),
+            journal_bytes: 1111,
+            closed: vec![(Seq(20), 1), (Seq(30), 10), (Seq(40), 100)],
+            wall: 0,
+        };
+        assert_eq!(standing.past(), ByteLen(11), "the segment that is applied in part counts");
+        standing.applied.seq = Seq(30);
+        assert_eq!(standing.past(), ByteLen(11));
+        standing.applied.seq = Seq(45);
+        assert_eq!(standing.past(), ByteLen(1111));
+        standing.applied.seq = Seq(10);
+        assert_eq!(standing.past(), ByteLen(0));
+    }
 }

@@ -187,6 +187,10 @@ pub fn destroy(
     open: Option<&KeyRing>,
 ) -> Result<(), KeyError> {
     let _alone = alone();
+    // The files may know of a newer one that a failed rotation left, and the ring not.
+    if open.is_some_and(|ring| ring.current_id() == key) {
+        return Err(KeyError::Current(key));
+    }
     let done = with_files(group, id, |files| files.destroy(key, Clock::start().wall()));
     // Also where an earlier try had failed half way, and a listing ended it since.
     if let (Ok(()) | Err(KeyError::Ended(_)), Some(ring)) = (&done, open) {

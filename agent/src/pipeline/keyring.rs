@@ -18,7 +18,7 @@ use crate::api::keys::{
 };
 use crate::keys::needs::{Needs, scan};
 use crate::keys::report::{may_end, ring_of};
-use crate::keys::{self, rewrap};
+use crate::keys::{self, KeyError, rewrap};
 use crate::receive::io::Stays;
 
 /// Before-images that are looked at to name snapshots.
@@ -113,6 +113,10 @@ impl Inner {
         let config = group.config();
         let home = self.home.group(&config.name);
         let key = keys::find_old(&home, config.id, &request.key).map_err(|it| it.told())?;
+        // After a rotation that failed half way the files may name another current key.
+        if open_ring(group).is_some_and(|ring| ring.current_id() == key) {
+            return Err(KeyError::Current(key).told());
+        }
         if let Group::Replica(replica) = group {
             leave(replica, None)?;
         }

@@ -28,7 +28,7 @@ use crate::capture::io::report;
 use crate::group::open_replica;
 use crate::home::{GroupConfig, GroupHome, Home, Settings};
 use crate::keys;
-use crate::receive::io::{Desk, Engine, Greeting, Intake, Parts, View};
+use crate::receive::io::{Desk, Engine, Greeting, Intake, Parts, REPLAY, View};
 use crate::wire::frame::{Ack, Answer, Frame};
 use crate::wire::hello::{Hello, Refusal};
 use crate::wire::io::{FrameReceiver, FrameSender, HelloError, Link, Opened};
@@ -180,6 +180,7 @@ impl ReplicaGroup {
                 let clock = self.clock;
                 move || clock.wall()
             }),
+            replay: REPLAY,
         };
         let engine = Engine::open(parts, WORKERS).map_err(|it| text(&it))?;
         *self.last_set() = Arc::downgrade(engine.snapshots());

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use vgship_base::ids::{Name, ReplicaId, Seq};
 use vgship_base::layout::Layout;
 use vgship_base::record::ResyncReason;
-use vgship_base::units::Tick;
+use vgship_base::units::{ByteLen, Tick};
 
 use super::agent::{Group, Inner};
 use super::replica::ReplicaGroup;
@@ -16,7 +16,6 @@ use crate::api::status::{
     AgentStatus, CheckStatus, GroupStatus, Lag, MismatchStatus, OutboxStatus, PeerStatus, Rpo,
     SeqStatus, State, Status, SyncState, SyncStatus, VolumeStatus,
 };
-use crate::apply::rollback::Step;
 use crate::apply::rolled::{Phase, Rolled};
 use crate::capture::source::Source;
 use crate::home::{GroupConfig, Mode, Settings};
@@ -326,7 +325,7 @@ fn replica_status(replica: &ReplicaGroup) -> GroupStatus {
     (status.state, status.reason) = if replica.paused.load(Ordering::SeqCst) {
         (State::Paused, Some("paused by an operator: vgship resume".into()))
     } else if let Some(rolled) = view.rolled {
-        let text = rolled_text(&replica.config.name, &rolled, view.rolling);
+        let text = rolled_text(&replica.config.name, &view, &rolled);
         let stuck = view.stuck.map(|why| format!("{text}; cannot get there: {why}"));
         (State::Paused, Some(stuck.unwrap_or(text)))
     } else if let Some(fault) = view.fault {
@@ -358,15 +357,16 @@ fn replica_status(replica: &ReplicaGroup) -> GroupStatus {
 }
 
 /// What the volumes are doing while nothing is applied.
-fn rolled_text(group: &Name, rolled: &Rolled, step: Option<Step>) -> String {
-    let (to, from) = (rolled.wanted, rolled.from);
+fn rolled_text(group: &Name, view: &View, rolled: &Rolled) -> String {
+    let (to, from, step) = (rolled.wanted, rolled.from, view.rolling);
     let far =
         step.map_or_else(String::new, |step| format!(", {} of {} extents", step.done, step.of));
     match rolled.phase {
         Phase::Going => format!("the LVs are being rolled back from {from} to {to}{far}"),
         Phase::There => format!(
-            "the LVs are rolled back to {to}; the stream goes into the journal: vgship rollback \
-             {group} --undo"
+            "the LVs are rolled back to {to}; the stream goes into the journal, which takes {} by now: vgship \
+             rollback {group} --undo",
+            ByteLen(view.journal_bytes)
         ),
         Phase::Coming | Phase::Came => {
             format!("the LVs are being taken from {to} to {from} again{far}")
@@ -382,7 +382,11 @@ fn show(status: &mut GroupStatus, view: &View) {
         durable: view.durable.seq.0,
         applied: view.applied.seq.0,
     };
-    status.consistent = view.durable.consistent();
+    status.consistent = match view.rolled {
+        None => view.durable.consistent(),
+        // The LVs themselves are meant, not what the journal has.
+        Some(rolled) => rolled.phase == Phase::There,
+    };
 }
 
 #[expect(clippy::cast_precision_loss, reason = "microseconds of a lag need no 53 bits")]

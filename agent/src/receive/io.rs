@@ -43,6 +43,10 @@ use journaling::Journaling;
 /// batches at hand a replica holds at most 40 MiB of records.
 const QUEUE: usize = 8;
 
+/// How much of the journal is applied before a replica that starts takes more: what a crash may
+/// leave, and a little. Unit: bytes.
+pub const REPLAY: u64 = 256 << 20;
+
 /// Time between checkpoints while records come; an idle replica makes one at once.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 
@@ -103,6 +107,9 @@ pub struct Parts {
     pub floor: Seq,
     /// This machine's wall clock.
     pub wall: Wall,
+    /// How much of the journal is applied before it takes more; the rest is applied meanwhile.
+    /// Unit: bytes.
+    pub replay: u64,
 }
 
 /// What a replica shows of itself.
@@ -287,6 +294,7 @@ impl Engine {
     pub fn open(parts: Parts, workers: usize) -> Result<Engine, EngineError> {
         let recovered = recover(parts, workers)?;
         let (applied, rolled, wall) = (recovered.applied, recovered.rolled, recovered.wall.clone());
+        let backlog = recovered.backlog;
         let Recovered { applier, admit, journal, journal_place, folder, snapshots, floor, .. } =
             recovered;
         let point = admit.point();
@@ -324,7 +332,10 @@ impl Engine {
             None => {
                 let (shared, wall) = (Arc::clone(&shared), wall);
                 let applying = Applying::new(applier, folder, shared, applied, wall);
-                Box::new(move || applying.run(&work))
+                Box::new(move || match backlog {
+                    Some((records, admit)) => applying.catch_up(records, admit, &work),
+                    None => applying.run(&work),
+                })
             }
             Some(rolled) => {
                 // Where its snapshot stands only the store knows; what lies before that is skipped.
@@ -420,6 +431,8 @@ struct Recovered {
     /// Up to where the volumes hold the stream, or held it before they were rolled back.
     applied: Point,
     rolled: Option<Rolled>,
+    /// What the journal holds beyond that, for the applier's thread; and how it is admitted.
+    backlog: Option<(Replay, Admit)>,
 }
 
 /// The record that the snapshot stands at on which a rollback's point builds.
@@ -432,9 +445,9 @@ fn base_of(set: &SnapshotSet, rolled: &Rolled) -> Result<Seq, EngineError> {
 /// Brings a replica to where its journal ends.
 fn recover(parts: Parts, workers: usize) -> Result<Recovered, EngineError> {
     let Parts { group, layout, volumes, folder, journal, journal_place, .. } = parts;
-    let Parts { snapshots, keys, floor, wall, .. } = parts;
+    let Parts { snapshots, keys, floor, wall, replay, .. } = parts;
     let stored = checkpoint::load(&*folder)?;
-    let rolled = rolled::load(&*folder)?;
+    let mut rolled = rolled::load(&*folder)?;
     let held = rolled.is_some_and(|it| it.phase != Phase::Came);
     let start = stored.unwrap_or(Point::FRESH);
     let set = SnapshotSet::open(vgship_snapshot::set::Parts {
@@ -445,7 +458,14 @@ fn recover(parts: Parts, workers: usize) -> Result<Recovered, EngineError> {
         volumes: volumes.clone(),
         pack_bytes: None,
     })?;
-    let (journal, recovered) = Journal::recover(journal, keys, group, start.seq)?;
+    // Once what is damaged is cut off, the journal says no more of it.
+    let lost = Rolled { broken: true, ..rolled.unwrap_or_else(|| Rolled::came(start.seq)) };
+    let note = || rolled::store(&*folder, &lost).map_err(EngineError::from);
+    let (journal, recovered) = Journal::recover_noting(journal, keys, group, start.seq, note)?;
+    if let Some(damage) = recovered.damage {
+        tracing::error!(?damage, "the journal was damaged; the source is asked for what is lost");
+        rolled = if damage.promised { Some(lost) } else { rolled };
+    }
     let mut preserver = Preserver::new(Arc::clone(&set), workers, start.seq)?;
     for lost in preserver.drop_behind(recovered.last)? {
         tracing::error!(
@@ -456,46 +476,50 @@ fn recover(parts: Parts, workers: usize) -> Result<Recovered, EngineError> {
     let mut applier = Applier::new(Arc::clone(&layout), volumes, workers);
     applier.flush_all()?;
     applier.keep(Keeper::new(preserver, &start, wall.clone()));
-    let mut admit = Admit::new(layout, start);
+    let mut admit = Admit::new(Arc::clone(&layout), start);
+    let (mut applied, mut behind, mut left) = (start, held, replay);
     for batch in journal.replay(start.seq) {
         let batch = batch?;
         for record in &batch {
             admit.admit(record, Chain::data_hash(record))?;
         }
-        if !held {
-            applier.apply(&batch, true)?;
+        behind |= left == 0;
+        if behind {
+            continue;
+        }
+        match applier.apply(&batch, true) {
+            Err(ApplyError::Snapshots(SnapshotError::NoRoom { .. })) => behind = true,
+            done => {
+                done?;
+                applied = admit.point();
+                let changed = batch.iter().filter_map(Record::changes).map(|(_, span)| span.len);
+                left = left.saturating_sub(changed.sum());
+            }
         }
     }
-    let mut broken = rolled.is_some_and(|it| it.broken);
-    if let Some(damage) = recovered.damage {
-        tracing::error!(?damage, "the journal was damaged; the source is asked for what is lost");
-        broken |= damage.promised;
-    }
+    let broken = rolled.is_some_and(|it| it.broken);
     if broken {
         admit.break_off();
+    }
+    if broken && !behind {
+        applied = admit.point();
         if let Some(keeper) = applier.keeper() {
             keeper.break_off();
         }
     }
-    let point = admit.point();
-    let (applied, rolled) = match rolled {
-        Some(rolled) if held => {
-            let rolled = Rolled { broken, ..rolled };
-            rolled::store(&*folder, &rolled)?;
-            set.settle(start.seq);
-            (start, Some(rolled))
-        }
-        came => {
-            if point.generation.is_some() {
-                applier.checkpoint(&*folder, &point)?;
-            }
-            match came {
-                Some(came) => rollback::finish(&set, &*folder, &came)?,
-                None => rollback::let_go(&set)?,
-            }
-            (point, None)
-        }
-    };
+    if applied.generation.is_some() && !held {
+        applier.checkpoint(&*folder, &applied)?;
+    }
+    match (held, behind, rolled) {
+        (true, _, _) => set.settle(start.seq),
+        // The note stays until the volumes hold all that the journal has.
+        (false, true, _) => {}
+        (false, false, Some(came)) => rollback::finish(&set, &*folder, &came)?,
+        (false, false, None) => rollback::let_go(&set)?,
+    }
+    let rolled = rolled.filter(|_| held);
+    let before = Admit::new(layout, applied);
+    let backlog = (behind && !held).then(|| (journal.replay(applied.seq), before));
     let snapshots = set;
     Ok(Recovered {
         applier,
@@ -508,6 +532,7 @@ fn recover(parts: Parts, workers: usize) -> Result<Recovered, EngineError> {
         wall,
         applied,
         rolled,
+        backlog,
     })
 }
 
@@ -633,6 +658,8 @@ impl Intake {
     }
 }
 
+#[cfg(test)]
+mod behind_tests;
 #[cfg(test)]
 mod rollback_tests;
 #[cfg(test)]

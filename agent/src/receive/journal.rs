@@ -117,7 +117,22 @@ impl Journal {
         group: GroupId,
         checkpoint: Seq,
     ) -> Result<(Journal, Recovered), JournalError> {
-        recovery::recover(Row { folder, keys: keys.into(), group }, checkpoint)
+        Journal::recover_noting(folder, keys, group, checkpoint, || Ok(()))
+    }
+
+    /// The same; `note` is told before what is damaged is cut off when records that were promised
+    /// are lost. Afterwards the journal itself says no more of it.
+    ///
+    /// # Errors
+    /// As [`Journal::recover`], or what `note` says; then nothing was changed.
+    pub fn recover_noting<E: From<JournalError>>(
+        folder: SharedFolder,
+        keys: impl Into<KeyRing>,
+        group: GroupId,
+        checkpoint: Seq,
+        note: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(Journal, Recovered), E> {
+        recovery::recover(Row { folder, keys: keys.into(), group }, checkpoint, note)
     }
 
     /// Sets the size at which a segment ends. Unit: bytes. Else it is

@@ -7,8 +7,8 @@
 //! redb counts on. All other pages it writes where nothing is that counts.
 //!
 //! redb takes whatever it reads for what it wrote, and panics or gives another row where that is not
-//! so. So every page has a checksum beside it, in a sector that no other page shares, and one that is
-//! not as it was written is an error.
+//! so. So every page has a checksum beside it, in a block that no other page shares, since a disk may
+//! lose a whole block of 4 KiB; and one that is not as it was written is an error.
 //!
 //! ```text
 //! at     size  field    unit    rule
@@ -19,11 +19,11 @@
 //! a cell:
 //!     0  4096  page     -       redb's
 //!  4096     4  crc      CRC-32C of the page and its number (8 bytes), the first page's being 0
-//!  4100   508  zero     -       0
+//!  4100  4092  zero     -       0
 //!
 //! a place:
 //!     0     4  magic    -       the letters VGCT
-//!     4     2  version  -       2
+//!     4     2  version  -       3
 //!     6     2  zero     -       0
 //!     8     8  number   -       one more for each flush; the higher counts
 //!    16  4096  page     -       redb's first
@@ -41,13 +41,13 @@ use vgship_base::bytes::{FormatError, Writer, checked, require, with_checksum};
 use vgship_base::disk::Disk;
 
 const MAGIC: [u8; 4] = *b"VGCT";
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 /// redb's page. Unit: bytes.
 const PAGE: usize = 4096;
 const PLACE: u64 = 8192;
 const PLACE_LEN: usize = 16 + PAGE + 4;
 /// A page with its checksum. Unit: bytes.
-const CELL: usize = PAGE + 512;
+const CELL: usize = 2 * PAGE;
 /// Where cells begin. Unit: bytes.
 const CELLS: u64 = 2 * PLACE;
 
@@ -96,7 +96,8 @@ impl Backend {
             if crc[..4] != sum(number, page) || crc[4..].iter().any(|&byte| byte != 0) {
                 let text = format!(
                     "its page {number} is not as it was written: the file is damaged; with the \
-                     store's folder moved away the replica goes on, without its snapshots"
+                     store's folder moved away the replica goes on, without its snapshots (not \
+                     while its volumes are rolled back)"
                 );
                 return Err(io::Error::new(io::ErrorKind::InvalidData, text));
             }
@@ -140,7 +141,7 @@ fn decode(bytes: &[u8]) -> Result<(u64, Box<[u8; PAGE]>), FormatError> {
         return Err(FormatError::Magic { expected: "VGCT" });
     }
     let (version, zero) = (from.u16("version")?, from.u16("zero")?);
-    require("version", version, "2", version == VERSION)?;
+    require("version", version, "3", version == VERSION)?;
     require("zero", zero, "0", zero == 0)?;
     let (number, page) = (from.u64("number")?, from.array("page")?);
     from.finish()?;
@@ -242,7 +243,7 @@ mod tests {
         let bytes = encode(0x0102, &page);
         assert_eq!(
             bytes[..18],
-            hex_literal::hex!("56474354" "0002" "0000" "0000000000000102" "01 07")
+            hex_literal::hex!("56474354" "0003" "0000" "0000000000000102" "01 07")
         );
         assert_eq!(bytes.len(), PLACE_LEN);
         assert_eq!(decode(&bytes).unwrap(), (0x0102, Box::new(page)));
@@ -294,26 +295,26 @@ mod tests {
         file.write(PAGE as u64, &[[7; PAGE], [8; PAGE]].concat()).unwrap();
         file.sync_data().unwrap();
         let bytes = disk.live();
-        assert_eq!(bytes.len(), 16_384 + 3 * 4608);
-        let second = &bytes[16_384 + 4608..][..4608];
+        assert_eq!(bytes.len(), 16_384 + 3 * 8192);
+        let second = &bytes[16_384 + 8192..][..8192];
         assert_eq!(second[..4096], [8; 4096]);
         // By an independent program, of 4096 times 08 and 0000000000000002.
         assert_eq!(second[4096..4100], hex_literal::hex!("cf2e06cd"));
-        assert_eq!(second[4100..], [0; 508]);
+        assert_eq!(second[4100..], [0; 4092]);
 
         let mut found = [0; PAGE];
         file.read(2 * PAGE as u64, &mut found).unwrap();
         assert_eq!(found, [8; PAGE]);
-        for at in [0, 4095, 4096, 4099, 4100, 4607] {
-            let at = 16_384 + 4608 + at;
+        for at in [0, 4095, 4096, 4099, 4100, 8191] {
+            let at = 16_384 + 8192 + at;
             let place = u64::try_from(at).unwrap();
             disk.write_at(place, &[bytes[at] ^ 1]).unwrap();
             let error = file.read(2 * PAGE as u64, &mut found).unwrap_err();
             assert!(error.to_string().contains("page 2 is not as it was written"), "{error}");
             disk.write_at(place, &[bytes[at]]).unwrap();
         }
-        let moved = bytes[16_384..][..4608].to_vec();
-        disk.write_at(16_384 + 4608, &moved).unwrap();
+        let moved = bytes[16_384..][..8192].to_vec();
+        disk.write_at(16_384 + 8192, &moved).unwrap();
         assert!(file.read(2 * PAGE as u64, &mut found).is_err(), "it belongs elsewhere");
         assert!(file.read(PAGE as u64, &mut found).is_ok());
         assert!(file.read(3 * PAGE as u64, &mut found).is_err(), "it was never written");

@@ -135,10 +135,9 @@ impl Packs {
         Ok(key)
     }
 
-    /// Whether there is the key that a pack needs. One whose header cannot be read has it: whoever
-    /// reads the pack is told.
+    /// Whether a pack's header can be read, and there is the key that it names.
     pub(crate) fn can_open(&self, number: u64) -> bool {
-        self.key_of(number).map_or(true, |key| self.keys.holds(key))
+        self.key_of(number).is_ok_and(|key| self.keys.holds(key))
     }
 
     /// Forgets what it holds open: what a destroyed key sealed is not read on.

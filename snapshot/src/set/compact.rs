@@ -27,7 +27,8 @@ impl SnapshotSet {
     pub fn compact(&self) -> Result<Compacted, SnapshotError> {
         let mut packs = self.catalog.packs()?;
         packs.retain(|&(number, live, total)| live * 2 < total && !self.packs.is_written(number));
-        // What a destroyed key sealed cannot be written anew; it goes when nothing needs it.
+        // What is damaged, or a destroyed key sealed, cannot be written anew; it goes when nothing
+        // needs it.
         packs.retain(|&(number, live, _)| live == 0 || self.packs.can_open(number));
         let Some(&(number, live, total)) = packs.first() else {
             return Ok(Compacted { freed: 0, done: true });

@@ -19,14 +19,22 @@ impl SnapshotSet {
     /// Which packs need which key. No pack is begun meanwhile, so that what an older key seals is
     /// all here.
     ///
+    /// A pack whose header is damaged needs none.
+    ///
     /// # Errors
-    /// The disk refused, or a pack's header is damaged.
+    /// The disk refused.
     pub fn needs(&self) -> Result<BTreeMap<KeyId, NeedsKey>, SnapshotError> {
         self.remove_empty_packs()?;
         let _alone = self.catalog.change()?;
         let mut found: BTreeMap<KeyId, NeedsKey> = BTreeMap::new();
         for (number, _, total) in self.catalog.packs()? {
-            let needs = found.entry(self.packs.key_of(number)?).or_default();
+            let key = match self.packs.key_of(number) {
+                Ok(key) => key,
+                // Nobody can read it, whatever key there is.
+                Err(SnapshotError::Pack { source, .. }) if source.is_damage() => continue,
+                Err(error) => return Err(error),
+            };
+            let needs = found.entry(key).or_default();
             needs.packs.insert(number);
             needs.bytes += total;
         }

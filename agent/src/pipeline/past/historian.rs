@@ -75,7 +75,8 @@ impl Historian {
     ) -> Result<(), ControlError> {
         let all = set.points().map_err(|it| snapshot_error(&it))?;
         let standing = standing(&self.replica, view);
-        if !keeping::is_due(&wanted(settings), &standing, &all) {
+        // While nothing is applied nobody hears: room is made below, and not waited for here.
+        if view.holds.is_some() || !keeping::is_due(&wanted(settings), &standing, &all) {
             return Ok(());
         }
         let name = format!("auto-{}-{}", plain(view.applied.clock), view.applied.seq);

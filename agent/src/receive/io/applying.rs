@@ -1,5 +1,7 @@
 //! The thread that applies: batches in order, snapshots where they are asked for, checkpoints.
 
+mod behind;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -113,7 +115,7 @@ impl Applying {
     fn apply(&mut self, batch: Applied) -> Result<(), EngineError> {
         let Applied { records, point, answers } = batch;
         let session = point.window.map_or(0, |window| window.session);
-        let Some(judged) = self.apply_when_there_is_room(&records)? else {
+        let Some(judged) = self.apply_when_there_is_room(&records, false, &mut || {})? else {
             self.given_up = true;
             return Ok(());
         };
@@ -131,15 +133,17 @@ impl Applying {
         Ok(())
     }
 
-    /// Applies a batch; waits while what it overwrites cannot be preserved. `None` when the engine
-    /// is being stopped meanwhile: the journal has the batch.
+    /// Applies a batch; waits while what it overwrites cannot be preserved, doing `idle` now and
+    /// then. `None` when the engine is being stopped meanwhile: the journal has the batch.
     fn apply_when_there_is_room(
         &mut self,
         records: &[Record],
+        replay: bool,
+        idle: &mut dyn FnMut(),
     ) -> Result<Option<Vec<Answer>>, EngineError> {
         let mut said: Option<Instant> = None;
         loop {
-            let why = match self.applier.apply(records, false) {
+            let why = match self.applier.apply(records, replay) {
                 Err(ApplyError::Snapshots(why @ SnapshotError::NoRoom { .. })) => why,
                 done => {
                     if said.is_some() {
@@ -161,6 +165,7 @@ impl Applying {
                 said = Some(Instant::now());
             }
             self.shared.view().holds = Some(text);
+            idle();
             std::thread::sleep(LOOK);
         }
     }

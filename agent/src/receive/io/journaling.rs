@@ -17,7 +17,8 @@ use super::super::admit::{Admit, AdmitError, Point};
 use super::super::journal::Journal;
 use super::super::room::{self, Disk, Room};
 use super::{
-    Answers, Applied, CHECKPOINT_EVERY, EngineError, Greeting, LOOK, Message, Shared, Stays, Work,
+    Answers, Applied, CHECKPOINT_EVERY, EngineError, Greeting, LOOK, Message, QUEUE, Shared, Stays,
+    Work,
 };
 use crate::history::keeping;
 
@@ -181,7 +182,8 @@ impl Journaling {
         if taken.is_empty() {
             return Ok(true);
         }
-        if !self.await_room(room::wanted(taken.iter().map(|(records, _)| records.as_slice())))? {
+        let wanted = room::wanted(taken.iter().map(|(records, _)| records.as_slice()));
+        if !self.await_room(from, wanted)? {
             return Ok(false);
         }
         let promised = self.shared.view().durable.seq;
@@ -210,9 +212,9 @@ impl Journaling {
         Ok(true)
     }
 
-    /// Waits until the disk has room for `wanted` bytes of records. Nothing is read from the link
+    /// Waits until the disk has room for `wanted` bytes of records. Little is read from the link
     /// meanwhile, so that the source keeps what comes. Whether to go on.
-    fn await_room(&mut self, wanted: u64) -> Result<bool, EngineError> {
+    fn await_room(&mut self, from: &Receiver<Message>, wanted: u64) -> Result<bool, EngineError> {
         let mut said = None;
         loop {
             let settled = self.trim()?;
@@ -232,7 +234,25 @@ impl Journaling {
                         return Ok(false);
                     }
                     self.say(&mut said, free, needed);
+                    self.answer_meanwhile(from);
                     std::thread::sleep(LOOK);
+                }
+            }
+        }
+    }
+
+    /// Answers those who read, while nothing can be taken; what else there is waits in its order.
+    fn answer_meanwhile(&mut self, from: &Receiver<Message>) {
+        while self.ready.len() < QUEUE
+            && let Ok(message) = from.try_recv()
+        {
+            // Who asked may have gone.
+            match message {
+                Message::Replay { after, ready } => drop(ready.send(self.journal.replay(after))),
+                Message::Leave { ready, .. } => drop(ready.send(Err(Stays::NoRoom))),
+                other => {
+                    self.taken.notify_one();
+                    self.ready.push_back(other);
                 }
             }
         }
@@ -257,9 +277,11 @@ impl Journaling {
 
     fn say(&self, said: &mut Option<Instant>, free: u64, needed: u64) {
         let (free, needed) = (ByteLen(free), ByteLen(needed));
+        let rolled = self.shared.view().rolled.is_some();
+        let or = if rolled { ", or undo the rollback" } else { "" };
         let text = format!(
             "the journal in {} has no room: {free} are free and {needed} are needed; free some, or \
-             give it a larger disk: the replica goes on by itself",
+             give it a larger disk{or}: the replica goes on by itself",
             self.place
         );
         if said.is_none_or(|since| since.elapsed() >= SAY_EVERY) {

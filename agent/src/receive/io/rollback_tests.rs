@@ -81,6 +81,7 @@ impl World {
                 keys: DataKey::from_bytes([5; 32]).into(),
                 floor: Seq::ZERO,
                 wall: Arc::new(|| 1),
+                replay: u64::MAX,
             };
             match recover(parts, 1) {
                 Ok(life) => {

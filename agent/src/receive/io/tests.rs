@@ -18,36 +18,43 @@ use vgship_snapshot::seal::DataKey;
 
 use super::*;
 
-const BYTES: u64 = 64 << 10;
+pub(super) const BYTES: u64 = 64 << 10;
 
 /// Longer than anything takes that is waited for.
 const LONG: Duration = Duration::from_secs(30);
 
 /// A replica's machine.
-struct Host {
-    keys: KeyRing,
-    disk: SimDisk,
-    journal: SimFolder,
-    state: SimFolder,
-    snapshots: SimFolder,
+pub(super) struct Host {
+    pub(super) keys: KeyRing,
+    pub(super) disk: SimDisk,
+    pub(super) journal: SimFolder,
+    pub(super) state: SimFolder,
+    pub(super) snapshots: SimFolder,
 }
 
 impl Host {
-    fn new() -> Host {
-        let power = Power::default();
+    pub(super) fn new() -> Host {
+        Host::on(&Power::default())
+    }
+
+    pub(super) fn on(power: &Power) -> Host {
         Host {
             keys: DataKey::from_bytes([5; 32]).into(),
-            disk: SimDisk::volume(&power, BYTES),
-            journal: SimFolder::new(&power),
-            state: SimFolder::new(&power),
-            snapshots: SimFolder::new(&power),
+            disk: SimDisk::volume(power, BYTES),
+            journal: SimFolder::new(power),
+            state: SimFolder::new(power),
+            snapshots: SimFolder::new(power),
         }
     }
 
-    fn open(&self) -> Result<Engine, EngineError> {
+    pub(super) fn open(&self) -> Result<Engine, EngineError> {
+        Engine::open(self.parts(REPLAY), 1)
+    }
+
+    pub(super) fn parts(&self, replay: u64) -> Parts {
         let extent = ExtentSize::from_log2(12).unwrap();
         let volume = VolumeLayout { name: "lv".parse().unwrap(), bytes: BYTES, masked: 0 };
-        let parts = Parts {
+        Parts {
             group: GroupId([7; 16]),
             layout: Arc::new(Layout { extent, volumes: vec![volume] }),
             volumes: vec![Arc::new(self.disk.clone())],
@@ -58,8 +65,8 @@ impl Host {
             keys: self.keys.clone(),
             floor: Seq(u64::MAX),
             wall: Arc::new(|| 1),
-        };
-        Engine::open(parts, 1)
+            replay,
+        }
     }
 
     fn newest(&self) -> SimDisk {
@@ -69,11 +76,11 @@ impl Host {
     }
 }
 
-fn record(seq: u64, body: Body) -> Record {
+pub(super) fn record(seq: u64, body: Body) -> Record {
     Record { seq: Seq(seq), target: Target::All, body }
 }
 
-fn begin() -> Record {
+pub(super) fn begin() -> Record {
     let (generation, reason) = (Generation([1; 16]), ResyncReason::Initial);
     let begin = ResyncBegin { session: 1, after: Seq(0), generation, reason, extents: 1 };
     let target = Target::One(ReplicaId(0));
@@ -81,12 +88,12 @@ fn begin() -> Record {
 }
 
 /// A write that fills the volume with a number.
-fn write(seq: u64) -> Record {
+pub(super) fn write(seq: u64) -> Record {
     let data = Bytes::from(vec![u8::try_from(seq).unwrap(); usize::try_from(BYTES).unwrap()]);
     record(seq, Body::Write { volume: VolumeId(0), offset: 0, data })
 }
 
-async fn until(what: &str, holds: impl Fn() -> bool) {
+pub(super) async fn until(what: &str, holds: impl Fn() -> bool) {
     let since = Instant::now();
     while !holds() {
         assert!(since.elapsed() < LONG, "it does not come about that {what}");

@@ -17,10 +17,31 @@ struct Chain {
     broken: Option<u64>,
 }
 
-pub(super) fn recover(row: Row, checkpoint: Seq) -> Result<(Journal, Recovered), JournalError> {
+pub(super) fn recover<E: From<JournalError>>(
+    row: Row,
+    checkpoint: Seq,
+    note: impl FnOnce() -> Result<(), E>,
+) -> Result<(Journal, Recovered), E> {
+    let found = find(&row, checkpoint)?;
+    if found.damage.is_some_and(|damage| damage.promised) {
+        note()?;
+    }
+    Ok(cut(row, found)?)
+}
+
+/// The unbroken row, as it was found.
+struct Standing {
+    numbers: Vec<u64>,
+    fresh: Vec<String>,
+    last: Seq,
+    kept: Kept,
+    damage: Option<Damage>,
+}
+
+/// Looks where the unbroken row ends, and what of it is lost. Changes nothing.
+fn find(row: &Row, checkpoint: Seq) -> Result<Standing, JournalError> {
     let (numbers, fresh) = row.place().list()?;
-    let number = row.place().number_after(&numbers)?;
-    let chain = usable_chain(&row, &numbers, checkpoint)?;
+    let chain = usable_chain(row, &numbers, checkpoint)?;
     let mut walk = Walk::new(row.clone(), checkpoint, chain.links.clone());
     let mut tail = Tail::default();
     while let Some(found) = walk.step()? {
@@ -37,8 +58,14 @@ pub(super) fn recover(row: Row, checkpoint: Seq) -> Result<(Journal, Recovered),
         promised: false,
     });
     let damage = walk.take_damage().or(headless).or(walk.skipped()).or(history);
-
     let kept = kept(&walk, &chain.links, tail, checkpoint);
+    Ok(Standing { numbers, fresh, last, kept, damage })
+}
+
+/// Begins a new segment behind it, which cuts off everything else.
+fn cut(row: Row, found: Standing) -> Result<(Journal, Recovered), JournalError> {
+    let Standing { numbers, fresh, last, kept, damage } = found;
+    let number = row.place().number_after(&numbers)?;
     let head = Head {
         number,
         generation: kept.generation,
