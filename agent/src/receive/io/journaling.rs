@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -158,6 +158,15 @@ impl Journaling {
         Ok(true)
     }
 
+    /// The next message, if there is one now: those that were taken off the queue come first.
+    fn next(&mut self, from: &Receiver<Message>) -> Option<Message> {
+        self.ready.pop_front().or_else(|| {
+            let message = from.try_recv().ok()?;
+            self.taken.notify_one();
+            Some(message)
+        })
+    }
+
     fn group(
         &mut self,
         from: &Receiver<Message>,
@@ -167,16 +176,15 @@ impl Journaling {
         let mut taken = Vec::new();
         let mut bytes = self.admit(link, records, &mut taken);
         while bytes < GROUP_BYTES {
-            match from.try_recv() {
-                Ok(Message::Batch { link, records }) => {
-                    self.taken.notify_one();
+            match self.next(from) {
+                Some(Message::Batch { link, records }) => {
                     bytes += self.admit(link, records, &mut taken);
                 }
-                Ok(other) => {
-                    self.ready.push_back(other);
+                Some(other) => {
+                    self.ready.push_front(other);
                     break;
                 }
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+                None => break,
             }
         }
         if taken.is_empty() {
