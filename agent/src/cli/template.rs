@@ -16,7 +16,7 @@ use crate::api::sets::{SetTemplateRequest, SetTemplates};
 use crate::history::spec::{At, GroupPoint, rfc3339};
 use crate::home::Period;
 use crate::templates::{
-    copy_keys, list_keys, open_store, open_template, store_error, template_error,
+    confirm_keys, copy_keys, list_keys, open_store, open_template, store_error, template_error,
 };
 
 /// Make, list, prove, copy and delete templates
@@ -410,7 +410,7 @@ fn moved(
     context: &Context<'_>,
 ) -> Result<(), ControlError> {
     let name = &copy.name;
-    copy_keys(from, &**to, name).map_err(|it| store_error(&it))?;
+    let keys = copy_keys(from, &**to, name).map_err(|it| store_error(&it))?;
     let pushed = match copy.mend {
         true => template::mend(from, to, name, &mut shows("mended")),
         false => template::push(from, &**to, name, &mut shows("copied")),
@@ -433,6 +433,7 @@ fn collect(store: &SharedObjects, gc: &Gc, context: &Context<'_>) -> Result<(), 
         removed: found.removed,
         condemned: found.condemned,
         waits_for: found.waits_for.iter().map(|it| format!("{it:?}")).collect(),
+    confirm_keys(&**to, &keys, name, !copy.mend).map_err(|it| store_error(&it))?;
         given_up: found.given_up.iter().map(ToString::to_string).collect(),
     };
     context.output.result(&swept, |swept| {

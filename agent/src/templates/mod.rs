@@ -14,7 +14,7 @@ use crate::api::ControlError;
 use crate::home::{Home, HomeError};
 
 pub use key::{
-    StoreKey, confirm_made, copy_keys, destroy_key, list_keys, open_template, rotate_key,
+    StoreKey, confirm_keys, confirm_made, copy_keys, end_key, list_keys, open_template, rotate_key,
     template_key, wrap_keys_also, wrap_keys_only,
 };
 pub use remote::RemoteObjects;
@@ -51,6 +51,12 @@ pub enum StoreError {
     /// A key that was destroyed is not brought back.
     #[error("the template's key {0} was destroyed in that store: it does not come back")]
     Gone(KeyId),
+    /// A key may be about to be destroyed.
+    #[error(
+        "the template's key {0} is being retired or destroyed in that store: when that is over, or \
+         was refused, try again"
+    )]
+    Going(KeyId),
     /// Something in the store is no key.
     #[error("the store's key of templates is not what was stored")]
     Format(#[from] FormatError),
@@ -79,7 +85,7 @@ pub fn open_store(home: &Home, url: Option<&str>) -> Result<SharedObjects, Store
 pub fn store_error(error: &StoreError) -> ControlError {
     match error {
         StoreError::Url { .. } => ControlError::usage(error),
-        StoreError::Gone(_) => ControlError::refused(error),
+        StoreError::Gone(_) | StoreError::Going(_) => ControlError::refused(error),
         _ => ControlError::from_error(error),
     }
 }
