@@ -81,6 +81,22 @@ pub fn open_store(home: &Home, url: Option<&str>) -> Result<SharedObjects, Store
     }
 }
 
+/// Where a store is: the same text for all names of one folder, and for names of a bucket that differ
+/// in their scheme or a closing slash alone.
+pub fn store_place(home: &Home, url: Option<&str>) -> String {
+    let folder = |path: &Path| {
+        let place = path.canonicalize().or_else(|_| std::path::absolute(path));
+        let place = place.unwrap_or_else(|_| path.to_owned());
+        place.components().collect::<PathBuf>().display().to_string()
+    };
+    let Some(url) = url else { return folder(&home.templates()) };
+    match (url.strip_prefix("file://"), url.split_once("://")) {
+        (Some(path), _) => folder(Path::new(path)),
+        (None, Some((_, place))) => format!("//{}", place.trim_end_matches('/')),
+        (None, None) => folder(Path::new(url)),
+    }
+}
+
 /// What a caller is told of a store that cannot be used: a wrong URL is a wrong word of theirs.
 pub fn store_error(error: &StoreError) -> ControlError {
     match error {
@@ -95,5 +111,32 @@ pub fn template_error(error: &TemplateError) -> ControlError {
     match error {
         TemplateError::Taken { .. } | TemplateError::Absent(_) => ControlError::refused(error),
         _ => ControlError::from_error(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_has_one_place_by_whichever_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path());
+        let own = home.templates();
+        let of = |url: &str| store_place(&home, Some(url));
+        let text = own.display().to_string();
+        for there in [false, true] {
+            for name in [text.clone(), format!("{text}/"), format!("file://{text}")] {
+                assert_eq!(of(&name), store_place(&home, None), "{name}, {there}");
+            }
+            std::fs::create_dir_all(&own).unwrap();
+        }
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&own, &link).unwrap();
+        assert_eq!(of(&link.display().to_string()), store_place(&home, None));
+        assert_ne!(of(&folder.path().display().to_string()), store_place(&home, None));
+        assert_eq!(of("s3://bucket/a"), of("s3a://bucket/a/"));
+        assert_ne!(of("s3://bucket/a"), of("s3://bucket/b"));
+        assert_ne!(of("s3://bucket/a"), of("/bucket/a"));
     }
 }

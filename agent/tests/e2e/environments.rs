@@ -270,6 +270,82 @@ fn an_agent_that_is_killed_leaves_no_half_made_environment() {
     assert_nothing_is_left(&pair.replica);
 }
 
+/// A step that says that it runs, and ends when it may.
+fn gated(agent: &Agent, name: &str) -> (String, PathBuf, PathBuf) {
+    let (started, go) = (agent.path(&format!("{name}-runs")), agent.path(&format!("{name}-go")));
+    let wait = "until [ -e GO ]; do sleep 0.05; done".replace("GO", &go.display().to_string());
+    (format!("touch {}; {wait}", started.display()), started, go)
+}
+
+/// Goal: a template stays for as long as clones read it, or will, whether the agent runs or not; one
+/// that only has its name, and one that volumes outside were copied from, does not.
+#[test]
+fn a_template_stays_while_an_environment_reads_it() {
+    let mut pair = with_snapshots();
+    let agent = &pair.replica;
+    let (_, bucket) = place(agent, "bucket");
+    agent.ok(&["template", "create", "tg", "--from", "g@s"]);
+    agent.ok(&["template", "create", "th", "--from", "h@s"]);
+    agent.ok(&["template", "push", "tg", "--store", &bucket]);
+    agent.ok(&["template", "push", "th", "--store", &bucket]);
+
+    // While it is being made.
+    let create = ["env", "create", "e", "--from", "tg", "--from", "th", "--nbd", "--step"];
+    let (step, started, go) = gated(agent, "e");
+    let begun = agent.begin(&[&create[..], &[&step]].concat());
+    until("a step runs", || started.exists());
+    let delete = ["template", "delete", "th"];
+    agent.run(&delete).expect(3, &["environment e is made of it", "env destroy"]);
+    std::fs::write(go, "").unwrap();
+    begun.end().expect(0, &[]);
+    // It is not its first part.
+    agent.run(&delete).expect(3, &["environment e is made of it"]);
+    agent.ok(&["template", "delete", "th", "--store", &bucket]);
+    let (_, out) = place(agent, "copied");
+    agent.ok(&[
+        "env",
+        "create",
+        "c",
+        "--from",
+        "tg",
+        "--store",
+        &bucket,
+        "--to-volumes",
+        &format!("images:{out}"),
+    ]);
+    agent.ok(&["template", "delete", "tg", "--store", &bucket]);
+
+    // Another home knows nothing of it: then it does not become one.
+    agent.ok(&["template", "create", "tx", "--from", "g@s", "--store", &bucket]);
+    let (step, started, go) = gated(agent, "x");
+    let from = ["env", "create", "x", "--from", "tx", "--store", &bucket, "--nbd", "--step", &step];
+    let begun = agent.begin(&from);
+    until("a step runs", || started.exists());
+    pair.source.ok(&["template", "delete", "tx", "--store", &bucket]);
+    std::fs::write(go, "").unwrap();
+    begun.end().expect(3, &["tx is not there any more"]);
+    assert_eq!(names_in(&agent.path("environments")), ["c", "e"]);
+
+    // Without the agent, by what is stored; what cannot be read may need it.
+    pair.replica.stop();
+    let agent = &pair.replica;
+    agent.run(&delete).expect(3, &["environment e is made of it"]);
+    let facts = agent.path("environments/c/environment.json");
+    let kept = std::fs::read(&facts).unwrap();
+    std::fs::write(&facts, "{").unwrap();
+    agent.run(&delete).expect(3, &["environments/c", "cannot be told"]);
+    std::fs::write(&facts, kept).unwrap();
+    pair.replica.start();
+    let agent = &pair.replica;
+    assert!(read(agent, "env/e/h/data", MIB) == noise(50, MIB));
+    agent.ok(&["env", "destroy", "e"]);
+    agent.ok(&["env", "destroy", "c"]);
+    pair.replica.stop();
+    pair.replica.ok(&delete);
+    pair.replica.start();
+    assert_nothing_is_left(&pair.replica);
+}
+
 /// Goal: several environments of one point, made at once, are whole and their own.
 #[test]
 fn several_environments_of_one_point_are_made_at_once() {

@@ -15,7 +15,8 @@ use crate::api::control::{Answer, Done};
 use crate::api::past::{
     EnvLog, EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked,
     MarkerRequest, Past, PointRow, RollbackRequest, RolledBack, SnapshotChange, SnapshotOrder,
-    SnapshotRequest, SnapshotRow, Snapshots, TemplateMade, TemplateRequest,
+    SnapshotRequest, SnapshotRow, Snapshots, TemplateAt, TemplateMade, TemplateRequest,
+    TemplateUsers,
 };
 use crate::history::keeping;
 use crate::history::spec::{At, GroupPoint, rfc3339};
@@ -175,6 +176,11 @@ impl Past for Controlled {
                 templates::create(&agent.home, replica, found, &request, scratch)
             })
         })
+    }
+
+    fn template_users(&self, template: TemplateAt) -> Answer<'_, TemplateUsers> {
+        let agent = Arc::clone(&self.0);
+        blocking(move || agent.environments.template_users(&template))
     }
 
     fn history(&self, group: Name) -> Answer<'_, History> {
