@@ -104,7 +104,7 @@ fn an_environment_of_several_groups_is_one() {
     assert!(read(agent, exports[1], MIB) == noise(50, MIB));
     assert!(read(agent, "env/m/h/c_log", 4096) == noise(7, 4096));
     agent.run(&["snapshot", "delete", "h@s"]).expect(3, &["environment e"]);
-    agent.run(&["group", "remove", "h"]).expect(3, &["environments build on group h"]);
+    agent.run(&["group", "remove", "h"]).expect(3, &["group h is in use by environment e"]);
     agent.ok(&["env", "destroy", "e"]);
     agent.ok(&["env", "destroy", "m"]);
     assert_nothing_is_left(agent);
@@ -344,6 +344,45 @@ fn a_template_stays_while_an_environment_reads_it() {
     pair.replica.ok(&delete);
     pair.replica.start();
     assert_nothing_is_left(&pair.replica);
+}
+
+/// Goal: a group is not removed from under an environment that is being made, or cannot be read.
+#[test]
+fn a_group_stays_while_an_environment_builds_on_it() {
+    let mut pair = with_snapshots();
+    let agent = &pair.replica;
+    let (step, started, go) = gated(agent, "e");
+    let create = ["env", "create", "e", "--from", "g@s", "--from", "h@s", "--nbd", "--step", &step];
+    let begun = agent.begin(&create);
+    until("a step runs", || started.exists());
+    let remove = ["group", "remove", "h"];
+    agent.run(&remove).expect(3, &["group h is in use by environment e"]);
+    std::fs::write(go, "").unwrap();
+    begun.end().expect(0, &[]);
+    // A refusal leaves it as it was.
+    assert!(read(agent, "env/e/h/data", MIB) == noise(50, MIB));
+    agent.ok(&["env", "create", "f", "--from", "h@s", "--nbd"]);
+    agent.ok(&["env", "destroy", "f"]);
+
+    pair.replica.stop();
+    let facts = pair.replica.path("environments/e/environment.json");
+    let kept = std::fs::read(&facts).unwrap();
+    std::fs::write(&facts, "{").unwrap();
+    pair.replica.start();
+    assert_eq!(environments(&pair.replica).len(), 0);
+    pair.replica.run(&remove).expect(3, &["group h is in use by environment e"]);
+    pair.replica.stop();
+    std::fs::write(&facts, kept).unwrap();
+    // Nor when the group itself cannot be opened.
+    let (layout, away) = (pair.replica.path("groups/h/layout"), pair.replica.path("away"));
+    std::fs::rename(&layout, &away).unwrap();
+    pair.replica.start();
+    pair.replica.run(&remove).expect(3, &["group h is in use by environment e"]);
+    pair.replica.stop();
+    std::fs::rename(&away, &layout).unwrap();
+    pair.replica.start();
+    pair.replica.ok(&["env", "destroy", "e"]);
+    pair.replica.ok(&remove);
 }
 
 /// Goal: several environments of one point, made at once, are whole and their own.

@@ -32,7 +32,7 @@ use crate::wire::kept::KeptSnapshot;
 const FOLLOW: Duration = Duration::from_secs(30);
 
 /// What holds a snapshot while it is exported, or a template is made of it.
-const READER: &str = "reader ";
+pub(in crate::pipeline) const READER: &str = "reader ";
 
 impl Past for Controlled {
     fn marker(&self, group: Name, request: MarkerRequest) -> Answer<'_, Marked> {
