@@ -35,6 +35,9 @@ pub trait Past: Send + Sync {
     /// Makes a template of a point.
     fn template_create(&self, request: TemplateRequest) -> Answer<'_, TemplateMade>;
 
+    /// The environments that read a template, or are being made of it.
+    fn template_users(&self, template: TemplateAt) -> Answer<'_, TemplateUsers>;
+
     /// The window of points.
     fn history(&self, group: Name) -> Answer<'_, History>;
 
@@ -271,6 +274,25 @@ pub struct TemplateRequest {
     /// Which store; without it the home's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<String>,
+}
+
+/// A template by its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TemplateAt {
+    /// What it is called.
+    #[serde(with = "text")]
+    pub name: Name,
+    /// In which store; without it the home's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+}
+
+/// Who uses a template.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateUsers {
+    /// Environments, by name.
+    pub users: Vec<String>,
 }
 
 /// A template that was made.

@@ -7,7 +7,7 @@ use super::control::{ControlError, Done};
 use super::past::{
     EnvLog, EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked,
     MarkerRequest, RollbackRequest, RolledBack, SnapshotChange, SnapshotRequest, Snapshots,
-    TemplateMade, TemplateRequest,
+    TemplateAt, TemplateMade, TemplateRequest, TemplateUsers,
 };
 use super::past_routes::Extend;
 use crate::home::Period;
@@ -48,6 +48,11 @@ impl Client {
     /// Makes a template of a point.
     pub async fn template_create(&self, request: &TemplateRequest) -> Result<TemplateMade> {
         self.post("/v1/templates", request).await
+    }
+
+    /// The environments that read a template, or are being made of it.
+    pub async fn template_users(&self, template: &TemplateAt) -> Result<TemplateUsers> {
+        self.post("/v1/templates/users", template).await
     }
 
     /// The window of points.

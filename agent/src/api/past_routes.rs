@@ -10,7 +10,7 @@ use super::control::Done;
 use super::past::{
     EnvLog, EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked,
     MarkerRequest, RollbackRequest, RolledBack, SnapshotChange, SnapshotRequest, Snapshots,
-    TemplateMade, TemplateRequest,
+    TemplateAt, TemplateMade, TemplateRequest, TemplateUsers,
 };
 use super::routes::{Body, Reply, Served, name};
 use crate::home::Period;
@@ -25,6 +25,7 @@ pub(super) fn router() -> Router<Served> {
         .route("/v1/groups/{group}/rollback", post(rollback))
         .route("/v1/exports", post(export))
         .route("/v1/templates", post(template_create))
+        .route("/v1/templates/users", post(template_users))
         .route("/v1/environments", get(env_list).post(env_create))
         .route("/v1/environments/{name}/log", get(env_log))
         .route("/v1/environments/{name}/extend", post(env_extend))
@@ -93,6 +94,13 @@ async fn template_create(
     Body(request): Body<TemplateRequest>,
 ) -> Reply<TemplateMade> {
     served.control.past().template_create(request?).await.map(Json)
+}
+
+async fn template_users(
+    Shared(served): Shared<Served>,
+    Body(template): Body<TemplateAt>,
+) -> Reply<TemplateUsers> {
+    served.control.past().template_users(template?).await.map(Json)
 }
 
 async fn env_list(Shared(served): Shared<Served>) -> Reply<Environments> {

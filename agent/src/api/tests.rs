@@ -21,7 +21,7 @@ use super::keys::{
 use super::past::{
     EnvLog, EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked,
     MarkerRequest, Past, RollbackRequest, RolledBack, SnapshotChange, SnapshotRequest, Snapshots,
-    TemplateMade, TemplateRequest,
+    TemplateAt, TemplateMade, TemplateRequest, TemplateUsers,
 };
 use super::sets::{
     SetChange, SetDetails, SetSnapshotChange, SetSnapshotRequest, SetSnapshotRow, SetSnapshots,
@@ -86,6 +86,10 @@ impl Past for Fake {
     }
 
     fn env_create(&self, _: EnvRequest) -> Answer<'_, Environment> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn template_users(&self, _: TemplateAt) -> Answer<'_, TemplateUsers> {
         ready(Err(ControlError::refused("not in this test")))
     }
 

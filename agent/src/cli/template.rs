@@ -11,12 +11,13 @@ use vgship_snapshot::template::{self, GRACE_DEFAULT, Progress, SharedObjects, Te
 use super::table::Table;
 use super::{Context, output};
 use crate::api::ControlError;
-use crate::api::past::{TemplateMade, TemplateRequest};
+use crate::api::past::{TemplateAt, TemplateMade, TemplateRequest};
 use crate::api::sets::{SetTemplateRequest, SetTemplates};
 use crate::history::spec::{At, GroupPoint, rfc3339};
 use crate::home::Period;
+use crate::pipeline::stored_template_users;
 use crate::templates::{
-    copy_keys, list_keys, open_store, open_template, store_error, template_error,
+    confirm_keys, copy_keys, list_keys, open_store, open_template, store_error, template_error,
 };
 
 /// Make, list, prove, copy and delete templates
@@ -207,8 +208,7 @@ pub(super) fn run(command: Command, context: &Context<'_>) -> Result<(), Control
             moved(&theirs, &ours, &copy, context)
         }
         Command::Delete(one) => {
-            refuse_when_used(&one, context)?;
-            template::delete(&*store(&one.of)?, &one.name).map_err(|it| template_error(&it))?;
+            delete(&one, &store(&one.of)?, context)?;
             context
                 .output
                 .line(&format!("template {} is deleted; gc gives its room back", one.name))
@@ -218,22 +218,39 @@ pub(super) fn run(command: Command, context: &Context<'_>) -> Result<(), Control
     }
 }
 
-/// A template below an environment of this home stays.
-fn refuse_when_used(one: &One, context: &Context<'_>) -> Result<(), ControlError> {
-    let client = context.client();
-    let name = one.name.as_str();
-    let used = super::block_on(async {
-        if !client.answers().await {
-            return Ok(None);
-        }
-        let all = client.env_list().await?.environments;
-        Ok(all.into_iter().find(|it| it.template.as_deref() == Some(name)))
-    })?;
-    match used {
-        Some(env) => Err(ControlError::refused(format!("environment {} is made of it", env.name))
-            .hint("destroy that first: vgship env destroy")),
-        None => Ok(()),
+/// A template that an environment of this home reads stays. No agent starts between the look and the
+/// deletion.
+fn delete(one: &One, store: &SharedObjects, context: &Context<'_>) -> Result<(), ControlError> {
+    let url = one.of.store.as_deref().map(absolute).transpose()?;
+    let at = TemplateAt { name: one.name.clone(), store: url };
+    let go = || template::delete(&**store, &one.name).map_err(|it| template_error(&it));
+    // Before there is a configuration there is no environment.
+    if !context.home.config().exists() {
+        return go();
     }
+    let is_done = context.by_agent_or_alone(
+        async |client| {
+            refuse_when_used(&client.template_users(&at).await?.users)?;
+            Ok(false)
+        },
+        |home| {
+            refuse_when_used(&stored_template_users(home, &at)?)?;
+            go()?;
+            Ok(true)
+        },
+    )?;
+    if is_done { Ok(()) } else { go() }
+}
+
+fn refuse_when_used(users: &[String]) -> Result<(), ControlError> {
+    let what = match users.len() {
+        0 => return Ok(()),
+        1 => "environment",
+        _ => "environments",
+    };
+    let (names, verb) = (users.join(", "), if users.len() == 1 { "is" } else { "are" });
+    Err(ControlError::refused(format!("{what} {names} {verb} made of it"))
+        .hint("destroy that first: vgship env destroy"))
 }
 
 fn both(
@@ -410,12 +427,13 @@ fn moved(
     context: &Context<'_>,
 ) -> Result<(), ControlError> {
     let name = &copy.name;
-    copy_keys(from, &**to, name).map_err(|it| store_error(&it))?;
+    let keys = copy_keys(from, &**to, name).map_err(|it| store_error(&it))?;
     let pushed = match copy.mend {
         true => template::mend(from, to, name, &mut shows("mended")),
         false => template::push(from, &**to, name, &mut shows("copied")),
     };
     let pushed = pushed.map_err(|it| template_error(&it))?;
+    confirm_keys(&**to, &keys, name, !copy.mend).map_err(|it| store_error(&it))?;
     let moved = Moved {
         name: name.to_string(),
         root: pushed.root.to_string(),

@@ -14,7 +14,7 @@ use crate::api::keys::{Ended, KeyRow, KeyState, Kind, Need, NewKey, Ring, Rings,
 use crate::history::spec::rfc3339;
 use crate::keys::report::may_end;
 use crate::templates::{
-    StoreKey, destroy_key, list_keys, open_store, rotate_key, store_error, template_error,
+    StoreKey, end_key, list_keys, open_store, rotate_key, store_error, template_error,
 };
 
 /// Make, list, retire and destroy the keys that seal the templates of a store
@@ -152,17 +152,29 @@ fn end(
         return Err(ControlError::refused(format!("key {} is the current one", key.id))
             .hint("make a new one first: vgship template key rotate"));
     }
-    let writers = template::writers(&*store).map_err(|it| template_error(&it))?;
+    let lost = may_go(&store, &known, key, lose)?;
+    // Once more when everybody can see that it goes: one may have come meanwhile.
+    end_key(&*store, key, || may_go(&store, &known, key, lose).map(drop))?;
+    let ended = Ended { group: None, store: Some(name_of(of)), key: key.id.to_string(), lost };
+    context.output.result(&ended, ended_text)
+}
+
+/// What goes with a key, if that may.
+fn may_go(
+    store: &SharedObjects,
+    known: &[StoreKey],
+    key: &StoreKey,
+    lose: Option<&[Kind]>,
+) -> Result<Vec<Need>, ControlError> {
+    let writers = template::writers(&**store).map_err(|it| template_error(&it))?;
     if writers > 0 {
         let text = format!("{writers} templates are being made or copied in the store");
         return Err(ControlError::refused(text)
             .hint("wait until they are there; one that was cut off ends with template gc"));
     }
-    let lost = needs(&store, &known)?.remove(&key.id).unwrap_or_default();
+    let lost = needs(store, known)?.remove(&key.id).unwrap_or_default();
     may_end(key.id, &lost, lose)?;
-    destroy_key(&*store, key).map_err(|it| store_error(&it))?;
-    let ended = Ended { group: None, store: Some(name_of(of)), key: key.id.to_string(), lost };
-    context.output.result(&ended, ended_text)
+    Ok(lost)
 }
 
 #[cfg(test)]

@@ -33,3 +33,4 @@ mod view;
 mod volumes;
 
 pub use agent::start;
+pub use past::environments::stored_template_users;

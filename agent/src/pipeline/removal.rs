@@ -1,5 +1,7 @@
 //! How a running agent takes a group out: clients, streams, threads, book, folder, in this order.
 
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -7,6 +9,9 @@ use vgship_base::ids::Name;
 
 use super::agent::{Group, Inner};
 use super::exports::is_of;
+use super::past::control::READER;
+use super::past::environments::HOLDER as ENVIRONMENT;
+use super::replica::ReplicaGroup;
 use super::source::SourceGroup;
 use crate::api::control::Removed;
 use crate::api::{ControlError, pairs};
@@ -29,12 +34,9 @@ impl Inner {
     ) -> Result<Removed, ControlError> {
         let _alone = self.removing.lock().await;
         let group = self.group(name)?;
-        let environments = self.environments.of_group(name);
-        if !environments.is_empty() {
-            let names: Vec<&str> = environments.iter().map(Name::as_str).collect();
-            let text = format!("environments build on group {name}: {}", names.join(", "));
-            return Err(ControlError::refused(text).hint("destroy them first: vgship env destroy"));
-        }
+        let (agent, looked_at) = (Arc::clone(self), group.clone());
+        let looked = tokio::task::spawn_blocking(move || agent.refuse_in_use(&looked_at));
+        looked.await.map_err(|error| ControlError::from_error(&error))??;
         if let Group::Source(source) = &group {
             self.end_clients(source, force).await?;
         }
@@ -52,6 +54,49 @@ impl Inner {
         let removed = removed.await.map_err(|error| ControlError::from_error(&error))??;
         tracing::info!(group = %name, kept = removed.kept, "removed by an operator");
         Ok(removed)
+    }
+
+    /// Nobody builds on the group, or reads its snapshots, when this has returned without an error,
+    /// and nobody begins to.
+    fn refuse_in_use(&self, group: &Group) -> Result<(), ControlError> {
+        let replica = match group {
+            Group::Replica(replica) => Some(replica),
+            Group::Source(_) | Group::Failed { .. } => None,
+        };
+        let leaves = |it: bool| {
+            if let Some(replica) = replica {
+                replica.leaving.store(it, Ordering::SeqCst);
+            }
+        };
+        // First: who begins to hold a snapshot after the look finds it.
+        leaves(true);
+        let name = &group.config().name;
+        let users = self.users_of(name, replica);
+        let refused = match &users[..] {
+            [] => return Ok(()),
+            users => format!("group {name} is in use by {}", users.join(", ")),
+        };
+        leaves(false);
+        Err(ControlError::refused(refused)
+            .hint("destroy environments first: vgship env destroy; wait for what reads"))
+    }
+
+    /// Environments, as what is kept of them says and as its snapshots know their holders: those
+    /// that are being made, or cannot be opened, and who reads for a while.
+    fn users_of(&self, name: &Name, replica: Option<&Arc<ReplicaGroup>>) -> Vec<String> {
+        let environments = self.environments.of_group(name).into_iter();
+        let mut users: BTreeSet<String> =
+            environments.map(|it| format!("{ENVIRONMENT}{it}")).collect();
+        // A replica that does not work has no list to look into, and can be removed all the same.
+        let holders = replica.map(|it| it.holders().unwrap_or_default());
+        for holder in holders.unwrap_or_default() {
+            if holder.starts_with(READER) {
+                users.insert("an export or a template that is being made".to_owned());
+            } else if holder.starts_with(ENVIRONMENT) && !self.environments.is_orphan(&holder) {
+                users.insert(holder);
+            }
+        }
+        users.into_iter().collect()
     }
 
     /// No client uses the group when this has returned without an error, and none comes.

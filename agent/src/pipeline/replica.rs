@@ -75,6 +75,8 @@ pub(super) struct ReplicaGroup {
     engine: Mutex<Engined>,
     links: AtomicU64,
     pub(super) stopping: AtomicBool,
+    /// It is being removed: nobody holds a snapshot of it anew.
+    pub(super) leaving: AtomicBool,
     changed: Notify,
     /// Held by the link that feeds the engine: with two links to one peer, one works.
     turn: Gate<Turn>,
@@ -138,6 +140,7 @@ impl ReplicaGroup {
             engine: Mutex::new(Engined::Stopped),
             links: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             changed: Notify::new(),
             config,
         };

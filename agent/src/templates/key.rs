@@ -8,6 +8,7 @@
 //! keys/WRAPPER/KEY          the same, without a place among the others: it came with a template. An
 //!                           older version wrote its wrapped keys so, and nothing else
 //! keys/gone/KEY             that key is destroyed
+//! keys/going/KEY            it shall be, if nothing needs it: nobody makes or copies anything by it
 //! ```
 //!
 //! NUMBER, WRAPPER and KEY are 16 hexadecimal digits. Nothing is written twice under one name.
@@ -32,6 +33,9 @@ const KEYS: &str = "keys/";
 
 /// Where it is noted which are destroyed.
 const GONE: &str = "keys/gone/";
+
+/// Where it is noted which may be about to be destroyed.
+const GOING: &str = "keys/going/";
 
 /// A key of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,12 +178,43 @@ pub fn rotate_key(home: &Home, store: &dyn Objects) -> Result<KeyId, StoreError>
 /// Durable: once this has returned. To be repeated after an error: [`StoreKey::is_half_gone`].
 pub fn destroy_key(store: &dyn Objects, key: &StoreKey) -> Result<(), StoreError> {
     store.put_if_absent(&format!("{GONE}{}", key.id), &[])?;
-    for place in key.wrapped.values() {
+    wipe(store, key.id)
+}
+
+/// Takes away what wraps a key.
+fn wipe(store: &dyn Objects, id: KeyId) -> Result<(), StoreError> {
+    let key = list_keys(store)?.into_iter().find(|it| it.id == id);
+    for place in key.iter().flat_map(|it| it.wrapped.values()) {
         // Where the store keeps what it had before, see the store's own rules.
         store.put(place, &[0; 148])?;
         store.delete(place)?;
     }
     Ok(())
+}
+
+/// Destroys a key if `may_go` still says so when all who make or copy a template can see that the key
+/// goes: who has come before is found by it, and who comes later refuses. Else all is as it was.
+///
+/// Durable: once this has returned. To be repeated after an error.
+///
+/// # Errors
+/// What `may_go` says, or what the store refuses.
+pub fn end_key(
+    store: &dyn Objects,
+    key: &StoreKey,
+    may_go: impl FnOnce() -> Result<(), ControlError>,
+) -> Result<(), ControlError> {
+    let going = format!("{GOING}{}", key.id);
+    let told = |error: StoreError| store_error(&error);
+    store.put_if_absent(&going, &[]).map_err(|it| told(it.into()))?;
+    if let Err(why) = may_go() {
+        store.delete(&going).map_err(|it| told(it.into()))?;
+        return Err(why);
+    }
+    destroy_key(store, key).map_err(told)?;
+    store.delete(&going).map_err(|it| told(it.into()))?;
+    // Who has seen that it goes may have brought it just before.
+    wipe(store, key.id).map_err(told)
 }
 
 /// Wraps all keys by another key-encryption key, too; how many.
@@ -257,11 +292,18 @@ pub fn open_template(
     })
 }
 
-/// Takes the key of a template along to another store; all keys, when it cannot be told which.
+/// Takes the key of a template along to another store; all keys, when it cannot be told which. Which
+/// they are.
 ///
 /// # Errors
-/// What a store refuses; [`StoreError::Gone`] when the key was destroyed there.
-pub fn copy_keys(from: &SharedObjects, to: &dyn Objects, name: &Name) -> Result<(), StoreError> {
+/// What a store refuses; [`StoreError::Gone`] when the key was destroyed there, or
+/// [`StoreError::Going`].
+pub fn copy_keys(
+    from: &SharedObjects,
+    to: &dyn Objects,
+    name: &Name,
+) -> Result<Vec<KeyId>, StoreError> {
+    let mut taken = Vec::new();
     let listed = template::list(from).unwrap_or_default();
     let needs = listed.into_iter().find(|it| it.name == *name).and_then(|it| it.key);
     let there = list_keys(to)?;
@@ -283,38 +325,67 @@ pub fn copy_keys(from: &SharedObjects, to: &dyn Objects, name: &Name) -> Result<
                 to.put_if_absent(&place(*wrapper, 0, key.id), &wrapped)?;
             }
         }
-        if is_ended(to, key.id)? {
-            return Err(StoreError::Gone(key.id)); // destroyed meanwhile
-        }
+        stays(to, key.id)?;
+        taken.push(key.id);
     }
-    Ok(())
+    Ok(taken)
 }
 
-/// Whether a key was destroyed; then also what came back of it meanwhile goes.
-fn is_ended(store: &dyn Objects, id: KeyId) -> Result<bool, StoreError> {
+/// Whether a key is neither destroyed nor about to be. Of one that was destroyed also what came back
+/// of it meanwhile goes.
+fn stays(store: &dyn Objects, id: KeyId) -> Result<(), StoreError> {
+    // In this order: that it goes is said until it is gone.
+    let goes = store.get(&format!("{GOING}{id}"))?.is_some();
     let known = list_keys(store)?.into_iter().find(|it| it.id == id && it.ended.is_some());
-    if let Some(key) = &known {
-        destroy_key(store, key)?;
+    match known {
+        None if goes => Err(StoreError::Going(id)),
+        None => Ok(()),
+        Some(key) => {
+            destroy_key(store, &key)?;
+            Err(StoreError::Gone(id))
+        }
     }
-    Ok(known.is_some())
+}
+
+/// Sees that a template that was just copied or mended can be read: its keys were there all the while.
+/// Else one that was `copied` goes, if the key is gone.
+///
+/// # Errors
+/// [`StoreError::Gone`] when a key was destroyed meanwhile, [`StoreError::Going`] when it may be, or
+/// what the store refuses.
+pub fn confirm_keys(
+    store: &dyn Objects,
+    keys: &[KeyId],
+    name: &Name,
+    copied: bool,
+) -> Result<(), StoreError> {
+    keys.iter().try_for_each(|key| stays(store, *key)).inspect_err(|error| {
+        if copied && matches!(error, StoreError::Gone(_)) {
+            // As in `confirm_made`.
+            let _ = template::delete(store, name);
+        }
+    })
 }
 
 /// Sees that a template that was just made can be read: its key was there all the while. Else the
 /// template goes.
 ///
 /// # Errors
-/// [`StoreError::Gone`] when the key was destroyed meanwhile, or what the store refuses.
+/// [`StoreError::Gone`] when the key was destroyed meanwhile, [`StoreError::Going`] when it may be, or
+/// what the store refuses.
 pub fn confirm_made(store: &dyn Objects, key: KeyId, name: &Name) -> Result<(), StoreError> {
-    if !is_ended(store, key)? {
-        return Ok(());
-    }
-    // That it is not readable is what is told; that it is left over would be seen in the list.
-    let _ = template::delete(store, name);
-    Err(StoreError::Gone(key))
+    stays(store, key).inspect_err(|error| {
+        if matches!(error, StoreError::Gone(_) | StoreError::Going(_)) {
+            // That it is not readable is what is told; that it is left over would be seen in the list.
+            let _ = template::delete(store, name);
+        }
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use vgship_snapshot::template::{Gate, MemoryObjects};
     use zeroize::Zeroizing;
 
@@ -414,14 +485,58 @@ mod tests {
         let old = template_key(&home, &from).unwrap().id();
         let name = "t".parse().unwrap();
         confirm_made(&from, old, &name).unwrap();
-        let shared: SharedObjects = std::sync::Arc::new(from);
-        let meanwhile = to.through(std::sync::Arc::new(Destroys(to.clone(), old)));
+        let shared: SharedObjects = Arc::new(from);
+        let meanwhile = to.through(Arc::new(Destroys(to.clone(), old)));
         let told = copy_keys(&shared, &meanwhile, &name);
         assert!(matches!(told, Err(StoreError::Gone(id)) if id == old));
         assert!(known(&to, old).wrapped.is_empty());
         assert!(matches!(confirm_made(&to, old, &name), Err(StoreError::Gone(id)) if id == old));
         let told = copy_keys(&shared, &to, &name);
         assert!(matches!(told, Err(StoreError::Gone(id)) if id == old));
+    }
+
+    /// Brings a key just before it is said no more that it goes.
+    struct Brings(MemoryObjects, String);
+
+    impl Gate for Brings {
+        fn pass(&self, action: &'static str, key: &str) -> std::io::Result<()> {
+            if action == "delete" && key.starts_with(GOING) {
+                self.0.put(&self.1, &[7; 148]).map_err(std::io::Error::other)?;
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_key_that_may_go_is_given_to_nobody_and_stays_where_somebody_came_before() {
+        let (_folder, home) = home("1f");
+        let (from, to) = (MemoryObjects::default(), MemoryObjects::default());
+        let old = template_key(&home, &from).unwrap().id();
+        let (name, shared): (Name, SharedObjects) = ("t".parse().unwrap(), Arc::new(from));
+        assert_eq!(copy_keys(&shared, &to, &name).unwrap(), [old]);
+        confirm_keys(&to, &[old], &name, true).unwrap();
+        let needed = || {
+            let made = confirm_made(&to, old, &name);
+            assert!(matches!(made, Err(StoreError::Going(id)) if id == old));
+            let copied = copy_keys(&shared, &to, &name);
+            assert!(matches!(copied, Err(StoreError::Going(id)) if id == old));
+            Err(ControlError::refused("a template needs it"))
+        };
+        let told = end_key(&to, &known(&to, old), needed).unwrap_err();
+        assert_eq!(told.to_string(), "a template needs it");
+        let stays = known(&to, old);
+        assert!(stays.ended.is_none() && stays.wrapped.len() == 1, "{stays:?}");
+        confirm_made(&to, old, &name).unwrap();
+
+        let late = to.through(Arc::new(Brings(to.clone(), place(KeyId([3; 8]), 0, old))));
+        end_key(&late, &stays, || Ok(())).unwrap();
+        let gone = known(&to, old);
+        assert!(gone.ended.is_some() && gone.wrapped.is_empty(), "{gone:?}");
+        assert!(to.keys().iter().all(|key| !key.starts_with(GOING)));
+        for copied in [true, false] {
+            let told = confirm_keys(&to, &[old], &name, copied);
+            assert!(matches!(told, Err(StoreError::Gone(id)) if id == old));
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::api::ControlError;
 use crate::home::{Home, HomeError};
 
 pub use key::{
-    StoreKey, confirm_made, copy_keys, destroy_key, list_keys, open_template, rotate_key,
+    StoreKey, confirm_keys, confirm_made, copy_keys, end_key, list_keys, open_template, rotate_key,
     template_key, wrap_keys_also, wrap_keys_only,
 };
 pub use remote::RemoteObjects;
@@ -51,6 +51,12 @@ pub enum StoreError {
     /// A key that was destroyed is not brought back.
     #[error("the template's key {0} was destroyed in that store: it does not come back")]
     Gone(KeyId),
+    /// A key may be about to be destroyed.
+    #[error(
+        "the template's key {0} is being retired or destroyed in that store: when that is over, or \
+         was refused, try again"
+    )]
+    Going(KeyId),
     /// Something in the store is no key.
     #[error("the store's key of templates is not what was stored")]
     Format(#[from] FormatError),
@@ -75,11 +81,27 @@ pub fn open_store(home: &Home, url: Option<&str>) -> Result<SharedObjects, Store
     }
 }
 
+/// Where a store is: the same text for all names of one folder, and for names of a bucket that differ
+/// in their scheme or a closing slash alone.
+pub fn store_place(home: &Home, url: Option<&str>) -> String {
+    let folder = |path: &Path| {
+        let place = path.canonicalize().or_else(|_| std::path::absolute(path));
+        let place = place.unwrap_or_else(|_| path.to_owned());
+        place.components().collect::<PathBuf>().display().to_string()
+    };
+    let Some(url) = url else { return folder(&home.templates()) };
+    match (url.strip_prefix("file://"), url.split_once("://")) {
+        (Some(path), _) => folder(Path::new(path)),
+        (None, Some((_, place))) => format!("//{}", place.trim_end_matches('/')),
+        (None, None) => folder(Path::new(url)),
+    }
+}
+
 /// What a caller is told of a store that cannot be used: a wrong URL is a wrong word of theirs.
 pub fn store_error(error: &StoreError) -> ControlError {
     match error {
         StoreError::Url { .. } => ControlError::usage(error),
-        StoreError::Gone(_) => ControlError::refused(error),
+        StoreError::Gone(_) | StoreError::Going(_) => ControlError::refused(error),
         _ => ControlError::from_error(error),
     }
 }
@@ -89,5 +111,32 @@ pub fn template_error(error: &TemplateError) -> ControlError {
     match error {
         TemplateError::Taken { .. } | TemplateError::Absent(_) => ControlError::refused(error),
         _ => ControlError::from_error(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_has_one_place_by_whichever_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path());
+        let own = home.templates();
+        let of = |url: &str| store_place(&home, Some(url));
+        let text = own.display().to_string();
+        for there in [false, true] {
+            for name in [text.clone(), format!("{text}/"), format!("file://{text}")] {
+                assert_eq!(of(&name), store_place(&home, None), "{name}, {there}");
+            }
+            std::fs::create_dir_all(&own).unwrap();
+        }
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&own, &link).unwrap();
+        assert_eq!(of(&link.display().to_string()), store_place(&home, None));
+        assert_ne!(of(&folder.path().display().to_string()), store_place(&home, None));
+        assert_eq!(of("s3://bucket/a"), of("s3a://bucket/a/"));
+        assert_ne!(of("s3://bucket/a"), of("s3://bucket/b"));
+        assert_ne!(of("s3://bucket/a"), of("/bucket/a"));
     }
 }

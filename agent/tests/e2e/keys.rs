@@ -108,14 +108,16 @@ fn keys_are_rotated_and_go_with_what_they_seal() {
     replica.run(&["key", "retire", "g", &made[0]]).expect(3, &[]);
     let to = replica.path("lost");
     let export = ["snapshot", "export", "g@first", "--to", to.to_str().unwrap()];
-    replica.run(&export).expect(1, &["of the snapshot store cannot be used"]);
+    let why =
+        ["of the snapshot store cannot be used", &format!("key {}, which was destroyed", made[0])];
+    replica.run(&export).expect(1, &why);
     assert!(exported(replica, "second") == second);
     nbd.write(0, &noise(5, MIB)).unwrap();
     pair.assert_follows();
     pair.replica.kill();
     pair.replica.start();
     pair.assert_follows();
-    pair.replica.run(&export).expect(1, &["of the snapshot store cannot be used"]);
+    pair.replica.run(&export).expect(1, &why);
     assert!(exported(&pair.replica, "second") == second);
 
     // On the source nothing needs it: its spill is empty.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::common::until;
+use super::common::{MIB, Nbd, noise, until};
 use trio::{Counting, SOURCES, Success, Trio, stop_counting};
 
 /// Goal: what a set's snapshot holds on both sides is of one moment, which one group after the other
@@ -180,6 +180,37 @@ fn one_that_stands_still_holds_nobody_for_longer_than_the_limit() {
     trio.create("s").expect(3, &["is still being taken away"]);
     trio.sources[1].signal(Signal::SIGCONT);
     trio.until_nothing_is_left();
+}
+
+/// Goal: what is made is on the coordinator: one whose replica is left behind after it was asked, while
+/// another goes on, makes nothing.
+#[test]
+fn a_coordinator_that_is_left_behind_makes_nothing() {
+    let trio = Trio::with(&["--outbox-ram", "4MiB", "--spill", "4MiB"]);
+    let (far, image) = trio.another(0);
+    trio.set_hooks(0, "echo frozen app >> LOG", "echo thawed app >> LOG", "40s");
+    let hangs = "echo asked db >> LOG; until [ -e HERE/go ]; do sleep 0.01; done";
+    trio.set_hooks(1, hangs, "echo thawed db >> LOG", "40s");
+    let asked = trio.dr.begin(&["snapshot", "create", "--set", "erp", "s", "--quiesce"]);
+    let said = |line: &str| trio.log().iter().any(|it| it == line);
+    until("both were asked", || said("frozen app") && said("asked db"));
+    trio.dr.ok(&["pause", "app"]);
+    let mut nbd = Nbd::open(&trio.sources[0].nbd_socket(), "data").unwrap();
+    let mut number = 0;
+    until("its replica is left behind", || {
+        number += 1;
+        let data = noise(number, MIB);
+        nbd.write(0, &data).unwrap();
+        until("the other has it", || fs::read(&image).unwrap() == data);
+        trio.sources[0].group()["state"] == "map"
+    });
+    fs::write(trio.file("go"), "").unwrap();
+    asked.end().expect(1, &["group app: ", "the coordinator's own replica does not follow"]);
+    assert!(said("thawed app") && said("thawed db"), "{:?}", trio.log());
+    trio.dr.ok(&["resume", "app"]);
+    trio.until_nothing_is_left();
+    let kept = || far.json(&["snapshot", "list", "g"])["snapshots"].to_string();
+    until("nothing is left there", || !kept().contains("set."));
 }
 
 /// Goal: a coordinator that dies when all markers are in, and before anything was made of them,

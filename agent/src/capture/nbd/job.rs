@@ -10,6 +10,7 @@ use super::limits::{PAYLOAD_MAX, RUNS_MAX};
 use super::negotiate::Session;
 use super::reply::{self, ErrorNumber};
 use super::request::{Command, FLAG_DF, FLAG_FUA, FLAG_NO_HOLE, FLAG_REQ_ONE, Request};
+use crate::capture::io::report;
 
 /// Why a request is not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,8 +137,8 @@ impl Job {
         match done {
             Ok(()) => Head::Simple(reply::simple(self.cookie, None)),
             Err(error) => {
-                tracing::warn!(%error, "an NBD request failed");
-                let text = error.to_string();
+                let text = report(&error);
+                tracing::warn!(error = %text, "an NBD request failed");
                 failed(self.structured, self.cookie, ErrorNumber::of(&error), &text)
             }
         }

@@ -16,7 +16,8 @@ use crate::api::control::{Answer, Done};
 use crate::api::past::{
     EnvLog, EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked,
     MarkerRequest, Past, PointRow, RollbackRequest, RolledBack, SnapshotChange, SnapshotOrder,
-    SnapshotRequest, SnapshotRow, Snapshots, TemplateMade, TemplateRequest,
+    SnapshotRequest, SnapshotRow, Snapshots, TemplateAt, TemplateMade, TemplateRequest,
+    TemplateUsers,
 };
 use crate::history::keeping;
 use crate::history::spec::{At, GroupPoint, rfc3339};
@@ -32,7 +33,7 @@ use crate::wire::kept::KeptSnapshot;
 const FOLLOW: Duration = Duration::from_secs(30);
 
 /// What holds a snapshot while it is exported, or a template is made of it.
-const READER: &str = "reader ";
+pub(in crate::pipeline) const READER: &str = "reader ";
 
 impl Past for Controlled {
     fn marker(&self, group: Name, request: MarkerRequest) -> Answer<'_, Marked> {
@@ -176,6 +177,11 @@ impl Past for Controlled {
                 templates::create(&agent.home, replica, found, &request, Facts::new(), scratch)
             })
         })
+    }
+
+    fn template_users(&self, template: TemplateAt) -> Answer<'_, TemplateUsers> {
+        let agent = Arc::clone(&self.0);
+        blocking(move || agent.environments.template_users(&template))
     }
 
     fn history(&self, group: Name) -> Answer<'_, History> {

@@ -16,6 +16,7 @@ use vgship_snapshot::overlay::Overlay;
 use super::points::Found;
 use crate::api::ControlError;
 use crate::api::past::{Exported, ExportedFile};
+use crate::capture::io::report;
 use crate::history::spec::rfc3339;
 use crate::pipeline::replica::ReplicaGroup;
 use crate::receive::admit::Point;
@@ -107,7 +108,8 @@ pub(super) fn write_images(
         layout.volumes.iter().map(|it| to.join(it.name.as_str())).zip(disks).collect();
     let written = spread(&jobs, WORKERS, |(path, disk)| {
         let written = write_image(&***disk, path).map_err(|error| {
-            ControlError::failed(format!("cannot write {}: {error}", path.display()))
+            let why = report(&error);
+            ControlError::failed(format!("cannot write {}: {why}", path.display()))
         })?;
         Ok(ExportedFile { path: path.clone(), bytes: disk.len(), written_bytes: written })
     });

@@ -1,6 +1,8 @@
 //! Finding and opening points of a replica.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use vgship_base::disk::SharedDisk;
 use vgship_base::ids::{Name, Seq};
@@ -141,12 +143,24 @@ impl ReplicaGroup {
     ) -> Result<(), ControlError> {
         let (set, name) = (self.set()?, found.base.name.as_str());
         let held = set.hold(name, holder).map_err(|it| snapshot_error(&it))?;
-        if held.seq == found.base.seq {
+        // After it: who removes the group sets this first, and then looks who holds anything.
+        let leaving = self.leaving.load(Ordering::SeqCst);
+        if held.seq == found.base.seq && !leaving {
             return Ok(());
         }
-        // It was deleted meanwhile, and another one got its name.
         set.release(held.seq, holder).map_err(|it| snapshot_error(&it))?;
+        if leaving {
+            let text = format!("group {} is being removed", self.config.name);
+            return Err(ControlError::refused(text));
+        }
+        // It was deleted meanwhile, and another one got its name.
         Err(snapshot_error(&SnapshotError::Unknown(name.to_owned())))
+    }
+
+    /// Who holds snapshots of it, once each.
+    pub(in crate::pipeline) fn holders(&self) -> Result<BTreeSet<String>, ControlError> {
+        let all = self.set()?.list_costs().map_err(|it| snapshot_error(&it))?;
+        Ok(all.into_iter().flat_map(|it| it.holders).collect())
     }
 
     /// `holder` needs the snapshot of `seq` no more.

@@ -97,6 +97,24 @@ pub(super) fn open(
     open_template(home, &open_store(home, store).map_err(|it| store_error(&it))?, name)
 }
 
+/// Looks whether a template that was opened is still there.
+///
+/// # Errors
+/// It was deleted, or another one has its name; or what the store refuses.
+pub(super) fn still_stands(
+    home: &Home,
+    store: Option<&str>,
+    name: &Name,
+    opened: &Template,
+) -> Result<(), ControlError> {
+    let now = open(home, store, name).map_err(|error| ControlError {
+        message: format!("template {name} is not there any more: {error}"),
+        ..error
+    })?;
+    let text = format!("template {name} was deleted meanwhile, and another one has its name");
+    (now.root() == opened.root()).then_some(()).ok_or_else(|| ControlError::refused(text))
+}
+
 /// Its volumes, to be read.
 pub(super) fn volumes(template: &Template) -> Vec<SharedDisk> {
     let ids = template.manifest().layout().ids();

@@ -24,6 +24,11 @@ pub struct Trio {
 
 impl Trio {
     pub fn new() -> Trio {
+        Trio::with(&[])
+    }
+
+    /// With options of both groups.
+    pub fn with(options: &[&str]) -> Trio {
         let place = tempfile::tempdir().unwrap();
         let relays = SOURCES.map(|_| Relay::start(1));
         let mut sources = SOURCES.map(|name| Agent::init(place.path(), name));
@@ -33,7 +38,7 @@ impl Trio {
             fs::create_dir(&images).unwrap();
             fs::File::create(images.join("data")).unwrap().set_len(MIB).unwrap();
             let spec = format!("images:{}", images.display());
-            agent.ok(&["group", "add", "g", "--volumes", &spec]);
+            agent.ok(&[&["group", "add", "g", "--volumes", &spec], options].concat());
             agent.start();
             relay.lead_to(agent.listens());
         }
@@ -49,6 +54,20 @@ impl Trio {
         }
         dr.ok(&["set", "create", "erp", "--member", "app", "--member", "db", "--hold", "40s"]);
         Trio { sources, relays, dr, place }
+    }
+
+    /// One more replica of a source's group, on an agent of its own, and its image.
+    pub fn another(&self, source: usize) -> (Agent, std::path::PathBuf) {
+        let mut agent = Agent::init(self.place.path(), "far");
+        agent.start();
+        let made =
+            self.sources[source].json(&["pair", "invite", "--group", "g", "--role", "replica"]);
+        let images = self.file("far-images");
+        let spec = format!("images:{}", images.display());
+        agent.ok(&["pair", "join", made["token"].as_str().unwrap(), "--volumes", &spec]);
+        self.sources[source].until("paired", |group| group["peers"][1].is_object());
+        self.sources[source].wait("in-sync");
+        (agent, images.join("data"))
     }
 
     /// Starts a source again, at another port.

@@ -179,6 +179,18 @@ impl Maker<'_> {
         }
     }
 
+    /// Whether the templates are still there: who has not heard of this environment, like another
+    /// agent, may have deleted one.
+    fn still_stand(&self, sources: &[Source]) -> Result<(), ControlError> {
+        sources.iter().try_for_each(|source| match source {
+            Source::Point(_) => Ok(()),
+            Source::Template(name, template) => {
+                let store = self.request.store.as_deref();
+                templates::still_stands(self.home, store, name, template)
+            }
+        })
+    }
+
     /// What the LVs of each group are called.
     fn names(
         &self,
@@ -258,6 +270,9 @@ impl Maker<'_> {
         drop(hidden);
         env.facts.steps.extend(steps);
         let why = self.judge(why, &mut env)?;
+        if env.outside.is_none() {
+            self.still_stand(sources)?;
+        }
         self.store(&env)?;
         Ok((env, why))
     }

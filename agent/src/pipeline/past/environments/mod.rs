@@ -14,6 +14,8 @@ mod outside;
 
 mod programs;
 
+mod users;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,17 +28,20 @@ use self::env::Env;
 use self::facts::FACTS;
 use self::make::{Maker, after, remove};
 use self::programs::{LOG, Programs};
+use self::users::Making;
 use super::program::tail;
 use crate::api::ControlError;
 use crate::api::control::Done;
-use crate::api::past::{EnvLog, EnvRequest, Environment};
+use crate::api::past::{EnvLog, EnvRequest, Environment, TemplateAt, TemplateUsers};
 use crate::capture::nbd::io::NbdClients;
 use crate::home::{Home, Period};
 use crate::pipeline::exports::Served;
 use crate::pipeline::replica::ReplicaGroup;
 
+pub use self::users::stored_template_users;
+
 /// What holds a snapshot for an environment.
-const HOLDER: &str = "environment ";
+pub(in crate::pipeline) const HOLDER: &str = "environment ";
 
 /// How often leases are looked at.
 pub(in crate::pipeline) const LEASES: Duration = Duration::from_secs(1);
@@ -61,6 +66,8 @@ struct State {
     all: BTreeMap<Name, Env>,
     /// Names of those that are being made or destroyed.
     busy: BTreeSet<Name>,
+    /// What those that are being made are made of.
+    making: BTreeMap<Name, Making>,
 }
 
 fn failed(error: &(dyn std::error::Error + 'static)) -> ControlError {
@@ -134,6 +141,7 @@ impl Environments {
                 return Err(ControlError::refused(text)
                     .hint("choose another name, or destroy it: vgship env destroy"));
             }
+            state.making.insert(name.clone(), Making::of(request));
         }
         let folder = self.path(name);
         let maker = Maker {
@@ -148,6 +156,7 @@ impl Environments {
         let made = maker.make(replica);
         let mut state = self.state();
         state.busy.remove(name);
+        state.making.remove(name);
         let (env, why) = made?;
         env.publish(served);
         let shown = env.shown(&folder);
@@ -322,10 +331,31 @@ impl Environments {
         }
     }
 
-    /// Environments that build on a group.
+    /// Environments that build on a group, those that are being made among them.
     pub(in crate::pipeline) fn of_group(&self, group: &Name) -> Vec<Name> {
         let of = |env: &&Env| env.holds().iter().any(|(held, ..)| held == group);
-        self.state().all.values().filter(of).map(|env| env.facts.name.clone()).collect()
+        let state = self.state();
+        let made = state.all.values().filter(of).map(|env| &env.facts.name);
+        let making = state.making.iter().filter(|it| it.1.builds_on(group)).map(|it| it.0);
+        made.chain(making).cloned().collect()
+    }
+
+    /// The environments that read a template, or will.
+    pub(in crate::pipeline) fn template_users(
+        &self,
+        template: &TemplateAt,
+    ) -> Result<TemplateUsers, ControlError> {
+        // First: one that is made meanwhile is stored before it is no more being made.
+        let making: Vec<String> = {
+            let state = self.state();
+            let reads = state.making.iter().filter(|it| it.1.reads(&self.home, template));
+            reads.map(|it| it.0.to_string()).collect()
+        };
+        let mut users = stored_template_users(&self.home, template)?;
+        users.extend(making);
+        users.sort();
+        users.dedup();
+        Ok(TemplateUsers { users })
     }
 }
 

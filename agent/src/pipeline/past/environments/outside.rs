@@ -17,6 +17,7 @@ use super::failed;
 use super::import::{self, Import};
 use crate::api::ControlError;
 use crate::api::past::EnvVolume;
+use crate::capture::io::report;
 use crate::group::{GroupError, NewVolumes, Rename, VolumesSpec, name_max, remove_tagged, renamed};
 use crate::home::io as files;
 use crate::pipeline::past::export::copy;
@@ -214,7 +215,8 @@ impl Made {
     ) -> Result<Outside, ControlError> {
         for ((disk, clone), volume) in self.disks.iter().zip(clones).zip(&self.outside.volumes) {
             copy(&**clone, &**disk, self.are_zero).map_err(|error| {
-                ControlError::failed(format!("cannot write {}: {error}", volume.place))
+                let why = report(&error);
+                ControlError::failed(format!("cannot write {}: {why}", volume.place))
             })?;
         }
         let vgs = self.imports.iter().zip(self.groups()).map(|(import, group)| {

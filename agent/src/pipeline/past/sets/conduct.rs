@@ -219,6 +219,8 @@ impl<'a> Conductor<'a> {
         for (part, place) in made.parts.iter_mut().zip(places) {
             part.place = *place;
         }
+        // Members say what their sources know; what is made of it later is made of what is here.
+        self.agent.all_kept(&made)?;
         self.agent.sets.save(&made).map_err(|it| it.to_string())?;
         *record = made;
         Ok(())

@@ -41,6 +41,9 @@ const SLICE: Duration = Duration::from_millis(50);
 /// What a group without commands of its own is frozen and thawed by.
 const NOTHING: &str = ":";
 
+/// What is said when the asker would have no snapshot itself.
+const ASKER_AWAY: &str = "the coordinator's own replica does not follow the stream now";
+
 /// A member at work.
 pub(super) struct Member<'a> {
     pub(super) agent: &'a Inner,
@@ -75,6 +78,10 @@ impl Member<'_> {
             Some(quiesce) => self.hold(&marker, quiesce)?,
             None => (self.mark_when_told(&marker)?, 0),
         };
+        // A resync of it may have begun since it was asked; then its replica takes no snapshot.
+        if !self.reaches_asker(|own| placed.follows.contains(&own)) {
+            return Err(self.gives_up(&placed, Failure::plain(ASKER_AWAY)));
+        }
         (self.say)(Said::Released { held: u32::try_from(held).unwrap_or(u32::MAX) });
         self.follow(&marker, &placed)
     }
@@ -85,13 +92,16 @@ impl Member<'_> {
             return Err(Failure::plain(format!("{name} is no name of a set's snapshot")));
         }
         marking::check(self.source, Act::Snapshot).map_err(|it| failure(&it))?;
-        let Some(asker) = self.asker else { return Ok(()) };
-        let core = self.source.tap.core();
-        let own = core.find(asker);
-        let follows =
-            core.reach().into_iter().any(|it| Some(it.0) == own && it.1 == Reach::Follows);
-        let text = "the coordinator's own replica does not follow the stream now";
-        follows.then_some(()).ok_or_else(|| Failure::plain(text))
+        let reach = self.source.tap.core().reach();
+        let follows = self.reaches_asker(|own| reach.contains(&(own, Reach::Follows)));
+        follows.then_some(()).ok_or_else(|| Failure::plain(ASKER_AWAY))
+    }
+
+    /// Whether what is asked of the asker's replica holds; without one nothing is asked.
+    fn reaches_asker(&self, holds: impl FnOnce(ReplicaId) -> bool) -> bool {
+        let Some(asker) = self.asker else { return true };
+        let own = self.source.tap.core().find(asker);
+        own.is_some_and(holds)
     }
 
     fn hold(&self, marker: &Marker, quiesce: Quiesce) -> Result<(Placed, u64), Failure> {

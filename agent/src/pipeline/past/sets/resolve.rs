@@ -8,8 +8,9 @@ use crate::api::past::EnvRequest;
 use crate::history::spec::{At, GroupPoint};
 use crate::pipeline::agent::{Group, Inner};
 use crate::pipeline::past::points::snapshot_error;
+use crate::pipeline::replica::ReplicaGroup;
 use crate::pipeline::source::SourceGroup;
-use crate::sets::record::Part;
+use crate::sets::record::{Part, Record};
 
 /// One member of a set's snapshot.
 pub(in crate::pipeline) struct SetPart {
@@ -73,6 +74,29 @@ impl Inner {
         Ok(EnvRequest { from: points.collect::<Result<_, ControlError>>()?, ..request })
     }
 
+    /// Whether the replicas here have exactly what the vector of a set's snapshot says.
+    ///
+    /// # Errors
+    /// Which has not, or cannot tell.
+    pub(super) fn all_kept(&self, record: &Record) -> Result<(), String> {
+        let name = record.member_name();
+        record.parts.iter().try_for_each(|part| {
+            let (group, place) = (&part.name, &part.place);
+            match self.group_by_id(part.group) {
+                Some(Group::Source(_)) => return Ok(()),
+                Some(Group::Replica(replica)) => {
+                    let kept = replica.keeps(&name, place.generation, place.seq);
+                    if kept.map_err(|it| format!("group {group}: {it}"))? {
+                        return Ok(());
+                    }
+                }
+                Some(Group::Failed { error, .. }) => return Err(format!("group {group}: {error}")),
+                None => return Err(format!("group {group} is not here any more")),
+            }
+            Err(format!("group {group}: its replica here has no {name} at {}", place.seq))
+        })
+    }
+
     /// The point that a member is, for what is made of it here.
     ///
     /// # Errors
@@ -84,11 +108,7 @@ impl Inner {
             Group::Source(source) => return Err(elsewhere(&source, snapshot)),
             Group::Failed { error, .. } => return Err(error),
         };
-        let all = replica.snapshots().map_err(ControlError::failed)?;
-        let all = all.list().map_err(|it| snapshot_error(&it))?;
-        let is_meant = all.iter().any(|it| {
-            it.name == *snapshot && (it.generation, it.seq) == (part.generation, part.seq)
-        });
+        let is_meant = replica.keeps(snapshot, part.generation, part.seq)?;
         let gone = || {
             let why = format!("{snapshot} at {} is not on the replica of group {group}", part.seq);
             ControlError::refused(why).hint("somebody deleted it there; take another of the set")
@@ -110,4 +130,13 @@ fn elsewhere(source: &SourceGroup, snapshot: &Name) -> ControlError {
         "its replica is on {}: do it there, --from G@{snapshot}, where G is what {group} is called there",
         names.join(", ")
     ))
+}
+
+impl ReplicaGroup {
+    /// Whether it has a snapshot of that name at exactly that place.
+    fn keeps(&self, name: &Name, generation: Generation, seq: Seq) -> Result<bool, ControlError> {
+        let all = self.snapshots().map_err(ControlError::failed)?;
+        let all = all.list().map_err(|it| snapshot_error(&it))?;
+        Ok(all.iter().any(|it| it.name == *name && (it.generation, it.seq) == (generation, seq)))
+    }
 }
