@@ -17,6 +17,7 @@ use crate::api::past::{
     MarkerRequest, Past, PointRow, RollbackRequest, RolledBack, SnapshotChange, SnapshotOrder,
     SnapshotRequest, SnapshotRow, Snapshots, TemplateMade, TemplateRequest,
 };
+use crate::capture::nbd::io::NbdClients;
 use crate::history::keeping;
 use crate::history::spec::{At, GroupPoint, rfc3339};
 use crate::home::Period;
@@ -186,7 +187,8 @@ impl Past for Controlled {
         let agent = Arc::clone(&self.0);
         blocking(move || {
             let find = |group: &Name| replica(&agent, group);
-            agent.environments.create(&request, find, &agent.served, agent.clock.wall())
+            let (served, nbd) = (&agent.served, agent.nbd_clients());
+            agent.environments.create(&request, find, served, nbd, &|| agent.clock.wall())
         })
     }
 
@@ -222,9 +224,12 @@ impl Inner {
 
     /// Ends an environment's clients and removes all of it.
     fn destroy_environment(&self, name: &Name) -> Result<Done, ControlError> {
-        let nbd = self.nbd.get().expect("the NBD server serves before any command is heard");
         let replica = |group: &Name| self.replica_of(group);
-        self.environments.destroy(name, replica, &self.served, nbd)
+        self.environments.destroy(name, replica, &self.served, self.nbd_clients())
+    }
+
+    fn nbd_clients(&self) -> &NbdClients {
+        self.nbd.get().expect("the NBD server serves before any command is heard")
     }
 
     /// Destroys environments whose lease is over. To be called now and then; does not wait for
@@ -233,8 +238,10 @@ impl Inner {
         for name in self.environments.expired(self.clock.wall()) {
             let agent = Arc::clone(self);
             let end = std::thread::Builder::new().name("lease".to_owned()).spawn(move || {
-                tracing::info!(environment = %name, "its lease is over, or its end was interrupted");
-                if let Err(error) = agent.destroy_environment(&name) {
+                let replica = |group: &Name| agent.replica_of(group);
+                let (served, nbd, now) = (&agent.served, agent.nbd_clients(), agent.clock.wall());
+                let ended = agent.environments.destroy_expired(&name, now, replica, served, nbd);
+                if let Err(error) = ended {
                     tracing::warn!(environment = %name, %error, "it cannot be destroyed");
                 }
             });

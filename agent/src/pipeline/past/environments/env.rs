@@ -53,6 +53,18 @@ pub(super) struct Volume {
     pub(super) clone: Arc<CloneVolume>,
 }
 
+/// What is shown of one whose facts cannot be read.
+pub(super) fn unread(name: &Name, why: &str, folder: &Path) -> Environment {
+    let env = Env {
+        facts: Facts::new(name.clone(), 0),
+        parts: Vec::new(),
+        outside: None,
+        broken: Some(why.to_owned()),
+        again: None,
+    };
+    env.shown(folder)
+}
+
 /// The file of a group's layout, by the group's place.
 fn layout_name(part: usize) -> String {
     match part {
