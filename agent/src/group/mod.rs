@@ -43,6 +43,7 @@ mod tests;
 pub use clones::{NewVolumes, name_max, remove_tagged};
 pub use error::{GroupError, VolumeProblem};
 pub use inventory::inventory;
+pub use io::identity_of;
 pub use list::list;
 pub use listing::{LvListing, PvListing, VgKind, VgListing, render_table};
 pub use open::{grow_replica, open_replica, open_source};

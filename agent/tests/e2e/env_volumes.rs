@@ -30,10 +30,13 @@ fn images_of_an_environment_go_with_it() {
     agent.run(&own).expect(2, &["--owner"]);
     assert_eq!(names_in(&agent.path("environments")), ["e"]);
     std::fs::write(folder.join("h/mine"), "x").unwrap();
+    // Another file where one of it was is another's.
+    std::fs::remove_file(folder.join("h/log")).unwrap();
+    std::fs::write(folder.join("h/log"), "x").unwrap();
     agent.ok(&["env", "destroy", "e"]);
     assert_eq!(
         (names_in(&folder), names_in(&folder.join("h"))),
-        (vec!["h".into()], vec!["mine".into()])
+        (vec!["h".into()], vec!["log".into(), "mine".into()])
     );
     assert_nothing_is_left(agent);
 }

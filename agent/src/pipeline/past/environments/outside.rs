@@ -1,10 +1,14 @@
 //! What an environment has outside of the agent's home: volumes that were written for it, and how
 //! to be rid of them.
 //!
-//! The list is stored before the first of them is made, so that a crash at any moment leaves
-//! nothing that the next start does not find.
+//! The list is stored before the first of them is made. A file is made under a name that nobody can
+//! have chosen, and gets its own once the list knows which file it is: so a crash at any moment
+//! leaves no file that the next start does not find, and what others put there is never taken for
+//! ours. Of a folder that was made when the crash came, an empty one may stay.
 
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,10 +18,13 @@ use vgship_base::ids::Name;
 use vgship_snapshot::overlay::Overlay;
 
 use super::failed;
+use super::folder::is_absent;
 use super::import::{self, Import};
 use crate::api::ControlError;
 use crate::api::past::EnvVolume;
-use crate::group::{GroupError, NewVolumes, Rename, VolumesSpec, name_max, remove_tagged, renamed};
+use crate::group::{
+    GroupError, NewVolumes, Rename, VolumesSpec, identity_of, name_max, remove_tagged, renamed,
+};
 use crate::home::io as files;
 use crate::pipeline::past::export::copy;
 
@@ -27,24 +34,44 @@ const OUTSIDE: &str = "outside.json";
 /// Longest list that is read. Unit: bytes.
 const OUTSIDE_MAX: u64 = 8 << 20;
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What an environment has outside of the agent's home.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Outside {
-    /// Of this list; 1.
+    /// Of this list; 2.
     version: u32,
     /// Where it was written to.
     pub(super) spec: String,
     /// All files.
-    files: Vec<PathBuf>,
-    /// Folders that were made for them, those above first.
-    folders: Vec<PathBuf>,
+    files: Vec<NewFile>,
+    /// Folders that are made for them, those above first.
+    folders: Vec<NewFolder>,
     /// LVs of LVM2.
     lvm2: Option<Tagged>,
     /// For those who use it.
     pub(super) volumes: Vec<EnvVolume>,
+}
+
+/// A file that is made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewFile {
+    path: PathBuf,
+    /// Beside it, where it is made: a name by chance.
+    fresh: PathBuf,
+    /// Which file it is; nothing before it is made.
+    identity: Option<String>,
+}
+
+/// A folder that is made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewFolder {
+    path: PathBuf,
+    /// Which folder it is; nothing before it is made.
+    identity: Option<String>,
 }
 
 /// The LVs of a VG that have a tag.
@@ -148,7 +175,7 @@ pub(super) fn plan(
     }
     let new = new.into_iter().collect::<Result<Vec<_>, _>>().map_err(|it| group_error(&it))?;
     for (part, new) in wanted.iter().zip(&new) {
-        outside.files.extend(new.files());
+        outside.add_files(new.files())?;
         outside.volumes.extend(new.volumes().iter().map(|(lv, bytes)| EnvVolume {
             group: part.group.to_string(),
             lv: lv.to_string(),
@@ -156,7 +183,7 @@ pub(super) fn plan(
             bytes: *bytes,
         }));
     }
-    outside.files.extend(imports.iter().map(|it| it.path.clone()));
+    outside.add_files(imports.iter().map(|it| it.path.clone()))?;
     Ok(Plan { outside, new, imports })
 }
 
@@ -179,20 +206,26 @@ fn refuse_full(folder: &Path) -> Result<(), ControlError> {
 
 impl Plan {
     /// Makes the volumes, once the environment's folder knows of them.
-    pub(super) fn make(self, folder: &Path) -> Result<Made, ControlError> {
+    pub(super) fn make(mut self, folder: &Path) -> Result<Made, ControlError> {
         self.outside.store(folder)?;
-        for path in &self.outside.folders {
-            let failed = |error| {
-                ControlError::failed(format!("cannot make the folder {}: {error}", path.display()))
-            };
-            std::fs::create_dir(path).map_err(failed)?;
-        }
-        let mut disks = Vec::new();
+        let made = self.outside.make_folders();
+        // Also after an error: what was made goes again.
+        self.outside.store(folder)?;
+        made?;
+        let scripts = self.outside.files.len() - self.imports.len();
+        let mode = |number| if number < scripts { 0o600 } else { 0o700 };
+        let mut files = self.outside.make_files(mode)?;
+        self.outside.store(folder)?;
+        self.outside.name_files()?;
+        let scripts = files.split_off(scripts);
+        let (mut disks, mut files) = (Vec::new(), files.into_iter());
         for new in &self.new {
-            disks.extend(new.make().map_err(|it| group_error(&it))?);
+            let files = files.by_ref().take(new.files().len()).collect();
+            disks.extend(new.make(files).map_err(|it| group_error(&it))?);
         }
         let are_zero = self.new.iter().all(NewVolumes::are_zero);
-        Ok(Made { outside: self.outside, disks, are_zero, imports: self.imports })
+        let Plan { outside, imports, .. } = self;
+        Ok(Made { outside, disks, are_zero, imports: imports.into_iter().zip(scripts).collect() })
     }
 }
 
@@ -202,7 +235,8 @@ pub(super) struct Made {
     /// In the order of all groups' layouts.
     disks: Vec<SharedDisk>,
     are_zero: bool,
-    imports: Vec<Import>,
+    /// With the files of their scripts.
+    imports: Vec<(Import, File)>,
 }
 
 impl Made {
@@ -217,10 +251,10 @@ impl Made {
                 ControlError::failed(format!("cannot write {}: {error}", volume.place))
             })?;
         }
-        let vgs = self.imports.iter().zip(self.groups()).map(|(import, group)| {
+        let vgs = self.imports.iter().zip(self.groups()).map(|((import, file), group)| {
             let lvs = clones.iter().zip(&self.outside.volumes);
             let lvs = lvs.filter(|(_, volume)| volume.group == group);
-            (import, lvs.map(|(clone, _)| &**clone as &dyn Disk).collect())
+            (import, file, lvs.map(|(clone, _)| &**clone as &dyn Disk).collect())
         });
         import::write(&vgs.collect::<Vec<_>>(), rules)?;
         Ok(self.outside)
@@ -243,9 +277,66 @@ impl Outside {
         let missing = folder.ancestors().take_while(|path| path.symlink_metadata().is_err());
         let mut missing: Vec<PathBuf> = missing.map(Path::to_owned).collect();
         missing.reverse();
-        missing.retain(|path| !self.folders.contains(path));
-        self.folders.extend(missing);
+        missing.retain(|path| self.folders.iter().all(|known| known.path != *path));
+        let new = missing.into_iter().map(|path| NewFolder { path, identity: None });
+        self.folders.extend(new);
         Ok(())
+    }
+
+    /// These are to be made.
+    fn add_files(&mut self, all: impl IntoIterator<Item = PathBuf>) -> Result<(), ControlError> {
+        for path in all {
+            let mut chance = [0; 16];
+            getrandom::fill(&mut chance)
+                .map_err(|it| ControlError::failed(format!("cannot get a name by chance: {it}")))?;
+            let name = format!(".vgship-{:032x}", u128::from_be_bytes(chance));
+            self.files.push(NewFile { fresh: path.with_file_name(name), path, identity: None });
+        }
+        Ok(())
+    }
+
+    fn make_folders(&mut self) -> Result<(), ControlError> {
+        for NewFolder { path, identity } in &mut self.folders {
+            std::fs::create_dir(&*path)
+                .and_then(|()| path.symlink_metadata())
+                .and_then(|found| which(&found))
+                .map(|found| *identity = Some(found))
+                .map_err(|it| cannot("make the folder", path, &it))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the files under their names by chance.
+    ///
+    /// Shape: `mode` is asked with a file's number.
+    fn make_files(&mut self, mode: impl Fn(usize) -> u32) -> Result<Vec<File>, ControlError> {
+        let mut files = Vec::new();
+        for (number, NewFile { path, fresh, identity }) in self.files.iter_mut().enumerate() {
+            // A link in its place is not followed, and is an error.
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create_new(true).mode(mode(number));
+            let file = options.open(&*fresh).map_err(|it| cannot("create", path, &it))?;
+            let found = file.metadata().and_then(|found| which(&found));
+            *identity = Some(found.map_err(|it| cannot("look at", fresh, &it))?);
+            files.push(file);
+        }
+        Ok(files)
+    }
+
+    /// Gives the files their own names, unless something has them.
+    ///
+    /// Durable: once this has returned.
+    fn name_files(&self) -> Result<(), ControlError> {
+        for NewFile { path, fresh, .. } in &self.files {
+            // Unlike a change of its name this never replaces what is there.
+            std::fs::hard_link(fresh, path)
+                .and_then(|()| std::fs::remove_file(fresh))
+                .map_err(|it| cannot("create", path, &it))?;
+        }
+        let mut folders: Vec<&Path> = self.files.iter().filter_map(|it| it.path.parent()).collect();
+        folders.extend(self.folders.iter().filter_map(|it| it.path.parent()));
+        folders.dedup();
+        folders.into_iter().try_for_each(|folder| Ok(files::sync_folder(folder)?))
     }
 
     /// Durable: once this has returned.
@@ -260,16 +351,21 @@ impl Outside {
 
     /// What the environment in this folder has outside, if anything.
     pub(super) fn load(folder: &Path) -> Result<Option<Outside>, ControlError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
         let path = folder.join(OUTSIDE);
-        if !path.exists() {
+        if is_absent(&path) {
             return Ok(None);
         }
         let text = files::read_if_any(&path, OUTSIDE_MAX)?.unwrap_or_default();
-        let outside: Outside = serde_json::from_str(&text).map_err(|error| {
-            ControlError::failed(format!("{} is not understood: {error}", path.display()))
-        })?;
-        match outside.version {
-            VERSION => Ok(Some(outside)),
+        let unknown = |it: serde_json::Error| {
+            ControlError::failed(format!("{} is not understood: {it}", path.display()))
+        };
+        let Versioned { version } = serde_json::from_str(&text).map_err(unknown)?;
+        match version {
+            VERSION => serde_json::from_str(&text).map(Some).map_err(unknown),
             other => Err(ControlError::failed(format!(
                 "{} is of version {other}, this agent reads {VERSION}",
                 path.display()
@@ -286,18 +382,23 @@ impl Outside {
         })
     }
 
-    /// Removes all of it that is there. May be called again after an error.
+    /// Removes all of it that is there, and nothing that others put in its place. May be called
+    /// again after an error.
     pub(super) fn remove(&self) -> Result<(), ControlError> {
         let gone = |path: &Path, done: io::Result<()>| match done {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(ControlError::failed(format!("cannot remove {}: {error}", path.display())))
-            }
+            Err(error) if !is_away(&error) => Err(cannot("remove", path, &error)),
             _ => Ok(()),
         };
-        for path in &self.files {
-            gone(path, std::fs::remove_file(path))?;
+        for NewFile { path, fresh, identity } in &self.files {
+            gone(fresh, std::fs::remove_file(fresh))?;
+            if is_ours(path, identity.as_deref())? {
+                gone(path, std::fs::remove_file(path))?;
+            }
         }
-        for path in self.folders.iter().rev() {
+        for NewFolder { path, identity } in self.folders.iter().rev() {
+            if !is_ours(path, identity.as_deref())? {
+                continue;
+            }
             match std::fs::remove_dir(path) {
                 // Somebody put something there: it is not ours to remove.
                 Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
@@ -309,6 +410,33 @@ impl Outside {
             None => Ok(()),
         }
     }
+}
+
+/// Which file or folder it is.
+fn which(found: &Metadata) -> io::Result<String> {
+    let identity = identity_of(found).ok_or_else(|| io::Error::other("it has no identity"))?;
+    Ok(identity.to_string())
+}
+
+fn is_away(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// Whether what has this name now is what was made.
+fn is_ours(path: &Path, made: Option<&str>) -> Result<bool, ControlError> {
+    let found = match path.symlink_metadata() {
+        Err(error) if is_away(&error) => return Ok(false),
+        found => found.and_then(|it| which(&it)).map_err(|it| cannot("look at", path, &it))?,
+    };
+    let ours = made == Some(&*found);
+    if !ours {
+        tracing::warn!(path = %path.display(), "left alone: the environment did not make it");
+    }
+    Ok(ours)
+}
+
+fn cannot(what: &str, path: &Path, error: &io::Error) -> ControlError {
+    ControlError::failed(format!("cannot {what} {}: {error}", path.display()))
 }
 
 #[cfg(test)]
@@ -324,34 +452,81 @@ mod tests {
         plan(to, &"e".parse().unwrap(), vg, wanted, 1_000_001).map_err(|it| it.to_string())
     }
 
+    fn paths(outside: &Outside) -> Vec<&Path> {
+        outside.files.iter().map(|it| &*it.path).collect()
+    }
+
     #[test]
     fn what_was_made_is_removed_and_nothing_else() {
         let place = tempfile::tempdir().unwrap();
-        let folder = place.path().join("a/b");
+        let (folder, own) = (place.path().join("a/b"), place.path().join("own"));
         let to = VolumesSpec::Images(folder.clone());
         let both = || vec![wanted("g", &["x"]), wanted("h", &["x"])];
-        let plan = planned(&to, None, &both()).unwrap();
-        assert_eq!(plan.outside.files, [folder.join("g/x"), folder.join("h/x")]);
-        let own = place.path().join("own");
         std::fs::create_dir(&own).unwrap();
-        // A crash after any number of steps is cleared by the list that was stored first.
-        plan.outside.store(&own).unwrap();
-        Outside::load(&own).unwrap().unwrap().remove().unwrap();
-        for path in &plan.outside.folders {
-            std::fs::create_dir(path).unwrap();
+        let remove = || Outside::load(&own).unwrap().unwrap().remove().unwrap();
+        // A crash at any moment is cleared by the list that was stored last.
+        for crash in 0..5 {
+            let mut outside = planned(&to, None, &both()).unwrap().outside;
+            assert_eq!(paths(&outside), [folder.join("g/x"), folder.join("h/x")]);
+            outside.store(&own).unwrap();
+            if crash > 0 {
+                outside.make_folders().unwrap();
+                outside.store(&own).unwrap();
+            }
+            if crash > 1 {
+                outside.make_files(|_| 0o600).unwrap();
+            }
+            if crash > 2 {
+                outside.store(&own).unwrap();
+                // Of the first only.
+                std::fs::hard_link(&outside.files[0].fresh, folder.join("g/x")).unwrap();
+            }
+            if crash > 3 {
+                std::fs::remove_file(folder.join("g/x")).unwrap();
+                outside.name_files().unwrap();
+                assert!(planned(&to, None, &both()).map(drop).unwrap_err().contains("not empty"));
+            }
+            remove();
+            assert!(!place.path().join("a").exists(), "{crash}");
         }
-        std::fs::write(folder.join("g/x"), "x").unwrap();
-        assert!(planned(&to, None, &both()).map(drop).unwrap_err().contains("is not empty"));
-        Outside::load(&own).unwrap().unwrap().remove().unwrap();
-        assert!(!place.path().join("a").exists());
-        // What others put there stays.
-        for path in &plan.outside.folders {
-            std::fs::create_dir(path).unwrap();
-        }
-        std::fs::write(folder.join("g/other"), "x").unwrap();
-        plan.outside.remove().unwrap();
-        assert!(folder.join("g/other").exists() && !folder.join("h").exists());
         assert_eq!(Outside::load(&folder).unwrap(), None);
+    }
+
+    #[test]
+    fn what_others_put_in_its_place_stays() {
+        let place = tempfile::tempdir().unwrap();
+        let (folder, own) = (place.path().join("a/b"), place.path().join("own"));
+        let to = VolumesSpec::Images(folder.clone());
+        std::fs::create_dir(&own).unwrap();
+        // What was there before anything was made: the list alone removes nothing.
+        let plan = planned(&to, None, &[wanted("g", &["x"])]).unwrap();
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("x"), "theirs").unwrap();
+        assert!(plan.make(&own).is_err());
+        Outside::load(&own).unwrap().unwrap().remove().unwrap();
+        assert_eq!(std::fs::read(folder.join("x")).unwrap(), b"theirs");
+        // A name that is taken at the last moment is not replaced, nor removed then.
+        std::fs::remove_file(folder.join("x")).unwrap();
+        let mut outside = planned(&to, None, &[wanted("g", &["x"])]).unwrap().outside;
+        outside.make_files(|_| 0o600).unwrap();
+        std::fs::write(folder.join("x"), "theirs").unwrap();
+        assert!(outside.name_files().is_err());
+        outside.remove().unwrap();
+        assert_eq!(std::fs::read(folder.join("x")).unwrap(), b"theirs");
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
+        // Another file, or folder, of the same name.
+        std::fs::remove_file(folder.join("x")).unwrap();
+        let deep = VolumesSpec::Images(folder.join("c"));
+        let made = planned(&deep, None, &[wanted("g", &["x"])]).unwrap().make(&own).unwrap();
+        std::fs::rename(folder.join("c"), folder.join("moved")).unwrap();
+        std::fs::create_dir(folder.join("c")).unwrap();
+        std::fs::write(folder.join("c/x"), "theirs").unwrap();
+        std::fs::write(folder.join("moved/y"), "theirs").unwrap();
+        made.outside.remove().unwrap();
+        assert!(folder.join("c/x").exists() && folder.join("moved/x").exists());
+        std::fs::remove_file(folder.join("c/x")).unwrap();
+        made.outside.remove().unwrap();
+        assert!(folder.join("c").exists(), "an empty folder of others stays, too");
     }
 
     #[test]
@@ -380,15 +555,16 @@ mod tests {
     #[test]
     fn the_text_of_the_list_does_not_change() {
         let text = concat!(
-            r#"{"version":1,"spec":"lvm2:vg","files":["/a/x"],"folders":["/a"],"#,
+            r#"{"version":2,"spec":"lvm2:vg","files":[{"path":"/a/x","fresh":"/a/.vgship-7","#,
+            r#""identity":"inode-7-made-9"}],"folders":[{"path":"/a","identity":null}],"#,
             r#""lvm2":{"vg":"vg","tag":"t"},"volumes":[{"group":"g","lv":"x","#,
             r#""place":"/dev/vg/x","bytes":512}]}"#
         );
         let outside: Outside = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&outside).unwrap(), text);
         let place = tempfile::tempdir().unwrap();
-        std::fs::write(place.path().join(OUTSIDE), text.replace(":1,", ":2,")).unwrap();
+        std::fs::write(place.path().join(OUTSIDE), text.replace(":2,", ":3,")).unwrap();
         let error = Outside::load(place.path()).unwrap_err().to_string();
-        assert!(error.contains("version 2"), "{error}");
+        assert!(error.contains("version 3"), "{error}");
     }
 }
