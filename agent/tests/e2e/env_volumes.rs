@@ -26,6 +26,21 @@ fn images_of_an_environment_go_with_it() {
     agent.run(&[&["env", "create", "f"][..], &both, &to].concat()).expect(3, &["not empty"]);
     let quota = [&["env", "create", "q"][..], &both, &to, &["--quota", "1MiB"]].concat();
     agent.run(&quota).expect(2, &["--quota"]);
+    // What is replicated takes no copies, also not by another way to it.
+    let (live, text) = place(agent, "live");
+    std::fs::create_dir(&live).unwrap();
+    std::fs::write(live.join("lv"), noise(9, 64 << 10)).unwrap();
+    agent.ok(&["group", "add", "own", "--volumes", &format!("images:{text}")]);
+    std::os::unix::fs::symlink(&live, agent.path("link")).unwrap();
+    let way = agent.path("link/new").display().to_string();
+    for spec in [format!("images:{way}"), format!("aix-disks:{text}")] {
+        let create = ["env", "create", "q", "--from", "g@s", "--to-volumes", &spec];
+        agent.run(&create).expect(3, &["group own", "no group replicates"]);
+    }
+    let export = ["env", "create", "q", "--from", "g@s", "--to-dir", &way];
+    agent.run(&export).expect(3, &["group own"]);
+    assert_eq!(names_in(&live), ["lv"]);
+    agent.ok(&["group", "remove", "own", "--force"]);
     let own = ["env", "create", "q", "--from", "g@s", "--to-dir", "x", "--owner", "me"];
     agent.run(&own).expect(2, &["--owner"]);
     assert_eq!(names_in(&agent.path("environments")), ["e"]);

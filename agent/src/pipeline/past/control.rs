@@ -8,6 +8,7 @@ use vgship_base::ids::{Name, Seq};
 use vgship_base::record::{Marker, Order};
 use vgship_snapshot::set::{Listed, Noted, Origin, Snapshot};
 
+use super::places::refuse_taken;
 use super::points::{Found, snapshot_error};
 use super::{export, historian, marking, quiesced, templates};
 use crate::api::ControlError;
@@ -18,6 +19,7 @@ use crate::api::past::{
     SnapshotRequest, SnapshotRow, Snapshots, TemplateMade, TemplateRequest,
 };
 use crate::capture::nbd::io::NbdClients;
+use crate::group::VolumesSpec;
 use crate::history::keeping;
 use crate::history::spec::{At, GroupPoint, rfc3339};
 use crate::home::Period;
@@ -158,6 +160,7 @@ impl Past for Controlled {
     fn export(&self, request: ExportRequest) -> Answer<'_, Exported> {
         let agent = Arc::clone(&self.0);
         blocking(move || {
+            refuse_taken(&VolumesSpec::Images(request.to.clone()), &agent.source_places())?;
             if !request.from.contains('@') {
                 let name = request.from.parse().map_err(ControlError::usage)?;
                 let template = templates::open(&agent.home, request.store.as_deref(), &name)?;
@@ -187,8 +190,9 @@ impl Past for Controlled {
         let agent = Arc::clone(&self.0);
         blocking(move || {
             let find = |group: &Name| replica(&agent, group);
-            let (served, nbd) = (&agent.served, agent.nbd_clients());
-            agent.environments.create(&request, find, served, nbd, &|| agent.clock.wall())
+            let (sources, served) = (agent.source_places(), &agent.served);
+            let (nbd, clock) = (agent.nbd_clients(), || agent.clock.wall());
+            agent.environments.create(&request, find, &sources, served, nbd, &clock)
         })
     }
 

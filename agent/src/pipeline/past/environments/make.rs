@@ -28,6 +28,7 @@ use crate::history::spec::GroupPoint;
 use crate::home::{Home, Period};
 use crate::pipeline::exports::Served;
 use crate::pipeline::past::export::{clones, stem};
+use crate::pipeline::past::places::refuse_taken;
 use crate::pipeline::past::points::Found;
 use crate::pipeline::past::templates;
 use crate::pipeline::replica::ReplicaGroup;
@@ -38,6 +39,8 @@ pub(super) struct Maker<'a> {
     /// The environment's folder.
     pub(super) folder: &'a Path,
     pub(super) request: &'a EnvRequest,
+    /// The groups that have their source here, and where.
+    pub(super) sources: &'a [(Name, VolumesSpec)],
     pub(super) served: &'a Served,
     pub(super) clients: &'a NbdClients,
     pub(super) stopping: &'a AtomicBool,
@@ -122,9 +125,10 @@ impl Maker<'_> {
     ) -> Result<(Env, Option<ControlError>), ControlError> {
         // The rest of one that a start could not be rid of, because something of it was in use.
         folder::remove_rest(self.folder)?;
-        let mut sources = self.sources(find)?;
         let to = self.request.to.as_deref().map(str::parse::<VolumesSpec>).transpose();
         let to = to.map_err(ControlError::usage)?;
+        to.iter().try_for_each(|to| refuse_taken(to, self.sources))?;
+        let mut sources = self.sources(find)?;
         if to.is_some() && self.request.quota.is_some() {
             return Err(ControlError::usage("a quota is for clones, which are served over NBD"));
         }

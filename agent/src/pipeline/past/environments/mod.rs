@@ -33,6 +33,7 @@ use crate::api::ControlError;
 use crate::api::control::Done;
 use crate::api::past::{EnvLog, EnvRequest, Environment};
 use crate::capture::nbd::io::NbdClients;
+use crate::group::VolumesSpec;
 use crate::home::{Home, Period};
 use crate::pipeline::exports::Served;
 use crate::pipeline::replica::ReplicaGroup;
@@ -143,6 +144,7 @@ impl Environments {
         &self,
         request: &EnvRequest,
         replica: impl Fn(&Name) -> Result<Arc<ReplicaGroup>, ControlError>,
+        sources: &[(Name, VolumesSpec)],
         served: &Served,
         clients: &NbdClients,
         clock: &dyn Fn() -> u64,
@@ -162,6 +164,7 @@ impl Environments {
             home: &self.home,
             folder: &folder,
             request,
+            sources,
             served,
             clients,
             stopping: &self.stopping,
