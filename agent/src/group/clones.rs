@@ -15,7 +15,7 @@ use super::aix::{AixVolume, probe};
 use super::aix_disks::{LV_NAME_MAX, lay_out};
 use super::error::{GroupError, VolumeProblem};
 use super::io::{self, Access, at};
-use super::open::{assembled, lvm2_extent, lvm2_lvs, open_lv, refuse, refuse_folder};
+use super::open::{assembled, lvm2_extent, lvm2_lvs, open_lv, refuse, refuse_folder, report};
 use super::rootvg::{refuses_lv_name, refuses_vg_name};
 use super::spec::VolumesSpec;
 use super::{lvm2, lvm2_plan};
@@ -220,11 +220,28 @@ fn write_disk(file: &File, image: &DiskImage) -> IoResult<()> {
     file.sync_all()
 }
 
-/// Removes the LVs of a VG that have this tag, and no others.
-pub fn remove_tagged(vg: &str, tag: &str) -> Result<(), GroupError> {
-    let tagged =
-        super::open::report(&lvm2::lv_tags_command(vg), |json| lvm2::parse_tagged(json, tag))?;
-    tagged.iter().try_for_each(|lv| io::run(&lvm2::lvremove_command(vg, lv)).map(drop))
+/// The identity of a VG of LVM2, whatever it is called.
+pub fn lvm2_uuid(vg: &str) -> Result<String, GroupError> {
+    let found = report(&lvm2::vgs_command(Some(vg)), lvm2::parse_vgs)?;
+    let gone = || GroupError::Nothing { place: format!("lvm2:{vg}"), problems: Vec::new() };
+    found.into_iter().next().map(|vg| vg.uuid).ok_or_else(gone)
+}
+
+/// Removes the LVs that have this tag, and no others, of the VG with this identity; whether there
+/// is such a VG.
+///
+/// # Errors
+/// An LV of which others have a snapshot; then none is removed. One that is in use.
+pub fn remove_tagged(uuid: &str, tag: &str) -> Result<bool, GroupError> {
+    let vgs = report(&lvm2::vgs_command(None), lvm2::parse_vgs)?;
+    let Some(lvm2::Lvm2Vg { name: vg, .. }) = vgs.iter().find(|vg| vg.uuid == uuid) else {
+        return Ok(false);
+    };
+    let lvs = report(&lvm2::lv_tags_command(vg), |json| lvm2::parse_tagged(json, tag))?;
+    let commands = lvm2_plan::to_remove(&lvs, vg)
+        .map_err(|problems| GroupError::Volumes { place: format!("lvm2:{vg}"), problems })?;
+    commands.iter().try_for_each(|command| io::run(command).map(drop))?;
+    Ok(true)
 }
 
 #[cfg(test)]

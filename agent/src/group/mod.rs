@@ -40,7 +40,7 @@ mod io;
 #[cfg(test)]
 mod tests;
 
-pub use clones::{NewVolumes, name_max, remove_tagged};
+pub use clones::{NewVolumes, lvm2_uuid, name_max, remove_tagged};
 pub use error::{GroupError, VolumeProblem};
 pub use inventory::inventory;
 pub use io::identity_of;

@@ -138,14 +138,15 @@ impl FakeVg {
         };
         script(
             "vgs",
-            r#"echo "{\"report\":[{\"vg\":[{\"vg_name\":\"$V\",\"vg_uuid\":\"u\",\"vg_extent_size\":\"4194304\"}]}]}""#,
+            r#"uuid=$(cat ../lvm2-uuid 2>/dev/null || echo u)
+echo "{\"report\":[{\"vg\":[{\"vg_name\":\"$V\",\"vg_uuid\":\"$uuid\",\"vg_extent_size\":\"4194304\"}]}]}""#,
         );
         script(
             "lvs",
             r#"printf '{"report":[{"lv":['; comma=
 for lv in *; do test -f "$lv" || continue
-  printf '%s{"vg_name":"%s","lv_name":"%s","lv_uuid":"u-%s","lv_attr":"-wi-a-----","lv_size":"4194304","origin":"","segtype":"linear","seg_count":"1","lv_tags":"%s"}' \
-    "$comma" $V $lv $lv "$(cat $lv)"; comma=,
+  printf '%s{"vg_name":"%s","lv_name":"%s","lv_uuid":"u-%s","lv_attr":"-wi-a-----","lv_size":"4194304","origin":"%s","segtype":"linear","seg_count":"1","lv_tags":"%s"}' \
+    "$comma" $V $lv $lv "$(cat ../lvm2-origin-of-$lv 2>/dev/null)" "$(cat $lv)"; comma=,
 done; echo ']}]}'"#,
         );
         script(
@@ -206,6 +207,30 @@ fn a_point_becomes_new_lvs_of_a_vg() {
     std::fs::remove_file(agent.path("lvm2-busy")).unwrap();
     agent.ok(&["env", "destroy", "e"]);
     assert_eq!(names_in(&fake.state), ["old"]);
+
+    // LVM2 would remove a snapshot of it with it.
+    let create = [&one[..], &["--rename", "lv:*=c_*"]].concat();
+    agent.ok(&create);
+    std::fs::write(fake.state.join("snap"), "").unwrap();
+    std::fs::write(agent.path("lvm2-origin-of-snap"), "c_data").unwrap();
+    agent.run(&["env", "destroy", "e"]).expect(3, &["snapshot snap", "lvremove"]);
+    assert_eq!(names_in(&fake.state), ["c_data", "old", "snap"]);
+    std::fs::remove_file(fake.state.join("snap")).unwrap();
+    agent.ok(&["env", "destroy", "e"]);
+
+    // One whose VG is gone, though another has its name, can be given up.
+    agent.ok(&create);
+    std::fs::write(agent.path("lvm2-uuid"), "other").unwrap();
+    agent.run(&["env", "destroy", "e"]).expect(3, &["is gone", "--forget-volumes"]);
+    let shown = agent.json(&["env", "show", "e"]);
+    assert_eq!(shown["state"], "ending");
+    assert!(shown["reason"].as_str().unwrap().contains("--forget-volumes"), "{shown}");
+    agent.ok(&["env", "destroy", "e", "--forget-volumes"]);
+    assert!(environments(agent).is_empty());
+    assert_eq!(names_in(&fake.state), ["c_data", "old"]);
+    std::fs::remove_file(agent.path("lvm2-uuid")).unwrap();
+    std::fs::remove_file(fake.state.join("c_data")).unwrap();
+    std::fs::remove_file(&device).unwrap();
 
     // Its end goes on after a crash, without another teardown.
     let torn = agent.path("torn");

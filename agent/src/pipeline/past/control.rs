@@ -14,9 +14,9 @@ use super::{export, historian, marking, quiesced, templates};
 use crate::api::ControlError;
 use crate::api::control::{Answer, Done};
 use crate::api::past::{
-    EnvLog, EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked,
-    MarkerRequest, Past, PointRow, RollbackRequest, RolledBack, SnapshotChange, SnapshotOrder,
-    SnapshotRequest, SnapshotRow, Snapshots, TemplateMade, TemplateRequest,
+    EnvEnd, EnvLog, EnvRequest, Environment, Environments, ExportRequest, Exported, History,
+    Marked, MarkerRequest, Past, PointRow, RollbackRequest, RolledBack, SnapshotChange,
+    SnapshotOrder, SnapshotRequest, SnapshotRow, Snapshots, TemplateMade, TemplateRequest,
 };
 use crate::capture::nbd::io::NbdClients;
 use crate::group::VolumesSpec;
@@ -211,9 +211,13 @@ impl Past for Controlled {
         blocking(move || agent.environments.extend(&name, lease, agent.clock.wall()))
     }
 
-    fn env_destroy(&self, name: Name) -> Answer<'_, Done> {
+    fn env_destroy(&self, name: Name, end: EnvEnd) -> Answer<'_, Done> {
         let agent = Arc::clone(&self.0);
-        blocking(move || agent.destroy_environment(&name))
+        blocking(move || {
+            let replica = |group: &Name| agent.replica_of(group);
+            let (served, nbd) = (&agent.served, agent.nbd_clients());
+            agent.environments.destroy(&name, end.forget_volumes, replica, served, nbd)
+        })
     }
 }
 
@@ -224,12 +228,6 @@ impl Inner {
             Ok(Group::Replica(replica)) => Some(replica),
             _ => None,
         }
-    }
-
-    /// Ends an environment's clients and removes all of it.
-    fn destroy_environment(&self, name: &Name) -> Result<Done, ControlError> {
-        let replica = |group: &Name| self.replica_of(group);
-        self.environments.destroy(name, replica, &self.served, self.nbd_clients())
     }
 
     fn nbd_clients(&self) -> &NbdClients {

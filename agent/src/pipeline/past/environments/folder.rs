@@ -84,7 +84,7 @@ pub(super) fn remove_rest(folder: &Path) -> Result<(), ControlError> {
 /// knows of that. The folder goes at once, by its name, so that a crash leaves it or a rest.
 pub(super) fn remove(folder: &Path) -> Result<(), ControlError> {
     if let Some(outside) = Outside::load(folder)? {
-        outside.remove()?;
+        outside.remove(false)?;
         Outside::forget(folder)?;
     }
     let gone = hidden(folder, "gone");

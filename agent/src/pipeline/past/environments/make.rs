@@ -221,6 +221,7 @@ impl Maker<'_> {
             parts: Vec::new(),
             outside: None,
             broken: None,
+            stuck: None,
             again: None,
         };
         let mut first = 0;

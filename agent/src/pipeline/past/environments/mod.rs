@@ -16,7 +16,11 @@ mod outside;
 
 mod programs;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,6 +31,7 @@ use vgship_base::ids::Name;
 use self::env::Env;
 use self::folder::Kind;
 use self::make::{Maker, after};
+use self::outside::Outside;
 use self::programs::{LOG, Programs, is_hidden_of};
 use super::program::tail;
 use crate::api::ControlError;
@@ -100,6 +105,8 @@ impl Environments {
     ) {
         let entries = match std::fs::read_dir(&self.folder) {
             Ok(entries) => entries,
+            // The first environment makes it.
+            Err(error) if error.kind() == ErrorKind::NotFound => return,
             Err(error) => {
                 let path = self.folder.display();
                 tracing::error!(%path, %error, "environments cannot be looked for");
@@ -240,16 +247,18 @@ impl Environments {
     }
 
     /// Runs an environment's teardown, ends its clients and removes all of it, here and outside.
+    /// Volumes of a VG that is gone are forgotten if that is wanted.
     pub(in crate::pipeline) fn destroy(
         &self,
         name: &Name,
+        forget: bool,
         replica: impl Fn(&Name) -> Option<Arc<ReplicaGroup>>,
         served: &Served,
         clients: &NbdClients,
     ) -> Result<Done, ControlError> {
         self.state().refuse_unread(name)?;
         let env = self.take(name, |_| true).ok_or_else(|| unknown(name))?;
-        self.end(env, replica, served, clients)
+        self.end(env, forget, replica, served, clients)
     }
 
     /// The same for one whose lease is over, or whose end was interrupted; nothing if that is not
@@ -264,12 +273,13 @@ impl Environments {
     ) -> Result<(), ControlError> {
         let Some(env) = self.take(name, |env| is_over(env, now)) else { return Ok(()) };
         tracing::info!(environment = %name, "its lease is over, or its end was interrupted");
-        self.end(env, replica, served, clients).map(drop)
+        self.end(env, false, replica, served, clients).map(drop)
     }
 
     fn end(
         &self,
         mut env: Env,
+        forget: bool,
         replica: impl Fn(&Name) -> Option<Arc<ReplicaGroup>>,
         served: &Served,
         clients: &NbdClients,
@@ -278,7 +288,7 @@ impl Environments {
         let mut done = format!("environment {name} is destroyed");
         if let Err(error) = self.tear_down(&env) {
             if self.stopping.load(Ordering::SeqCst) {
-                self.give_back(env);
+                self.give_back(env, None);
                 let text = format!("the agent stops, and environment {name} stays");
                 return Err(ControlError::failed(text)
                     .hint("destroy it again when the agent runs; its teardown runs again then"));
@@ -289,25 +299,29 @@ impl Environments {
         env.facts.ending = true;
         if let Err(error) = env.facts.store(&self.path(name)) {
             env.facts.ending = false;
-            self.give_back(env);
+            self.give_back(env, None);
             return Err(error);
         }
         let prefix = env.prefix();
         served.remove_clones(&prefix);
         let of_it = |export: &str| export.starts_with(&prefix) || is_hidden_of(name, export);
         let left = clients.end(of_it);
-        if let Some(outside) = &env.outside
-            && let Err(error) = outside.remove()
-        {
-            self.give_back(env);
-            return Err(error.hint("end what uses it, then try again; the agent does, too"));
-        }
         let path = self.path(name);
+        let removed = env.outside.as_ref().map(|outside| {
+            outside.remove(forget)?;
+            Outside::forget(&path)
+        });
+        if let Some(Err(error)) = removed {
+            let try_again = "end what uses it, then try again; the agent does, too";
+            let hint = error.hint.clone().unwrap_or_else(|| try_again.to_owned());
+            self.give_back(env, Some(&error));
+            return Err(error.hint(hint));
+        }
         let gone = folder::remove(&path);
         if let Err(error) = &gone
             && !folder::is_absent(&path)
         {
-            self.give_back(env);
+            self.give_back(env, Some(error));
             return Err(error.clone());
         }
         for (group, seq, holder) in env.holds() {
@@ -339,7 +353,11 @@ impl Environments {
     }
 
     /// One that could not be destroyed is there again.
-    fn give_back(&self, mut env: Env) {
+    fn give_back(&self, mut env: Env, why: Option<&ControlError>) {
+        env.stuck = why.map(|error| match &error.hint {
+            Some(hint) => format!("{error}; {hint}"),
+            None => error.to_string(),
+        });
         env.again = Some(Instant::now() + AGAIN);
         let mut state = self.state();
         state.busy.remove(&env.facts.name);
