@@ -166,6 +166,15 @@ pub struct Environment {
     pub log: PathBuf,
 }
 
+/// Body of the end of an environment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnvEnd {
+    /// Do not wait for volumes in a volume group that is gone.
+    #[serde(default)]
+    pub forget_volumes: bool,
+}
+
 /// What an environment's programs said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnvLog {

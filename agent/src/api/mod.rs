@@ -24,7 +24,7 @@
 //! POST    /v1/environments       EnvRequest             Environment
 //! GET     /v1/environments/E/log      -               EnvLog
 //! POST    /v1/environments/E/extend   {"lease"}         Environment
-//! POST    /v1/environments/E/destroy  -                 Done
+//! POST    /v1/environments/E/destroy  EnvEnd            Done
 //! POST    /v1/keys/list          Which                  Rings
 //! POST    /v1/keys/rotate        Which                  Rotated
 //! POST    /v1/keys/rewrap        RewrapRequest          Rewrapped

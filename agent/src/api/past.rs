@@ -7,7 +7,7 @@ use vgship_base::ids::Name;
 
 use super::control::{Answer, Done};
 pub use super::environments::{
-    EnvLog, EnvPart, EnvRequest, EnvStep, EnvVolume, Environment, Environments,
+    EnvEnd, EnvLog, EnvPart, EnvRequest, EnvStep, EnvVolume, Environment, Environments,
 };
 use crate::home::{Period, text};
 
@@ -54,7 +54,7 @@ pub trait Past: Send + Sync {
     fn env_extend(&self, name: Name, lease: Period) -> Answer<'_, Environment>;
 
     /// Ends an environment's clients and removes all of it.
-    fn env_destroy(&self, name: Name) -> Answer<'_, Done>;
+    fn env_destroy(&self, name: Name, end: EnvEnd) -> Answer<'_, Done>;
 }
 
 /// Body of a marker.

@@ -5,8 +5,8 @@ use vgship_base::ids::Name;
 use super::Client;
 use super::control::{ControlError, Done};
 use super::past::{
-    EnvLog, EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked,
-    MarkerRequest, RollbackRequest, RolledBack, SnapshotChange, SnapshotRequest, Snapshots,
+    EnvEnd, EnvLog, EnvRequest, Environment, Environments, ExportRequest, Exported, History,
+    Marked, MarkerRequest, RollbackRequest, RolledBack, SnapshotChange, SnapshotRequest, Snapshots,
     TemplateAt, TemplateMade, TemplateRequest, TemplateUsers,
 };
 use super::past_routes::Extend;
@@ -81,7 +81,7 @@ impl Client {
     }
 
     /// Removes an environment.
-    pub async fn env_destroy(&self, name: &Name) -> Result<Done> {
-        self.post(&format!("/v1/environments/{name}/destroy"), &()).await
+    pub async fn env_destroy(&self, name: &Name, end: EnvEnd) -> Result<Done> {
+        self.post(&format!("/v1/environments/{name}/destroy"), &end).await
     }
 }

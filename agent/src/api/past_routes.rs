@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::control::Done;
 use super::past::{
-    EnvLog, EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked,
-    MarkerRequest, RollbackRequest, RolledBack, SnapshotChange, SnapshotRequest, Snapshots,
+    EnvEnd, EnvLog, EnvRequest, Environment, Environments, ExportRequest, Exported, History,
+    Marked, MarkerRequest, RollbackRequest, RolledBack, SnapshotChange, SnapshotRequest, Snapshots,
     TemplateAt, TemplateMade, TemplateRequest, TemplateUsers,
 };
 use super::routes::{Body, Reply, Served, name};
@@ -126,6 +126,10 @@ async fn env_extend(
     served.control.past().env_extend(name(&env)?, request?.lease).await.map(Json)
 }
 
-async fn env_destroy(Shared(served): Shared<Served>, Path(env): Path<String>) -> Reply<Done> {
-    served.control.past().env_destroy(name(&env)?).await.map(Json)
+async fn env_destroy(
+    Shared(served): Shared<Served>,
+    Path(env): Path<String>,
+    Body(end): Body<EnvEnd>,
+) -> Reply<Done> {
+    served.control.past().env_destroy(name(&env)?, end?).await.map(Json)
 }

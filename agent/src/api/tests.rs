@@ -19,9 +19,9 @@ use super::keys::{
     Ring, Rings, Rotated, To,
 };
 use super::past::{
-    EnvLog, EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked,
-    MarkerRequest, Past, RollbackRequest, RolledBack, SnapshotChange, SnapshotRequest, Snapshots,
-    TemplateAt, TemplateMade, TemplateRequest, TemplateUsers,
+    EnvEnd, EnvLog, EnvRequest, Environment, Environments, ExportRequest, Exported, History,
+    Marked, MarkerRequest, Past, RollbackRequest, RolledBack, SnapshotChange, SnapshotRequest,
+    Snapshots, TemplateAt, TemplateMade, TemplateRequest, TemplateUsers,
 };
 use super::sets::{
     SetChange, SetDetails, SetSnapshotChange, SetSnapshotRequest, SetSnapshotRow, SetSnapshots,
@@ -105,7 +105,7 @@ impl Past for Fake {
         ready(Err(ControlError::refused("not in this test")))
     }
 
-    fn env_destroy(&self, _: Name) -> Answer<'_, Done> {
+    fn env_destroy(&self, _: Name, _: EnvEnd) -> Answer<'_, Done> {
         ready(Err(ControlError::refused("not in this test")))
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use vgship_base::ids::{Name, Seq};
 
 use super::{Context, output};
-use crate::api::past::{EnvRequest, Environment};
+use crate::api::past::{EnvEnd, EnvRequest, Environment};
 use crate::api::{Client, ControlError, ErrorKind};
 use crate::history::bisect::{Bisect, Tried};
 use crate::history::spec::{At, parse_seq};
@@ -157,7 +157,7 @@ impl Search<'_> {
         let request = EnvRequest { owner, ..EnvRequest::of(name.clone(), from) };
         let env = super::block_on(async { self.client.env_create(&request).await })?;
         let done = self.checked(&env, wanted);
-        super::block_on(async { self.client.env_destroy(&name).await })?;
+        super::block_on(async { self.client.env_destroy(&name, EnvEnd::default()).await })?;
         done
     }
 

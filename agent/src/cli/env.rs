@@ -6,7 +6,7 @@ use vgship_base::ids::Name;
 
 use super::{Context, env_show, pause, template};
 use crate::api::ControlError;
-use crate::api::past::{EnvRequest, ExportRequest};
+use crate::api::past::{EnvEnd, EnvRequest, ExportRequest};
 use crate::group::{Rename, VolumesSpec};
 use crate::home::{Period, Size};
 
@@ -24,7 +24,7 @@ pub enum Command {
     /// Give an environment a new lease, from now on
     Extend(Extend),
     /// End an environment's clients and remove all of it
-    Destroy(One),
+    Destroy(Destroy),
 }
 
 /// Make an environment
@@ -96,6 +96,17 @@ pub struct Extend {
     lease: Period,
 }
 
+/// Destroy an environment
+#[derive(Debug, clap::Args)]
+pub struct Destroy {
+    /// Which environment
+    #[arg(value_name = "E")]
+    name: Name,
+    /// Do not wait for its LVs in a volume group of LVM2 that is gone for good
+    #[arg(long)]
+    forget_volumes: bool,
+}
+
 /// One environment
 #[derive(Debug, clap::Args)]
 pub struct One {
@@ -133,8 +144,9 @@ pub(super) fn run(command: Command, context: &Context<'_>) -> Result<(), Control
                 format!("environment {} stays until {until}", env.name)
             })
         }
-        Command::Destroy(one) => {
-            let done = super::block_on(async { context.client().env_destroy(&one.name).await })?;
+        Command::Destroy(Destroy { name, forget_volumes }) => {
+            let end = EnvEnd { forget_volumes };
+            let done = super::block_on(async { context.client().env_destroy(&name, end).await })?;
             context.output.result(&done, pause::rendered)
         }
     }

@@ -1,9 +1,9 @@
 //! New volumes that a clone is written to: image files, the disks of a new AIX VG, LVs of an LVM2
 //! VG. Nothing that is there is ever overwritten.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Result as IoResult;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use vgship_base::disk::SharedDisk;
 use vgship_base::ids::Name;
 use vgship_test_images::{DiskImage, disk_images};
 
-use super::aix::AixVolume;
+use super::aix::{AixVolume, probe};
 use super::aix_disks::{LV_NAME_MAX, lay_out};
 use super::error::{GroupError, VolumeProblem};
 use super::io::{self, Access, at};
-use super::open::{aix_vg, lvm2_extent, lvm2_lvs, open_lv, refuse, refuse_folder};
+use super::open::{assembled, lvm2_extent, lvm2_lvs, open_lv, refuse, refuse_folder, report};
 use super::rootvg::{refuses_lv_name, refuses_vg_name};
 use super::spec::VolumesSpec;
 use super::{lvm2, lvm2_plan};
@@ -112,7 +112,7 @@ impl NewVolumes {
         &self.volumes
     }
 
-    /// The files that [`NewVolumes::make`] makes.
+    /// The files that [`NewVolumes::make`] wants.
     pub fn files(&self) -> Vec<PathBuf> {
         match &self.way {
             Way::Images { folder } => {
@@ -140,22 +140,23 @@ impl NewVolumes {
         !matches!(self.way, Way::Lvm2 { .. })
     }
 
-    /// Makes them and opens them, guarded.
+    /// Makes them, guarded: in `files`, which are new and empty, are open to read and write, and
+    /// stand in the order of [`NewVolumes::files`]. None is opened by its name again, for who may
+    /// write into the folder may have put a link to another disk there.
     ///
-    /// Durable: that they are there, once this has returned; after an error some may be.
-    pub fn make(&self) -> Result<Vec<SharedDisk>, GroupError> {
+    /// Durable: their sizes, once this has returned; after an error some may be there.
+    pub fn make(&self, files: Vec<File>) -> Result<Vec<SharedDisk>, GroupError> {
         match &self.way {
             Way::Images { folder } => {
-                let make = |(name, bytes): &(Name, u64)| {
+                assert_eq!(files.len(), self.volumes.len(), "a file for each volume");
+                let make = |((name, bytes), file): (&(Name, u64), File)| {
                     let path = folder.join(name.as_str());
-                    create(&path, *bytes).map_err(at("create", &path))?;
-                    io::open_disk(&path, Access::Guarded)
+                    resize(&file, *bytes).map_err(at("make larger", &path))?;
+                    io::guard_new(&path, file)
                 };
-                let made = self.volumes.iter().map(make).collect();
-                File::open(folder).and_then(|it| it.sync_all()).map_err(at("sync", folder))?;
-                made
+                self.volumes.iter().zip(files).map(make).collect()
             }
-            Way::AixDisks { disks } => self.make_aix(disks),
+            Way::AixDisks { disks } => self.make_aix(disks, files),
             Way::Lvm2 { vg, commands } => {
                 commands.iter().try_for_each(|command| io::run(command).map(drop))?;
                 let open = |(name, _): &(Name, u64)| open_lv(vg, name, Access::Guarded);
@@ -164,16 +165,23 @@ impl NewVolumes {
         }
     }
 
-    fn make_aix(&self, disks: &[(PathBuf, DiskImage)]) -> Result<Vec<SharedDisk>, GroupError> {
-        for (path, image) in disks {
-            write_disk(path, image).map_err(at("create", path))?;
-            let folder = path.parent().unwrap_or(Path::new("."));
-            File::open(folder).and_then(|it| it.sync_all()).map_err(at("sync", folder))?;
+    fn make_aix(
+        &self,
+        disks: &[(PathBuf, DiskImage)],
+        files: Vec<File>,
+    ) -> Result<Vec<SharedDisk>, GroupError> {
+        assert_eq!(files.len(), disks.len(), "a file for each disk");
+        let mut members = Vec::new();
+        for ((path, image), file) in disks.iter().zip(files) {
+            write_disk(&file, image).map_err(at("write", path))?;
+            let disk = io::guard_new(path, file)?;
+            let member = probe(&path.to_string_lossy(), disk);
+            members
+                .push(member.map_err(|source| GroupError::Probe { path: path.clone(), source })?);
         }
         // Read back as any VG is: what cannot be found again is not handed out.
-        let paths: Vec<PathBuf> = disks.iter().map(|(path, _)| path.clone()).collect();
-        let spec = VolumesSpec::AixDisks(paths.clone());
-        let vg = aix_vg(&spec, &paths, Access::Guarded)?;
+        let spec = VolumesSpec::AixDisks(disks.iter().map(|(path, _)| path.clone()).collect());
+        let vg = assembled(&spec, &members)?;
         let open = |(name, _): &(Name, u64)| {
             let lv = vg.lvs.iter().find(|lv| lv.name == name.as_str());
             let volume = lv.ok_or_else(|| "is missing".to_owned());
@@ -198,35 +206,56 @@ impl NewVolumes {
     }
 }
 
-/// A new sparse file, which only its owner can read. Unit: bytes.
-fn create(path: &Path, bytes: u64) -> IoResult<File> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+/// Unit: bytes; what is new reads as zero.
+fn resize(file: &File, bytes: u64) -> IoResult<()> {
     file.set_len(bytes)?;
-    file.sync_all()?;
-    Ok(file)
+    file.sync_all()
 }
 
-fn write_disk(path: &Path, image: &DiskImage) -> IoResult<()> {
-    let file = create(path, image.bytes)?;
+fn write_disk(file: &File, image: &DiskImage) -> IoResult<()> {
+    file.set_len(image.bytes)?;
     for (offset, piece) in &image.pieces {
         file.write_all_at(piece, *offset)?;
     }
     file.sync_all()
 }
 
-/// Removes the LVs of a VG that have this tag, and no others.
-pub fn remove_tagged(vg: &str, tag: &str) -> Result<(), GroupError> {
-    let tagged =
-        super::open::report(&lvm2::lv_tags_command(vg), |json| lvm2::parse_tagged(json, tag))?;
-    tagged.iter().try_for_each(|lv| io::run(&lvm2::lvremove_command(vg, lv)).map(drop))
+/// The identity of a VG of LVM2, whatever it is called.
+pub fn lvm2_uuid(vg: &str) -> Result<String, GroupError> {
+    let found = report(&lvm2::vgs_command(Some(vg)), lvm2::parse_vgs)?;
+    let gone = || GroupError::Nothing { place: format!("lvm2:{vg}"), problems: Vec::new() };
+    found.into_iter().next().map(|vg| vg.uuid).ok_or_else(gone)
+}
+
+/// Removes the LVs that have this tag, and no others, of the VG with this identity; whether there
+/// is such a VG.
+///
+/// # Errors
+/// An LV of which others have a snapshot; then none is removed. One that is in use.
+pub fn remove_tagged(uuid: &str, tag: &str) -> Result<bool, GroupError> {
+    let vgs = report(&lvm2::vgs_command(None), lvm2::parse_vgs)?;
+    let Some(lvm2::Lvm2Vg { name: vg, .. }) = vgs.iter().find(|vg| vg.uuid == uuid) else {
+        return Ok(false);
+    };
+    let lvs = report(&lvm2::lv_tags_command(vg), |json| lvm2::parse_tagged(json, tag))?;
+    let commands = lvm2_plan::to_remove(&lvs, vg)
+        .map_err(|problems| GroupError::Volumes { place: format!("lvm2:{vg}"), problems })?;
+    commands.iter().try_for_each(|command| io::run(command).map(drop))?;
+    Ok(true)
 }
 
 #[cfg(test)]
 mod tests {
     use vgship_base::extent::ExtentSize;
 
+    use super::super::open::aix_vg;
     use super::super::{OpenGroup, open_source};
     use super::*;
+
+    fn new_files(new: &NewVolumes) -> Vec<File> {
+        let make = |path: &PathBuf| File::create_new(path).unwrap();
+        new.files().iter().map(make).collect()
+    }
 
     fn volumes(all: &[(&str, u64)]) -> Vec<(Name, u64)> {
         all.iter().map(|&(name, bytes)| (name.parse().unwrap(), bytes)).collect()
@@ -260,7 +289,7 @@ mod tests {
             let files = new.files();
             assert_eq!(files.len(), 2);
             assert!(files[0].ends_with("clonevg-1.img"));
-            for (disk, seed) in new.make().unwrap().iter().zip(1u8..) {
+            for (disk, seed) in new.make(new_files(&new)).unwrap().iter().zip(1u8..) {
                 assert!(disk.len() >= 4096);
                 disk.write_at(disk.len() - 4096, &[seed; 4096]).unwrap();
                 disk.write_at(0, &[seed; 512]).unwrap();
@@ -284,6 +313,34 @@ mod tests {
         }
         let (one, two) = (vgids[0], vgids[1]);
         assert!(one.0 != two.0 && one.1 != two.1 && one.1 != one.2 && one.2 != two.2);
+    }
+
+    /// Goal: whoever may write into the folder cannot have us write to another disk.
+    #[test]
+    fn a_link_in_the_place_of_a_new_file_leads_nobody_to_another() {
+        let place = tempfile::tempdir().unwrap();
+        let origin = place.path().join("origin");
+        let before = vec![7; 32 << 20];
+        std::fs::write(&origin, &before).unwrap();
+        let all = volumes(&[("data", 1 << 20)]);
+        let vg: Name = "clonevg".parse().unwrap();
+        for number in 0..2 {
+            let folder = place.path().join(number.to_string());
+            std::fs::create_dir(&folder).unwrap();
+            let new = match number {
+                0 => NewVolumes::images(&folder, all.clone()),
+                _ => NewVolumes::aix_disks(&folder, &vg, all.clone(), (9, 9)),
+            };
+            let new = new.unwrap();
+            let files = new_files(&new);
+            let path = &new.files()[0];
+            std::fs::rename(path, folder.join("ours")).unwrap();
+            std::os::unix::fs::symlink(&origin, path).unwrap();
+            let disks = new.make(files).unwrap();
+            disks[0].write_at(0, &[42; 4096]).unwrap();
+            assert!(std::fs::read(&origin).unwrap() == before);
+            assert!(std::fs::read(folder.join("ours")).unwrap().contains(&42));
+        }
     }
 
     #[test]

@@ -72,6 +72,16 @@ pub(super) fn open_disk(path: &Path, access: Access) -> Result<SharedDisk, Group
     FileDisk::fixed(file).map(|disk| Arc::new(disk) as SharedDisk).map_err(at("measure", path))
 }
 
+/// A new image of ours by its descriptor, guarded: its name may lead elsewhere by now.
+pub(super) fn guard_new(path: &Path, file: File) -> Result<SharedDisk, GroupError> {
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(GroupError::InUse { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => return Err(at("lock", path)(source)),
+    }
+    FileDisk::fixed(file).map(|disk| Arc::new(disk) as SharedDisk).map_err(at("measure", path))
+}
+
 /// The device number of a block device, major and minor; `None` for anything else.
 pub(super) fn block_device(path: &Path) -> io::Result<Option<(u32, u32)>> {
     platform::block_device(path)
@@ -105,7 +115,7 @@ pub(super) fn list_folder(dir: &Path, absent_is_empty: bool) -> Result<Vec<Entry
 
 /// Which file it is: its inode, and when that was made, for numbers of inodes are used again and
 /// those of devices change from start to start.
-fn identity_of(found: &Metadata) -> Option<Identity> {
+pub fn identity_of(found: &Metadata) -> Option<Identity> {
     let made = found.created().ok().and_then(|made| made.duration_since(UNIX_EPOCH).ok());
     Identity::new(match made {
         Some(made) => format!("inode-{}-made-{}", found.ino(), made.as_nanos()),

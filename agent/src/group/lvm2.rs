@@ -14,7 +14,7 @@ pub const REPORT_BYTES_MAX: u64 = 64 << 20;
 const JSON: [&str; 5] = ["--reportformat", "json", "--units", "b", "--nosuffix"];
 const VG_FIELDS: &str = "vg_name,vg_uuid,vg_extent_size";
 const LV_FIELDS: &str = "vg_name,lv_name,lv_uuid,lv_attr,lv_size,origin,segtype,seg_count";
-const TAG_FIELDS: &str = "lv_name,lv_tags";
+const TAG_FIELDS: &str = "lv_name,lv_tags,origin";
 const PV_FIELDS: &str = "pv_name,vg_name,pv_size,pv_missing";
 
 /// Why a report cannot be read.
@@ -243,8 +243,19 @@ pub fn parse_pvs(json: &[u8]) -> Result<Vec<Lvm2Pv>, ReportError> {
     rows(json, |table: Table| table.pv)?.into_iter().map(read).collect()
 }
 
-/// Reads the report of [`lv_tags_command`]: the names of the LVs that have this tag.
-pub fn parse_tagged(json: &[u8], tag: &str) -> Result<Vec<String>, ReportError> {
+/// An LV of LVM2, and whether it has a tag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lvm2Tagged {
+    /// Its name.
+    pub name: String,
+    /// What it is a snapshot of; empty for most.
+    pub origin: String,
+    /// Whether it has the tag.
+    pub has_tag: bool,
+}
+
+/// Reads the report of [`lv_tags_command`]: all LVs, and which have this tag.
+pub fn parse_tagged(json: &[u8], tag: &str) -> Result<Vec<Lvm2Tagged>, ReportError> {
     #[derive(Deserialize)]
     struct Table {
         lv: Vec<Row>,
@@ -253,10 +264,14 @@ pub fn parse_tagged(json: &[u8], tag: &str) -> Result<Vec<String>, ReportError> 
     struct Row {
         lv_name: String,
         lv_tags: String,
+        origin: String,
     }
-    let has = |row: &Row| row.lv_tags.split(',').any(|known| known == tag);
-    let rows = rows(json, |table: Table| table.lv)?.into_iter();
-    Ok(rows.filter(has).map(|row| row.lv_name).collect())
+    let read = |row: Row| Lvm2Tagged {
+        has_tag: row.lv_tags.split(',').any(|known| known == tag),
+        name: row.lv_name,
+        origin: row.origin,
+    };
+    Ok(rows(json, |table: Table| table.lv)?.into_iter().map(read).collect())
 }
 
 #[cfg(test)]
@@ -299,10 +314,14 @@ mod tests {
 
     #[test]
     fn only_lvs_with_that_very_tag_are_found() {
-        let json = br#"{"report":[{"lv":[{"lv_name":"a","lv_tags":"x,vgship.env.e.1"},
-            {"lv_name":"b","lv_tags":"vgship.env.e.12"},{"lv_name":"c","lv_tags":""},
-            {"lv_name":"d","lv_tags":"vgship.env.e.1"}]}]}"#;
-        assert_eq!(parse_tagged(json, "vgship.env.e.1").unwrap(), ["a", "d"]);
+        let json = br#"{"report":[{"lv":[{"lv_name":"a","lv_tags":"x,vgship.env.e.1","origin":""},
+            {"lv_name":"b","lv_tags":"vgship.env.e.12","origin":"a"},
+            {"lv_name":"c","lv_tags":"","origin":""},
+            {"lv_name":"d","lv_tags":"vgship.env.e.1","origin":""}]}]}"#;
+        let all = parse_tagged(json, "vgship.env.e.1").unwrap();
+        let tagged: Vec<_> = all.iter().map(|lv| (lv.name.as_str(), lv.has_tag)).collect();
+        assert_eq!(tagged, [("a", true), ("b", false), ("c", false), ("d", true)]);
+        assert_eq!((all[0].origin.as_str(), all[1].origin.as_str()), ("", "a"));
         assert!(parse_tagged(b"{}", "x").is_err());
     }
 
@@ -315,7 +334,7 @@ mod tests {
         );
         assert_eq!(
             lv_tags_command("datavg").join(" "),
-            "lvs --reportformat json --units b --nosuffix -o lv_name,lv_tags datavg"
+            "lvs --reportformat json --units b --nosuffix -o lv_name,lv_tags,origin datavg"
         );
         assert_eq!(lvremove_command("datavg", "x").join(" "), "lvremove --yes datavg/x");
         assert_eq!(

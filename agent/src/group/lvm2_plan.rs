@@ -5,7 +5,10 @@ use vgship_base::layout::Layout;
 
 use super::error::VolumeProblem;
 use super::images::size_problem;
-use super::lvm2::{Command, Lvm2Lv, lvcreate_command, lvcreate_tagged_command, lvextend_command};
+use super::lvm2::{
+    Command, Lvm2Lv, Lvm2Tagged, lvcreate_command, lvcreate_tagged_command, lvextend_command,
+    lvremove_command,
+};
 
 /// What is done with an LV.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,6 +141,27 @@ pub fn to_clone(
     if problems.is_empty() { Ok(wanted.iter().map(command).collect()) } else { Err(problems) }
 }
 
+/// The commands that remove what has the tag. LVM2 would remove its snapshots with it, and those
+/// that have no tag are others'.
+pub fn to_remove(lvs: &[Lvm2Tagged], vg: &str) -> Result<Vec<Command>, Vec<VolumeProblem>> {
+    let tagged = |name: &str| lvs.iter().any(|lv| lv.has_tag && lv.name == name);
+    let others = lvs.iter().filter(|lv| !lv.has_tag && tagged(&lv.origin));
+    let problem = |lv: &Lvm2Tagged| {
+        let name = &lv.name;
+        let why = format!(
+            "has a snapshot {name} that would go with it; remove that first: lvremove {vg}/{name}"
+        );
+        VolumeProblem::new(&lv.origin, why)
+    };
+    match others.map(problem).collect::<Vec<_>>() {
+        problems if problems.is_empty() => {
+            let tagged = lvs.iter().filter(|lv| lv.has_tag);
+            Ok(tagged.map(|lv| lvremove_command(vg, &lv.name)).collect())
+        }
+        problems => Err(problems),
+    }
+}
+
 const fn fits(bytes: u64, extent_bytes: u64) -> bool {
     extent_bytes == 0 || bytes.is_multiple_of(extent_bytes)
 }
@@ -158,6 +182,23 @@ mod tests {
     use super::*;
 
     const LVS: &[u8] = include_bytes!("fixtures/lvm2/lvs.json");
+
+    #[test]
+    fn an_lv_with_a_snapshot_of_others_is_not_removed() {
+        let lv = |name: &str, origin: &str, has_tag| Lvm2Tagged {
+            name: name.to_owned(),
+            origin: origin.to_owned(),
+            has_tag,
+        };
+        let mut lvs = vec![lv("a", "", true), lv("mine", "theirs", false), lv("b", "a", true)];
+        let commands = to_remove(&lvs, "vg").unwrap();
+        let typed: Vec<_> = commands.iter().map(|command| command.join(" ")).collect();
+        assert_eq!(typed, ["lvremove --yes vg/a", "lvremove --yes vg/b"]);
+        lvs.push(lv("snap", "a", false));
+        let problems = to_remove(&lvs, "vg").unwrap_err();
+        let [problem] = &problems[..] else { panic!("{problems:?}") };
+        assert!(problem.to_string().starts_with("a has a snapshot snap"), "{problem}");
+    }
 
     #[test]
     fn only_volumes_are_served_and_each_other_lv_says_why_not() {

@@ -40,9 +40,10 @@ mod io;
 #[cfg(test)]
 mod tests;
 
-pub use clones::{NewVolumes, name_max, remove_tagged};
+pub use clones::{NewVolumes, lvm2_uuid, name_max, remove_tagged};
 pub use error::{GroupError, VolumeProblem};
 pub use inventory::inventory;
+pub use io::identity_of;
 pub use list::list;
 pub use listing::{LvListing, PvListing, VgKind, VgListing, render_table};
 pub use open::{grow_replica, open_replica, open_source};

@@ -214,7 +214,12 @@ pub(super) fn aix_vg(
     paths: &[PathBuf],
     access: Access,
 ) -> Result<Vg, GroupError> {
-    let vg = assemble(&aix_members(spec, paths, access)?)?;
+    assembled(spec, &aix_members(spec, paths, access)?)
+}
+
+/// The VG that these disks make, unless it is a system's.
+pub(super) fn assembled(spec: &VolumesSpec, members: &[Member]) -> Result<Vg, GroupError> {
+    let vg = assemble(members)?;
     for lv in &vg.lvs {
         refuse(spec, refuses_lv_name(&lv.name))?;
     }

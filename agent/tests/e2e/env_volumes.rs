@@ -26,14 +26,32 @@ fn images_of_an_environment_go_with_it() {
     agent.run(&[&["env", "create", "f"][..], &both, &to].concat()).expect(3, &["not empty"]);
     let quota = [&["env", "create", "q"][..], &both, &to, &["--quota", "1MiB"]].concat();
     agent.run(&quota).expect(2, &["--quota"]);
+    // What is replicated takes no copies, also not by another way to it.
+    let (live, text) = place(agent, "live");
+    std::fs::create_dir(&live).unwrap();
+    std::fs::write(live.join("lv"), noise(9, 64 << 10)).unwrap();
+    agent.ok(&["group", "add", "own", "--volumes", &format!("images:{text}")]);
+    std::os::unix::fs::symlink(&live, agent.path("link")).unwrap();
+    let way = agent.path("link/new").display().to_string();
+    for spec in [format!("images:{way}"), format!("aix-disks:{text}")] {
+        let create = ["env", "create", "q", "--from", "g@s", "--to-volumes", &spec];
+        agent.run(&create).expect(3, &["group own", "no group replicates"]);
+    }
+    let export = ["env", "create", "q", "--from", "g@s", "--to-dir", &way];
+    agent.run(&export).expect(3, &["group own"]);
+    assert_eq!(names_in(&live), ["lv"]);
+    agent.ok(&["group", "remove", "own", "--force"]);
     let own = ["env", "create", "q", "--from", "g@s", "--to-dir", "x", "--owner", "me"];
     agent.run(&own).expect(2, &["--owner"]);
     assert_eq!(names_in(&agent.path("environments")), ["e"]);
     std::fs::write(folder.join("h/mine"), "x").unwrap();
+    // Another file where one of it was is another's.
+    std::fs::remove_file(folder.join("h/log")).unwrap();
+    std::fs::write(folder.join("h/log"), "x").unwrap();
     agent.ok(&["env", "destroy", "e"]);
     assert_eq!(
         (names_in(&folder), names_in(&folder.join("h"))),
-        (vec!["h".into()], vec!["mine".into()])
+        (vec!["h".into()], vec!["log".into(), "mine".into()])
     );
     assert_nothing_is_left(agent);
 }
@@ -120,14 +138,15 @@ impl FakeVg {
         };
         script(
             "vgs",
-            r#"echo "{\"report\":[{\"vg\":[{\"vg_name\":\"$V\",\"vg_uuid\":\"u\",\"vg_extent_size\":\"4194304\"}]}]}""#,
+            r#"uuid=$(cat ../lvm2-uuid 2>/dev/null || echo u)
+echo "{\"report\":[{\"vg\":[{\"vg_name\":\"$V\",\"vg_uuid\":\"$uuid\",\"vg_extent_size\":\"4194304\"}]}]}""#,
         );
         script(
             "lvs",
             r#"printf '{"report":[{"lv":['; comma=
 for lv in *; do test -f "$lv" || continue
-  printf '%s{"vg_name":"%s","lv_name":"%s","lv_uuid":"u-%s","lv_attr":"-wi-a-----","lv_size":"4194304","origin":"","segtype":"linear","seg_count":"1","lv_tags":"%s"}' \
-    "$comma" $V $lv $lv "$(cat $lv)"; comma=,
+  printf '%s{"vg_name":"%s","lv_name":"%s","lv_uuid":"u-%s","lv_attr":"-wi-a-----","lv_size":"4194304","origin":"%s","segtype":"linear","seg_count":"1","lv_tags":"%s"}' \
+    "$comma" $V $lv $lv "$(cat ../lvm2-origin-of-$lv 2>/dev/null)" "$(cat $lv)"; comma=,
 done; echo ']}]}'"#,
         );
         script(
@@ -188,6 +207,30 @@ fn a_point_becomes_new_lvs_of_a_vg() {
     std::fs::remove_file(agent.path("lvm2-busy")).unwrap();
     agent.ok(&["env", "destroy", "e"]);
     assert_eq!(names_in(&fake.state), ["old"]);
+
+    // LVM2 would remove a snapshot of it with it.
+    let create = [&one[..], &["--rename", "lv:*=c_*"]].concat();
+    agent.ok(&create);
+    std::fs::write(fake.state.join("snap"), "").unwrap();
+    std::fs::write(agent.path("lvm2-origin-of-snap"), "c_data").unwrap();
+    agent.run(&["env", "destroy", "e"]).expect(3, &["snapshot snap", "lvremove"]);
+    assert_eq!(names_in(&fake.state), ["c_data", "old", "snap"]);
+    std::fs::remove_file(fake.state.join("snap")).unwrap();
+    agent.ok(&["env", "destroy", "e"]);
+
+    // One whose VG is gone, though another has its name, can be given up.
+    agent.ok(&create);
+    std::fs::write(agent.path("lvm2-uuid"), "other").unwrap();
+    agent.run(&["env", "destroy", "e"]).expect(3, &["is gone", "--forget-volumes"]);
+    let shown = agent.json(&["env", "show", "e"]);
+    assert_eq!(shown["state"], "ending");
+    assert!(shown["reason"].as_str().unwrap().contains("--forget-volumes"), "{shown}");
+    agent.ok(&["env", "destroy", "e", "--forget-volumes"]);
+    assert!(environments(agent).is_empty());
+    assert_eq!(names_in(&fake.state), ["c_data", "old"]);
+    std::fs::remove_file(agent.path("lvm2-uuid")).unwrap();
+    std::fs::remove_file(fake.state.join("c_data")).unwrap();
+    std::fs::remove_file(&device).unwrap();
 
     // Its end goes on after a crash, without another teardown.
     let torn = agent.path("torn");

@@ -60,6 +60,11 @@ impl NbdClients {
         self.0.clients().using(&export).count()
     }
 
+    /// Waits until nobody uses such an export, at most so long; how many still do.
+    pub fn wait_until_gone(&self, export: impl Fn(&str) -> bool, at_most: Duration) -> usize {
+        self.0.wait_until_gone(|clients| clients.using(&export).count(), at_most)
+    }
+
     /// Ends the connections of those who use such an export, as [`NbdServer::shutdown`] does; how
     /// many have not ended. Nobody new comes in when the exports are not found any more.
     pub fn end(&self, export: impl Fn(&str) -> bool) -> usize {

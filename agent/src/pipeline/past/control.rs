@@ -9,16 +9,19 @@ use vgship_base::record::{Marker, Order};
 use vgship_snapshot::set::{Listed, Noted, Origin, Snapshot};
 use vgship_snapshot::template::Facts;
 
+use super::places::refuse_taken;
 use super::points::{Found, snapshot_error};
 use super::{export, historian, marking, quiesced, templates};
 use crate::api::ControlError;
 use crate::api::control::{Answer, Done};
 use crate::api::past::{
-    EnvLog, EnvRequest, Environment, Environments, ExportRequest, Exported, History, Marked,
-    MarkerRequest, Past, PointRow, RollbackRequest, RolledBack, SnapshotChange, SnapshotOrder,
-    SnapshotRequest, SnapshotRow, Snapshots, TemplateAt, TemplateMade, TemplateRequest,
-    TemplateUsers,
+    EnvEnd, EnvLog, EnvRequest, Environment, Environments, ExportRequest, Exported, History,
+    Marked, MarkerRequest, Past, PointRow, RollbackRequest, RolledBack, SnapshotChange,
+    SnapshotOrder, SnapshotRequest, SnapshotRow, Snapshots, TemplateAt, TemplateMade,
+    TemplateRequest, TemplateUsers,
 };
+use crate::capture::nbd::io::NbdClients;
+use crate::group::VolumesSpec;
 use crate::history::keeping;
 use crate::history::spec::{At, GroupPoint, rfc3339};
 use crate::home::Period;
@@ -159,6 +162,7 @@ impl Past for Controlled {
     fn export(&self, request: ExportRequest) -> Answer<'_, Exported> {
         let agent = Arc::clone(&self.0);
         blocking(move || {
+            refuse_taken(&VolumesSpec::Images(request.to.clone()), &agent.source_places())?;
             if !request.from.contains('@') {
                 let name = request.from.parse().map_err(ControlError::usage)?;
                 let template = templates::open(&agent.home, request.store.as_deref(), &name)?;
@@ -194,7 +198,9 @@ impl Past for Controlled {
         blocking(move || {
             let request = agent.of_set(request)?;
             let find = |group: &Name| replica(&agent, group);
-            agent.environments.create(&request, find, &agent.served, agent.clock.wall())
+            let (sources, served) = (agent.source_places(), &agent.served);
+            let (nbd, clock) = (agent.nbd_clients(), || agent.clock.wall());
+            agent.environments.create(&request, find, &sources, served, nbd, &clock)
         })
     }
 
@@ -213,9 +219,13 @@ impl Past for Controlled {
         blocking(move || agent.environments.extend(&name, lease, agent.clock.wall()))
     }
 
-    fn env_destroy(&self, name: Name) -> Answer<'_, Done> {
+    fn env_destroy(&self, name: Name, end: EnvEnd) -> Answer<'_, Done> {
         let agent = Arc::clone(&self.0);
-        blocking(move || agent.destroy_environment(&name))
+        blocking(move || {
+            let replica = |group: &Name| agent.replica_of(group);
+            let (served, nbd) = (&agent.served, agent.nbd_clients());
+            agent.environments.destroy(&name, end.forget_volumes, replica, served, nbd)
+        })
     }
 }
 
@@ -228,11 +238,8 @@ impl Inner {
         }
     }
 
-    /// Ends an environment's clients and removes all of it.
-    fn destroy_environment(&self, name: &Name) -> Result<Done, ControlError> {
-        let nbd = self.nbd.get().expect("the NBD server serves before any command is heard");
-        let replica = |group: &Name| self.replica_of(group);
-        self.environments.destroy(name, replica, &self.served, nbd)
+    fn nbd_clients(&self) -> &NbdClients {
+        self.nbd.get().expect("the NBD server serves before any command is heard")
     }
 
     /// Destroys environments whose lease is over. To be called now and then; does not wait for
@@ -241,8 +248,10 @@ impl Inner {
         for name in self.environments.expired(self.clock.wall()) {
             let agent = Arc::clone(self);
             let end = std::thread::Builder::new().name("lease".to_owned()).spawn(move || {
-                tracing::info!(environment = %name, "its lease is over, or its end was interrupted");
-                if let Err(error) = agent.destroy_environment(&name) {
+                let replica = |group: &Name| agent.replica_of(group);
+                let (served, nbd, now) = (&agent.served, agent.nbd_clients(), agent.clock.wall());
+                let ended = agent.environments.destroy_expired(&name, now, replica, served, nbd);
+                if let Err(error) = ended {
                     tracing::warn!(environment = %name, %error, "it cannot be destroyed");
                 }
             });

@@ -14,6 +14,8 @@ mod live;
 
 mod marking;
 
+mod places;
+
 pub(super) mod points;
 
 mod program;

@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
@@ -19,6 +20,9 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// How long to wait for the last words of a program that has ended.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// How long what a program had started may take to end after it.
+const AFTER_IT: Duration = Duration::from_millis(500);
 
 /// How much of one program's output is kept. Unit: bytes.
 const OUTPUT_MAX: u64 = 16 << 20;
@@ -44,6 +48,8 @@ pub(super) struct Ran {
     pub(super) took: Duration,
     /// The end of what it said.
     pub(super) said: String,
+    /// Its process group.
+    group: Pid,
 }
 
 impl Ran {
@@ -56,8 +62,25 @@ impl Ran {
         match self.how {
             How::Ended(status) => status.to_string(),
             How::TooLong => "took too long and was killed".to_owned(),
-            How::Stopping => "was killed because the agent stops".to_owned(),
+            How::Stopping => "was ended because the agent stops".to_owned(),
         }
+    }
+
+    /// Whether something of its process group was still at work a moment after it had ended. That
+    /// is killed.
+    ///
+    /// To be asked at once: a number of a group that is gone may be another's later.
+    pub(super) fn left_work(&self) -> bool {
+        let since = Instant::now();
+        while killpg(self.group, None) != Err(Errno::ESRCH) {
+            if since.elapsed() >= AFTER_IT {
+                // What cannot be killed was left all the same.
+                let _ = killpg(self.group, Signal::SIGKILL);
+                return true;
+            }
+            thread::sleep(LOOK);
+        }
+        false
     }
 }
 
@@ -78,6 +101,7 @@ pub(super) fn run(
     let (output, input) = io::pipe()?;
     command.stdin(Stdio::null()).stdout(input.try_clone()?).stderr(input).process_group(0);
     let mut child = command.spawn()?;
+    let group = group_of(&child)?;
     drop(command); // with it our side of the output's beginning
     let heard = match listen(output, file.try_clone()?) {
         Ok(heard) => heard,
@@ -89,7 +113,7 @@ pub(super) fn run(
     let how = wait(&mut child, since + most, stopping)?;
     // What it left at work may hold its output for ever.
     let _ = heard.recv_timeout(LAST_WORDS);
-    let mut ran = Ran { how, took: since.elapsed(), said: String::new() };
+    let mut ran = Ran { how, took: since.elapsed(), said: String::new(), group };
     ran.said = said(log, from).unwrap_or_default();
     if ran.said.is_empty() {
         "it said nothing".clone_into(&mut ran.said);
@@ -99,12 +123,18 @@ pub(super) fn run(
     Ok(ran)
 }
 
+/// One that ends while the agent stops proves nothing, whatever it says: the signal that stops the
+/// agent may have ended it, too.
 fn wait(child: &mut Child, until: Instant, stopping: &AtomicBool) -> io::Result<How> {
     loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(How::Ended(status));
-        }
+        let ended = child.try_wait()?;
+        // Looked at second, so that what ended because of it is seen as such.
         let stops = stopping.load(Ordering::SeqCst);
+        match ended {
+            Some(_) if stops => return Ok(How::Stopping),
+            Some(status) => return Ok(How::Ended(status)),
+            None => {}
+        }
         if stops || Instant::now() >= until {
             kill(child)?;
             return Ok(if stops { How::Stopping } else { How::TooLong });
@@ -115,10 +145,14 @@ fn wait(child: &mut Child, until: Instant, stopping: &AtomicBool) -> io::Result<
 
 /// Kills a program with what it started, and reaps it.
 fn kill(child: &mut Child) -> io::Result<()> {
-    let process = i32::try_from(child.id()).map_err(io::Error::other)?;
     // Its group is gone already only if it has just ended.
-    let _ = killpg(Pid::from_raw(process), Signal::SIGKILL);
+    let _ = killpg(group_of(child)?, Signal::SIGKILL);
     child.wait().map(drop)
+}
+
+/// Each program leads a group of its own, which has its number.
+fn group_of(child: &Child) -> io::Result<Pid> {
+    i32::try_from(child.id()).map(Pid::from_raw).map_err(io::Error::other)
 }
 
 /// Writes what comes into the log, up to the limit; hears the rest, so that nobody waits.
@@ -228,8 +262,21 @@ mod tests {
         assert!(run(shell(&much), "much", &log, LONG, &go).unwrap().is_good());
         let len = std::fs::metadata(&log).unwrap().len();
         assert!((OUTPUT_MAX..OUTPUT_MAX + 1000).contains(&len), "{len}");
-        // One that leaves something at work is not waited for.
-        let leaves = run(shell("sleep 5 & exit 0"), "leaves", &log, LONG, &go).unwrap();
-        assert!(leaves.is_good() && leaves.took < Duration::from_secs(4));
+        // One that leaves something at work is not waited for, and that is known and killed.
+        let leaves = run(shell("sleep 600 & exit 0"), "leaves", &log, LONG, &go).unwrap();
+        assert!(leaves.is_good() && leaves.took < LONG);
+        assert!(leaves.left_work());
+        assert!(!run(shell("exit 0"), "leaves nothing", &log, LONG, &go).unwrap().left_work());
+    }
+
+    #[test]
+    fn one_that_ends_while_the_agent_stops_proves_nothing() {
+        let mut child = shell("exit 0").spawn().unwrap();
+        assert!(child.wait().unwrap().success());
+        let how = |child: &mut Child, stops| {
+            wait(child, Instant::now() + LONG, &AtomicBool::new(stops)).unwrap()
+        };
+        assert!(matches!(how(&mut child, false), How::Ended(status) if status.success()));
+        assert_eq!(how(&mut child, true), How::Stopping);
     }
 }

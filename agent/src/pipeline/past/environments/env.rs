@@ -42,6 +42,8 @@ pub(super) struct Env {
     pub(super) outside: Option<Outside>,
     /// Why its clones cannot be opened. It keeps its snapshots and can be destroyed.
     pub(super) broken: Option<String>,
+    /// Why it could not be destroyed, when that was tried last.
+    pub(super) stuck: Option<String>,
     /// Before which its end is not tried again.
     pub(super) again: Option<Instant>,
 }
@@ -51,6 +53,19 @@ pub(super) struct Volume {
     pub(super) group: Name,
     pub(super) name: Name,
     pub(super) clone: Arc<CloneVolume>,
+}
+
+/// What is shown of one whose facts cannot be read.
+pub(super) fn unread(name: &Name, why: &str, folder: &Path) -> Environment {
+    let env = Env {
+        facts: Facts::new(name.clone(), 0),
+        parts: Vec::new(),
+        outside: None,
+        broken: Some(why.to_owned()),
+        stuck: None,
+        again: None,
+    };
+    env.shown(folder)
 }
 
 /// The file of a group's layout, by the group's place.
@@ -122,7 +137,7 @@ impl Env {
             Ok(parts) => (parts, None),
             Err(error) => (Vec::new(), Some(error.to_string())),
         };
-        Ok(Env { facts, parts, outside, broken, again: None })
+        Ok(Env { facts, parts, outside, broken, stuck: None, again: None })
     }
 
     fn open_parts(
@@ -218,7 +233,8 @@ impl Env {
     /// What is shown of it.
     pub(super) fn shown(&self, folder: &Path) -> Environment {
         let Facts { name, owner, failed, .. } = &self.facts;
-        let reason = self.broken.clone().or_else(|| failed.clone());
+        let reason = self.stuck.clone().or_else(|| self.broken.clone());
+        let reason = reason.or_else(|| failed.clone());
         let part = |it: &PartFacts| EnvPart {
             group: it.group.to_string(),
             template: it.template.clone(),

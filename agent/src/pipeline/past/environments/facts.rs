@@ -155,7 +155,13 @@ impl Facts {
 
     /// Those in an environment's folder.
     pub(super) fn load(folder: &Path) -> Result<Facts, ControlError> {
-        Facts::parse(&files::read_if_any(&folder.join(FACTS), FACTS_MAX)?.unwrap_or_default())
+        let path = folder.join(FACTS);
+        let text = files::read_if_any(&path, FACTS_MAX)?;
+        Facts::parse(
+            &text.ok_or_else(|| {
+                ControlError::failed(format!("{} cannot be read", path.display()))
+            })?,
+        )
     }
 
     /// Puts them into an environment's folder: from here on it is one.

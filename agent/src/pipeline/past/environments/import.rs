@@ -2,9 +2,8 @@
 //! blocks, whose layout AIX alone knows: so they are renamed there, by its own commands.
 
 use std::fmt::Write as _;
-use std::fs::OpenOptions;
+use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use vgship_base::disk::Disk;
@@ -38,16 +37,16 @@ impl Import {
         }
     }
 
-    /// Writes the script, for LVs of which some know where they are mounted, or none.
-    fn write(&self, rules: &[MountRule<'_>], has_mounts: bool) -> Result<(), ControlError> {
+    /// Writes the script into its file, for LVs of which some know where they are mounted, or none.
+    fn write(
+        &self,
+        mut file: &File,
+        rules: &[MountRule<'_>],
+        has_mounts: bool,
+    ) -> Result<(), ControlError> {
         let text = if has_mounts { self.text(rules) } else { self.plain_text() };
-        let make = || {
-            let mut file =
-                OpenOptions::new().write(true).create_new(true).mode(0o700).open(&self.path)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()
-        };
-        make().map_err(|error: io::Error| {
+        let write = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+        write.map_err(|error: io::Error| {
             ControlError::failed(format!("cannot write {}: {error}", self.path.display()))
         })
     }
@@ -116,17 +115,17 @@ done
     }
 }
 
+/// A VG's import, the new file of its script, and its LVs.
+pub(super) type Part<'a> = (&'a Import, &'a File, Vec<&'a dyn Disk>);
+
 /// Writes the scripts of VGs whose LVs have this content.
 ///
 /// # Errors
 /// Refused if there are rules for mount points, and no LV that knows where it is mounted.
-pub(super) fn write(
-    vgs: &[(&Import, Vec<&dyn Disk>)],
-    rules: &[Rename],
-) -> Result<(), ControlError> {
+pub(super) fn write(vgs: &[Part<'_>], rules: &[Rename]) -> Result<(), ControlError> {
     let rules: Vec<MountRule<'_>> = rules.iter().filter_map(Rename::mount).collect();
     let mut have = Vec::new();
-    for (_, lvs) in vgs {
+    for (_, _, lvs) in vgs {
         let known = lvs.iter().map(|lv| has_control_block(*lv)).collect::<io::Result<Vec<_>>>();
         have.push(known.map_err(|it| failed(&it))?.contains(&true));
     }
@@ -135,7 +134,8 @@ pub(super) fn write(
         return Err(ControlError::refused(text)
             .hint("make it without mount: rules, and set mount points after its import"));
     }
-    vgs.iter().zip(have).try_for_each(|((import, _), has_mounts)| import.write(&rules, has_mounts))
+    let mut all = vgs.iter().zip(have);
+    all.try_for_each(|((import, file, _), has_mounts)| import.write(file, &rules, has_mounts))
 }
 
 fn has_control_block(lv: &dyn Disk) -> io::Result<bool> {
@@ -200,7 +200,8 @@ mod tests {
             "mount:/data/*=/test",
         ]);
         let (with, without) = (lv(b"AIX LVCB"), lv(&[0; 8]));
-        write(&[(&import, vec![&without, &with])], &rules).unwrap();
+        let file = File::create_new(&import.path).unwrap();
+        write(&[(&import, &file, vec![&without, &with])], &rules).unwrap();
         assert!(Import::new(place.path(), &"clonevg".parse().unwrap(), 2).is_err());
         let (output, told) = run(place.path(), &import.path, "", &["hdisk4", "hdisk5"]);
         assert!(output.status.success(), "{output:?}");
@@ -223,9 +224,11 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let import = Import::new(place.path(), &"clonevg".parse().unwrap(), 1).unwrap();
         let without = lv(&[0; 8]);
-        let vgs = [(&import, vec![&without as &dyn Disk])];
+        let file = File::create_new(&import.path).unwrap();
+        let vgs = [(&import, &file, vec![&without as &dyn Disk])];
         let error = write(&vgs, &rules(&["mount:/a=/b"])).unwrap_err().to_string();
-        assert!(error.contains("has a control block") && !import.path.exists(), "{error}");
+        assert!(error.contains("has a control block"), "{error}");
+        assert_eq!(file.metadata().unwrap().len(), 0);
         write(&vgs, &rules(&["lv:*=c_*"])).unwrap();
         let (output, told) = run(place.path(), &import.path, "other", &["hdisk4"]);
         assert!(output.status.success(), "{output:?}");

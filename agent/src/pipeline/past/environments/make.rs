@@ -1,10 +1,10 @@
 //! Makes an environment: all of its points first, then its clones, the mask, what is written
-//! outside, the steps. Its facts come last and make it one; before them nothing of it is found
-//! by anybody but the next start, which removes it.
+//! outside, the steps. Its facts come last and make it one; until then a mark in its folder says
+//! that it is half made, and the next start removes it.
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,17 +16,19 @@ use vgship_snapshot::overlay::{self, Overlay};
 use vgship_snapshot::template::Template;
 
 use super::env::{Env, Part};
-use super::facts::{FACTS, Facts, PartFacts, TeardownFacts};
-use super::outside::{self, Made, Outside, Wanted, refused};
-use super::programs::{Hidden, Programs, STEP_MAX, Shown};
-use super::{HOLDER, failed};
+use super::facts::{Facts, PartFacts, TeardownFacts};
+use super::outside::{self, Made, Wanted, refused};
+use super::programs::{Hidden, MEND, Programs, STEP_MAX, Shown};
+use super::{HOLDER, failed, folder};
 use crate::api::ControlError;
 use crate::api::past::EnvRequest;
+use crate::capture::nbd::io::NbdClients;
 use crate::group::{VolumesSpec, name_max, renamed};
 use crate::history::spec::GroupPoint;
 use crate::home::{Home, Period};
 use crate::pipeline::exports::Served;
 use crate::pipeline::past::export::{clones, stem};
+use crate::pipeline::past::places::refuse_taken;
 use crate::pipeline::past::points::Found;
 use crate::pipeline::past::templates;
 use crate::pipeline::replica::ReplicaGroup;
@@ -37,12 +39,17 @@ pub(super) struct Maker<'a> {
     /// The environment's folder.
     pub(super) folder: &'a Path,
     pub(super) request: &'a EnvRequest,
+    /// The groups that have their source here, and where.
+    pub(super) sources: &'a [(Name, VolumesSpec)],
     pub(super) served: &'a Served,
+    pub(super) clients: &'a NbdClients,
     pub(super) stopping: &'a AtomicBool,
     /// Held from the look whether volumes can be made outside until they are.
     pub(super) outside: &'a Mutex<()>,
-    /// Unit: microseconds since 1970.
+    /// When it was asked for. Unit: microseconds since 1970.
     pub(super) now: u64,
+    /// Unit: microseconds since 1970.
+    pub(super) clock: &'a dyn Fn() -> u64,
 }
 
 /// Where one group's volumes come from.
@@ -116,17 +123,12 @@ impl Maker<'_> {
         &self,
         find: impl Fn(&Name) -> Result<Arc<ReplicaGroup>, ControlError>,
     ) -> Result<(Env, Option<ControlError>), ControlError> {
-        if self.folder.join(FACTS).exists() {
-            let text = format!("{} is in the way", self.folder.display());
-            return Err(
-                ControlError::failed(text).hint("the agent's log says why it is not opened")
-            );
-        }
         // The rest of one that a start could not be rid of, because something of it was in use.
-        remove(self.folder)?;
-        let mut sources = self.sources(find)?;
+        folder::remove_rest(self.folder)?;
         let to = self.request.to.as_deref().map(str::parse::<VolumesSpec>).transpose();
         let to = to.map_err(ControlError::usage)?;
+        to.iter().try_for_each(|to| refuse_taken(to, self.sources))?;
+        let mut sources = self.sources(find)?;
         if to.is_some() && self.request.quota.is_some() {
             return Err(ControlError::usage("a quota is for clones, which are served over NBD"));
         }
@@ -134,7 +136,7 @@ impl Maker<'_> {
         let made = self.make_in_folder(&sources, names, to.as_ref());
         if made.is_err() {
             // What cannot be removed now is by the next start.
-            if let Err(error) = remove(self.folder) {
+            if let Err(error) = folder::remove_rest(self.folder) {
                 tracing::warn!(environment = %self.request.name, %error, "the rest of it stays");
             }
         }
@@ -224,14 +226,14 @@ impl Maker<'_> {
         names: Vec<Vec<Name>>,
         to: Option<&VolumesSpec>,
     ) -> Result<(Env, Option<ControlError>), ControlError> {
-        // Makes the folder.
-        RealFolder::open(self.folder).map_err(|it| failed(&it))?;
+        folder::begin(self.folder)?;
         let outside = to.map(|to| self.make_outside(sources, &names, to)).transpose()?;
         let mut env = Env {
             facts: self.facts(),
             parts: Vec::new(),
             outside: None,
             broken: None,
+            stuck: None,
             again: None,
         };
         let mut first = 0;
@@ -249,17 +251,18 @@ impl Maker<'_> {
             folder: self.folder,
             stopping: self.stopping,
         };
-        let hidden = Hidden::serve(&env.volumes(), self.served)?;
         if let Some(mask) = &self.request.mask {
+            let hidden = self.hide(&env)?;
             env.facts.steps.push(programs.mask(mask, &hidden.shown)?);
+            hidden.close("the masking step").map_err(|it| it.hint(MEND))?;
         }
         let hidden = match outside {
             Some(made) => {
-                drop(hidden);
                 self.fill(made, &mut env)?;
                 None
             }
-            None => Some(hidden),
+            // Under other names: what the mask knew is nothing any more.
+            None => Some(self.hide(&env)?),
         };
         let shown = match (&hidden, &env.outside) {
             (Some(hidden), _) => &hidden.shown,
@@ -267,14 +270,18 @@ impl Maker<'_> {
             (None, None) => &Shown::default(),
         };
         let (steps, why) = programs.steps(&self.request.steps, shown, self.step_max());
-        drop(hidden);
+        let closed = hidden.map_or(Ok(()), |it| it.close("the last step"));
         env.facts.steps.extend(steps);
-        let why = self.judge(why, &mut env)?;
+        let why = self.judge(why.and(closed), &mut env)?;
         if env.outside.is_none() {
             self.still_stand(sources)?;
         }
-        self.store(&env)?;
+        self.store(&mut env)?;
         Ok((env, why))
+    }
+
+    fn hide(&self, env: &Env) -> Result<Hidden<'_>, ControlError> {
+        Hidden::serve(&self.request.name, &env.volumes(), self.served, self.clients)
     }
 
     /// Whether a step's failure is the end of it.
@@ -323,14 +330,23 @@ impl Maker<'_> {
     }
 
     /// Makes it an environment: from here on a restart finds it.
-    fn store(&self, env: &Env) -> Result<(), ControlError> {
+    fn store(&self, env: &mut Env) -> Result<(), ControlError> {
         for clone in env.clones() {
             clone.flush().map_err(|it| failed(&it))?;
         }
         for (number, part) in env.parts.iter().enumerate() {
             part.store(self.folder, number)?;
         }
-        env.facts.store(self.folder)
+        // The signal that stops the agent may have ended a program before the agent knew of it.
+        if self.stopping.load(Ordering::SeqCst) {
+            return Err(ControlError::failed("the agent stops")
+                .hint("nothing was made; make it again when the agent runs"));
+        }
+        // Counted from now on: it is worth nothing to anybody before.
+        env.facts.expires = self.request.lease.map(|lease| after((self.clock)(), lease));
+        env.facts.store(self.folder)?;
+        folder::made(self.folder);
+        Ok(())
     }
 
     fn step_max(&self) -> Duration {
@@ -344,7 +360,6 @@ impl Maker<'_> {
         let mut facts = Facts::new(request.name.clone(), self.now);
         facts.set.clone_from(&request.set);
         facts.owner.clone_from(&request.owner);
-        facts.expires = request.lease.map(|lease| after(self.now, lease));
         facts.quota = request.quota.map(|size| size.0.0);
         facts.teardown = request.teardown.as_ref().map(|command| TeardownFacts {
             command: command.clone(),
@@ -365,21 +380,6 @@ impl Maker<'_> {
             false => names.iter().map(Name::to_string).collect(),
         };
         PartFacts { group: source.group(), base: base.0, template, store, seq, clock, names }
-    }
-}
-
-/// Removes all that an environment, or the rest of one, has: outside first, for only its folder
-/// knows of that.
-pub(super) fn remove(folder: &Path) -> Result<(), ControlError> {
-    if let Some(outside) = Outside::load(folder)? {
-        outside.remove()?;
-        Outside::forget(folder)?;
-    }
-    match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(ControlError::failed(format!("cannot remove {}: {error}", folder.display())))
-        }
-        _ => Ok(()),
     }
 }
 

@@ -6,6 +6,8 @@ mod env;
 
 mod facts;
 
+mod folder;
+
 mod import;
 
 mod make;
@@ -16,8 +18,12 @@ mod programs;
 
 mod users;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,15 +31,17 @@ use std::time::{Duration, Instant};
 use vgship_base::ids::Name;
 
 use self::env::Env;
-use self::facts::FACTS;
-use self::make::{Maker, after, remove};
-use self::programs::{LOG, Programs};
+use self::folder::Kind;
+use self::make::{Maker, after};
+use self::outside::Outside;
+use self::programs::{LOG, Programs, is_hidden_of};
 use self::users::Making;
 use super::program::tail;
 use crate::api::ControlError;
 use crate::api::control::Done;
 use crate::api::past::{EnvLog, EnvRequest, Environment, TemplateAt, TemplateUsers};
 use crate::capture::nbd::io::NbdClients;
+use crate::group::VolumesSpec;
 use crate::home::{Home, Period};
 use crate::pipeline::exports::Served;
 use crate::pipeline::replica::ReplicaGroup;
@@ -68,6 +76,8 @@ struct State {
     busy: BTreeSet<Name>,
     /// What those that are being made are made of.
     making: BTreeMap<Name, Making>,
+    /// Those whose facts or lists cannot be read, and why. They are left alone.
+    unread: BTreeMap<Name, String>,
 }
 
 fn failed(error: &(dyn std::error::Error + 'static)) -> ControlError {
@@ -100,17 +110,25 @@ impl Environments {
         replica: impl Fn(&Name) -> Option<Arc<ReplicaGroup>>,
         served: &Served,
     ) {
-        let Ok(entries) = std::fs::read_dir(&self.folder) else { return };
-        for path in entries.flatten().map(|entry| entry.path()) {
-            if !path.join(FACTS).exists() {
-                if let Err(error) = remove(&path) {
-                    let path = path.display();
-                    tracing::warn!(%path, %error, "the rest of an environment cannot be removed");
-                }
-                continue;
+        let entries = match std::fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            // The first environment makes it.
+            Err(error) if error.kind() == ErrorKind::NotFound => return,
+            Err(error) => {
+                let path = self.folder.display();
+                tracing::error!(%path, %error, "environments cannot be looked for");
+                return;
             }
-            match Env::open(&path, &self.home, &replica) {
-                Ok(env) => {
+        };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let opened = match folder::kind(&path) {
+                Kind::Rest => folder::remove(&path).map(|()| None),
+                Kind::Environment => Env::open(&path, &self.home, &replica).map(Some),
+                Kind::Unknown(why) => Err(ControlError::failed(why)),
+            };
+            match opened {
+                Ok(None) => {}
+                Ok(Some(env)) => {
                     if let Some(error) = &env.broken {
                         let name = &env.facts.name;
                         tracing::error!(environment = %name, error, "its clones cannot be opened");
@@ -118,10 +136,20 @@ impl Environments {
                     env.publish(served);
                     self.state().all.insert(env.facts.name.clone(), env);
                 }
-                Err(error) => {
-                    tracing::error!(path = %path.display(), %error, "an environment cannot be opened");
-                }
+                Err(error) => self.cannot_read(&path, &error),
             }
+        }
+    }
+
+    /// One that is left alone until the next start, and said to be there.
+    fn cannot_read(&self, path: &Path, error: &ControlError) {
+        tracing::error!(path = %path.display(), %error, "an environment, or its rest, is left alone");
+        let name = path.file_name().and_then(|name| name.to_str()?.parse::<Name>().ok());
+        // The rest of one that was not made is nobody's to see: making it again removes it.
+        if let Some(name) = name
+            && !matches!(folder::kind(path), Kind::Rest)
+        {
+            self.state().unread.insert(name, error.to_string());
         }
     }
 
@@ -130,12 +158,15 @@ impl Environments {
         &self,
         request: &EnvRequest,
         replica: impl Fn(&Name) -> Result<Arc<ReplicaGroup>, ControlError>,
+        sources: &[(Name, VolumesSpec)],
         served: &Served,
-        now: u64,
+        clients: &NbdClients,
+        clock: &dyn Fn() -> u64,
     ) -> Result<Environment, ControlError> {
         let name = &request.name;
         {
             let mut state = self.state();
+            state.refuse_unread(name)?;
             if state.all.contains_key(name) || !state.busy.insert(name.clone()) {
                 let text = format!("there is an environment {name} already");
                 return Err(ControlError::refused(text)
@@ -148,10 +179,13 @@ impl Environments {
             home: &self.home,
             folder: &folder,
             request,
+            sources,
             served,
+            clients,
             stopping: &self.stopping,
             outside: &self.outside,
-            now,
+            now: clock(),
+            clock,
         };
         let made = maker.make(replica);
         let mut state = self.state();
@@ -169,7 +203,8 @@ impl Environments {
                 Ok(shown)
             }
             Some(error) => {
-                tracing::warn!(environment = %name, from, %error, "an environment is kept as failed");
+                let look = format!("vgship env log {name}");
+                tracing::warn!(environment = %name, from, look, "an environment is kept as failed");
                 Err(error)
             }
         }
@@ -178,11 +213,17 @@ impl Environments {
     /// All of them, by name.
     pub(in crate::pipeline) fn list(&self) -> Vec<Environment> {
         let state = self.state();
-        state.all.iter().map(|(name, env)| env.shown(&self.path(name))).collect()
+        let unread = state.unread.iter();
+        let unread = unread.map(|(name, why)| env::unread(name, why, &self.path(name)));
+        let read = state.all.iter().map(|(name, env)| env.shown(&self.path(name)));
+        let mut all: Vec<Environment> = read.chain(unread).collect();
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        all
     }
 
     /// What an environment's programs said.
     pub(in crate::pipeline) fn log(&self, name: &Name) -> Result<EnvLog, ControlError> {
+        self.state().refuse_unread(name)?;
         if !self.state().all.contains_key(name) {
             return Err(unknown(name));
         }
@@ -202,6 +243,7 @@ impl Environments {
     ) -> Result<Environment, ControlError> {
         let folder = self.path(name);
         let mut state = self.state();
+        state.refuse_unread(name)?;
         let env = state.all.get_mut(name).ok_or_else(|| unknown(name))?;
         if env.facts.ending {
             return Err(ControlError::refused(format!("environment {name} is being destroyed")));
@@ -214,44 +256,83 @@ impl Environments {
     }
 
     /// Runs an environment's teardown, ends its clients and removes all of it, here and outside.
+    /// Volumes of a VG that is gone are forgotten if that is wanted.
     pub(in crate::pipeline) fn destroy(
         &self,
         name: &Name,
+        forget: bool,
         replica: impl Fn(&Name) -> Option<Arc<ReplicaGroup>>,
         served: &Served,
         clients: &NbdClients,
     ) -> Result<Done, ControlError> {
-        let mut env = self.take(name).ok_or_else(|| unknown(name))?;
+        self.state().refuse_unread(name)?;
+        let env = self.take(name, |_| true).ok_or_else(|| unknown(name))?;
+        self.end(env, forget, replica, served, clients)
+    }
+
+    /// The same for one whose lease is over, or whose end was interrupted; nothing if that is not
+    /// so any more, for its lease may be another since it was looked at.
+    pub(in crate::pipeline) fn destroy_expired(
+        &self,
+        name: &Name,
+        now: u64,
+        replica: impl Fn(&Name) -> Option<Arc<ReplicaGroup>>,
+        served: &Served,
+        clients: &NbdClients,
+    ) -> Result<(), ControlError> {
+        let Some(env) = self.take(name, |env| is_over(env, now)) else { return Ok(()) };
+        tracing::info!(environment = %name, "its lease is over, or its end was interrupted");
+        self.end(env, false, replica, served, clients).map(drop)
+    }
+
+    fn end(
+        &self,
+        mut env: Env,
+        forget: bool,
+        replica: impl Fn(&Name) -> Option<Arc<ReplicaGroup>>,
+        served: &Served,
+        clients: &NbdClients,
+    ) -> Result<Done, ControlError> {
+        let name = &env.facts.name.clone();
         let mut done = format!("environment {name} is destroyed");
         if let Err(error) = self.tear_down(&env) {
             if self.stopping.load(Ordering::SeqCst) {
-                self.give_back(env);
-                return Err(error);
+                self.give_back(env, None);
+                let text = format!("the agent stops, and environment {name} stays");
+                return Err(ControlError::failed(text)
+                    .hint("destroy it again when the agent runs; its teardown runs again then"));
             }
-            tracing::warn!(environment = %name, %error, "an environment's teardown failed");
             done = format!("{done}, but {error}");
         }
         // From here on parts of it may be missing, and a crash leaves it to the next start.
         env.facts.ending = true;
         if let Err(error) = env.facts.store(&self.path(name)) {
             env.facts.ending = false;
-            self.give_back(env);
+            self.give_back(env, None);
             return Err(error);
         }
         let prefix = env.prefix();
         served.remove_clones(&prefix);
-        let left = clients.end(|export| export.starts_with(&prefix));
-        if let Some(outside) = &env.outside
-            && let Err(error) = outside.remove()
-        {
-            self.give_back(env);
-            return Err(error.hint("end what uses it, then try again; the agent does, too"));
-        }
+        let of_it = |export: &str| export.starts_with(&prefix) || is_hidden_of(name, export);
+        let left = clients.end(of_it);
         let path = self.path(name);
-        // Without its facts it is none, whatever happens next.
-        let gone = std::fs::remove_file(path.join(FACTS))
-            .map_err(|it| ControlError::failed(format!("cannot remove {}: {it}", path.display())))
-            .and_then(|()| remove(&path));
+        let removed = env.outside.as_ref().map(|outside| {
+            outside.remove(forget)?;
+            Outside::forget(&path)
+        });
+        if let Some(Err(error)) = removed {
+            let try_again = "end what uses it, then try again; the agent does, too";
+            let hint = error.hint.clone().unwrap_or_else(|| try_again.to_owned());
+            self.give_back(env, Some(&error));
+            return Err(error.hint(hint));
+        }
+        let gone = folder::remove(&path);
+        if let Err(error) = &gone
+            && !folder::is_absent(&path)
+        {
+            self.give_back(env, Some(error));
+            return Err(error.clone());
+        }
         for (group, seq, holder) in env.holds() {
             if let Some(replica) = replica(&group)
                 && let Err(error) = replica.release(seq, &holder)
@@ -269,16 +350,23 @@ impl Environments {
         Ok(Done { group: groups.collect::<Vec<_>>().join(", "), done })
     }
 
-    /// Takes an environment out, so that nobody else destroys it meanwhile.
-    fn take(&self, name: &Name) -> Option<Env> {
+    /// Takes an environment out if it is to be, so that nobody else destroys it meanwhile.
+    fn take(&self, name: &Name, is_to_be: impl Fn(&Env) -> bool) -> Option<Env> {
         let mut state = self.state();
+        if !is_to_be(state.all.get(name)?) {
+            return None;
+        }
         let env = state.all.remove(name)?;
         state.busy.insert(name.clone());
         Some(env)
     }
 
     /// One that could not be destroyed is there again.
-    fn give_back(&self, mut env: Env) {
+    fn give_back(&self, mut env: Env, why: Option<&ControlError>) {
+        env.stuck = why.map(|error| match &error.hint {
+            Some(hint) => format!("{error}; {hint}"),
+            None => error.to_string(),
+        });
         env.again = Some(Instant::now() + AGAIN);
         let mut state = self.state();
         state.busy.remove(&env.facts.name);
@@ -310,11 +398,7 @@ impl Environments {
 
     /// Those whose lease is over, or whose end was interrupted.
     pub(in crate::pipeline) fn expired(&self, now: u64) -> Vec<Name> {
-        let looks = Instant::now();
-        let over = |env: &&Env| {
-            (env.facts.ending || env.facts.expires.is_some_and(|expires| expires <= now))
-                && env.again.is_none_or(|again| again <= looks)
-        };
+        let over = |env: &&Env| is_over(env, now);
         self.state().all.values().filter(over).map(|env| env.facts.name.clone()).collect()
     }
 
@@ -326,8 +410,8 @@ impl Environments {
         match state.all.get(&name) {
             _ if state.busy.contains(&name) => false,
             Some(env) => env.outside.is_some(),
-            // One that could not be read may need it.
-            None => !self.path(&name).exists(),
+            // One that cannot be read may need it, and what cannot be looked for may be there.
+            None => self.folder.is_dir() && folder::is_absent(&self.path(&name)),
         }
     }
 
@@ -357,6 +441,27 @@ impl Environments {
         users.dedup();
         Ok(TemplateUsers { users })
     }
+}
+
+impl State {
+    fn refuse_unread(&self, name: &Name) -> Result<(), ControlError> {
+        match self.unread.get(name) {
+            None => Ok(()),
+            Some(why) => Err(ControlError::refused(format!(
+                "environment {name} is there, but cannot be read: {why}"
+            ))
+            .hint("mend what keeps it from being read, then start the agent again")),
+        }
+    }
+}
+
+/// Whether its lease is over or its end was interrupted, and it is to be looked at now.
+///
+/// Unit: `now`, microseconds since 1970.
+fn is_over(env: &Env, now: u64) -> bool {
+    let looks = Instant::now();
+    (env.facts.ending || env.facts.expires.is_some_and(|expires| expires <= now))
+        && env.again.is_none_or(|again| again <= looks)
 }
 
 fn unknown(name: &Name) -> ControlError {

@@ -1,10 +1,14 @@
 //! What an environment has outside of the agent's home: volumes that were written for it, and how
 //! to be rid of them.
 //!
-//! The list is stored before the first of them is made, so that a crash at any moment leaves
-//! nothing that the next start does not find.
+//! The list is stored before the first of them is made. A file is made under a name that nobody can
+//! have chosen, and gets its own once the list knows which file it is: so a crash at any moment
+//! leaves no file that the next start does not find, and what others put there is never taken for
+//! ours. Of a folder that was made when the crash came, an empty one may stay.
 
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,11 +18,15 @@ use vgship_base::ids::Name;
 use vgship_snapshot::overlay::Overlay;
 
 use super::failed;
+use super::folder::is_absent;
 use super::import::{self, Import};
 use crate::api::ControlError;
 use crate::api::past::EnvVolume;
 use crate::capture::io::report;
-use crate::group::{GroupError, NewVolumes, Rename, VolumesSpec, name_max, remove_tagged, renamed};
+use crate::group::{
+    GroupError, NewVolumes, Rename, VolumesSpec, identity_of, lvm2_uuid, name_max, remove_tagged,
+    renamed,
+};
 use crate::home::io as files;
 use crate::pipeline::past::export::copy;
 
@@ -28,24 +36,44 @@ const OUTSIDE: &str = "outside.json";
 /// Longest list that is read. Unit: bytes.
 const OUTSIDE_MAX: u64 = 8 << 20;
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What an environment has outside of the agent's home.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Outside {
-    /// Of this list; 1.
+    /// Of this list; 2.
     version: u32,
     /// Where it was written to.
     pub(super) spec: String,
     /// All files.
-    files: Vec<PathBuf>,
-    /// Folders that were made for them, those above first.
-    folders: Vec<PathBuf>,
+    files: Vec<NewFile>,
+    /// Folders that are made for them, those above first.
+    folders: Vec<NewFolder>,
     /// LVs of LVM2.
     lvm2: Option<Tagged>,
     /// For those who use it.
     pub(super) volumes: Vec<EnvVolume>,
+}
+
+/// A file that is made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewFile {
+    path: PathBuf,
+    /// Beside it, where it is made: a name by chance.
+    fresh: PathBuf,
+    /// Which file it is; nothing before it is made.
+    identity: Option<String>,
+}
+
+/// A folder that is made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewFolder {
+    path: PathBuf,
+    /// Which folder it is; nothing before it is made.
+    identity: Option<String>,
 }
 
 /// The LVs of a VG that have a tag.
@@ -53,6 +81,8 @@ pub(super) struct Outside {
 #[serde(deny_unknown_fields)]
 struct Tagged {
     vg: String,
+    /// The VG's identity, whatever it is called.
+    uuid: String,
     tag: String,
 }
 
@@ -103,6 +133,7 @@ pub(super) fn plan(
         volumes: Vec::new(),
     };
     let (mut new, mut imports) = (Vec::new(), Vec::new());
+    let tag = format!("vgship.env.{env}.{now}");
     match to {
         VolumesSpec::Images(folder) => {
             outside.add_folder(folder)?;
@@ -134,13 +165,11 @@ pub(super) fn plan(
             }
         }
         VolumesSpec::Lvm2(vg) => {
-            let tag = format!("vgship.env.{env}.{now}");
             // All groups' LVs stand side by side there.
             let all = wanted.iter().flat_map(|it| it.volumes.iter().map(|it| it.0.clone()));
             renamed(&[], &all.collect::<Vec<_>>(), name_max(to)).map_err(|it| refused(&it))?;
             let make = |part: &Wanted| NewVolumes::lvm2(vg, part.volumes.clone(), &tag);
             new.extend(wanted.iter().map(make));
-            outside.lvm2 = Some(Tagged { vg: vg.clone(), tag });
         }
         VolumesSpec::Aix(_) => {
             let text = "aix:VG cannot be written from here; use aix-disks:DIR for new disks";
@@ -148,8 +177,12 @@ pub(super) fn plan(
         }
     }
     let new = new.into_iter().collect::<Result<Vec<_>, _>>().map_err(|it| group_error(&it))?;
+    if let VolumesSpec::Lvm2(vg) = to {
+        let uuid = lvm2_uuid(vg).map_err(|it| group_error(&it))?;
+        outside.lvm2 = Some(Tagged { vg: vg.clone(), uuid, tag });
+    }
     for (part, new) in wanted.iter().zip(&new) {
-        outside.files.extend(new.files());
+        outside.add_files(new.files())?;
         outside.volumes.extend(new.volumes().iter().map(|(lv, bytes)| EnvVolume {
             group: part.group.to_string(),
             lv: lv.to_string(),
@@ -157,7 +190,7 @@ pub(super) fn plan(
             bytes: *bytes,
         }));
     }
-    outside.files.extend(imports.iter().map(|it| it.path.clone()));
+    outside.add_files(imports.iter().map(|it| it.path.clone()))?;
     Ok(Plan { outside, new, imports })
 }
 
@@ -180,20 +213,26 @@ fn refuse_full(folder: &Path) -> Result<(), ControlError> {
 
 impl Plan {
     /// Makes the volumes, once the environment's folder knows of them.
-    pub(super) fn make(self, folder: &Path) -> Result<Made, ControlError> {
+    pub(super) fn make(mut self, folder: &Path) -> Result<Made, ControlError> {
         self.outside.store(folder)?;
-        for path in &self.outside.folders {
-            let failed = |error| {
-                ControlError::failed(format!("cannot make the folder {}: {error}", path.display()))
-            };
-            std::fs::create_dir(path).map_err(failed)?;
-        }
-        let mut disks = Vec::new();
+        let made = self.outside.make_folders();
+        // Also after an error: what was made goes again.
+        self.outside.store(folder)?;
+        made?;
+        let scripts = self.outside.files.len() - self.imports.len();
+        let mode = |number| if number < scripts { 0o600 } else { 0o700 };
+        let mut files = self.outside.make_files(mode)?;
+        self.outside.store(folder)?;
+        self.outside.name_files()?;
+        let scripts = files.split_off(scripts);
+        let (mut disks, mut files) = (Vec::new(), files.into_iter());
         for new in &self.new {
-            disks.extend(new.make().map_err(|it| group_error(&it))?);
+            let files = files.by_ref().take(new.files().len()).collect();
+            disks.extend(new.make(files).map_err(|it| group_error(&it))?);
         }
         let are_zero = self.new.iter().all(NewVolumes::are_zero);
-        Ok(Made { outside: self.outside, disks, are_zero, imports: self.imports })
+        let Plan { outside, imports, .. } = self;
+        Ok(Made { outside, disks, are_zero, imports: imports.into_iter().zip(scripts).collect() })
     }
 }
 
@@ -203,7 +242,8 @@ pub(super) struct Made {
     /// In the order of all groups' layouts.
     disks: Vec<SharedDisk>,
     are_zero: bool,
-    imports: Vec<Import>,
+    /// With the files of their scripts.
+    imports: Vec<(Import, File)>,
 }
 
 impl Made {
@@ -219,10 +259,10 @@ impl Made {
                 ControlError::failed(format!("cannot write {}: {why}", volume.place))
             })?;
         }
-        let vgs = self.imports.iter().zip(self.groups()).map(|(import, group)| {
+        let vgs = self.imports.iter().zip(self.groups()).map(|((import, file), group)| {
             let lvs = clones.iter().zip(&self.outside.volumes);
             let lvs = lvs.filter(|(_, volume)| volume.group == group);
-            (import, lvs.map(|(clone, _)| &**clone as &dyn Disk).collect())
+            (import, file, lvs.map(|(clone, _)| &**clone as &dyn Disk).collect())
         });
         import::write(&vgs.collect::<Vec<_>>(), rules)?;
         Ok(self.outside)
@@ -245,9 +285,66 @@ impl Outside {
         let missing = folder.ancestors().take_while(|path| path.symlink_metadata().is_err());
         let mut missing: Vec<PathBuf> = missing.map(Path::to_owned).collect();
         missing.reverse();
-        missing.retain(|path| !self.folders.contains(path));
-        self.folders.extend(missing);
+        missing.retain(|path| self.folders.iter().all(|known| known.path != *path));
+        let new = missing.into_iter().map(|path| NewFolder { path, identity: None });
+        self.folders.extend(new);
         Ok(())
+    }
+
+    /// These are to be made.
+    fn add_files(&mut self, all: impl IntoIterator<Item = PathBuf>) -> Result<(), ControlError> {
+        for path in all {
+            let mut chance = [0; 16];
+            getrandom::fill(&mut chance)
+                .map_err(|it| ControlError::failed(format!("cannot get a name by chance: {it}")))?;
+            let name = format!(".vgship-{:032x}", u128::from_be_bytes(chance));
+            self.files.push(NewFile { fresh: path.with_file_name(name), path, identity: None });
+        }
+        Ok(())
+    }
+
+    fn make_folders(&mut self) -> Result<(), ControlError> {
+        for NewFolder { path, identity } in &mut self.folders {
+            std::fs::create_dir(&*path)
+                .and_then(|()| path.symlink_metadata())
+                .and_then(|found| which(&found))
+                .map(|found| *identity = Some(found))
+                .map_err(|it| cannot("make the folder", path, &it))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the files under their names by chance.
+    ///
+    /// Shape: `mode` is asked with a file's number.
+    fn make_files(&mut self, mode: impl Fn(usize) -> u32) -> Result<Vec<File>, ControlError> {
+        let mut files = Vec::new();
+        for (number, NewFile { path, fresh, identity }) in self.files.iter_mut().enumerate() {
+            // A link in its place is not followed, and is an error.
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create_new(true).mode(mode(number));
+            let file = options.open(&*fresh).map_err(|it| cannot("create", path, &it))?;
+            let found = file.metadata().and_then(|found| which(&found));
+            *identity = Some(found.map_err(|it| cannot("look at", fresh, &it))?);
+            files.push(file);
+        }
+        Ok(files)
+    }
+
+    /// Gives the files their own names, unless something has them.
+    ///
+    /// Durable: once this has returned.
+    fn name_files(&self) -> Result<(), ControlError> {
+        for NewFile { path, fresh, .. } in &self.files {
+            // Unlike a change of its name this never replaces what is there.
+            std::fs::hard_link(fresh, path)
+                .and_then(|()| std::fs::remove_file(fresh))
+                .map_err(|it| cannot("create", path, &it))?;
+        }
+        let mut folders: Vec<&Path> = self.files.iter().filter_map(|it| it.path.parent()).collect();
+        folders.extend(self.folders.iter().filter_map(|it| it.path.parent()));
+        folders.dedup();
+        folders.into_iter().try_for_each(|folder| Ok(files::sync_folder(folder)?))
     }
 
     /// Durable: once this has returned.
@@ -262,16 +359,21 @@ impl Outside {
 
     /// What the environment in this folder has outside, if anything.
     pub(super) fn load(folder: &Path) -> Result<Option<Outside>, ControlError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
         let path = folder.join(OUTSIDE);
-        if !path.exists() {
+        if is_absent(&path) {
             return Ok(None);
         }
         let text = files::read_if_any(&path, OUTSIDE_MAX)?.unwrap_or_default();
-        let outside: Outside = serde_json::from_str(&text).map_err(|error| {
-            ControlError::failed(format!("{} is not understood: {error}", path.display()))
-        })?;
-        match outside.version {
-            VERSION => Ok(Some(outside)),
+        let unknown = |it: serde_json::Error| {
+            ControlError::failed(format!("{} is not understood: {it}", path.display()))
+        };
+        let Versioned { version } = serde_json::from_str(&text).map_err(unknown)?;
+        match version {
+            VERSION => serde_json::from_str(&text).map(Some).map_err(unknown),
             other => Err(ControlError::failed(format!(
                 "{} is of version {other}, this agent reads {VERSION}",
                 path.display()
@@ -288,109 +390,77 @@ impl Outside {
         })
     }
 
-    /// Removes all of it that is there. May be called again after an error.
-    pub(super) fn remove(&self) -> Result<(), ControlError> {
+    /// Removes all of it that is there, and nothing that others put in its place. May be called
+    /// again after an error.
+    ///
+    /// # Errors
+    /// Something is in use; a VG that is gone, unless its volumes are to be forgotten.
+    pub(super) fn remove(&self, forget: bool) -> Result<(), ControlError> {
         let gone = |path: &Path, done: io::Result<()>| match done {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(ControlError::failed(format!("cannot remove {}: {error}", path.display())))
-            }
+            Err(error) if !is_away(&error) => Err(cannot("remove", path, &error)),
             _ => Ok(()),
         };
-        for path in &self.files {
-            gone(path, std::fs::remove_file(path))?;
+        for NewFile { path, fresh, identity } in &self.files {
+            gone(fresh, std::fs::remove_file(fresh))?;
+            if is_ours(path, identity.as_deref())? {
+                gone(path, std::fs::remove_file(path))?;
+            }
         }
-        for path in self.folders.iter().rev() {
+        for NewFolder { path, identity } in self.folders.iter().rev() {
+            if !is_ours(path, identity.as_deref())? {
+                continue;
+            }
             match std::fs::remove_dir(path) {
                 // Somebody put something there: it is not ours to remove.
                 Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
                 done => gone(path, done)?,
             }
         }
-        match &self.lvm2 {
-            Some(Tagged { vg, tag }) => remove_tagged(vg, tag).map_err(|it| group_error(&it)),
-            None => Ok(()),
+        let Some(Tagged { vg, uuid, tag }) = &self.lvm2 else { return Ok(()) };
+        match remove_tagged(uuid, tag).map_err(|it| group_error(&it))? {
+            true => Ok(()),
+            false if forget => {
+                tracing::warn!(vg, uuid, tag, "LVs of a VG that is gone are forgotten");
+                Ok(())
+            }
+            false => Err(ControlError::refused(format!(
+                "volume group {vg} with its LVs is gone: none has its identity {uuid}"
+            ))
+            .hint(
+                "bring its disks back; if it is gone for good: \
+                 vgship env destroy E --forget-volumes",
+            )),
         }
     }
+}
+
+/// Which file or folder it is.
+fn which(found: &Metadata) -> io::Result<String> {
+    let identity = identity_of(found).ok_or_else(|| io::Error::other("it has no identity"))?;
+    Ok(identity.to_string())
+}
+
+fn is_away(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// Whether what has this name now is what was made.
+fn is_ours(path: &Path, made: Option<&str>) -> Result<bool, ControlError> {
+    let found = match path.symlink_metadata() {
+        Err(error) if is_away(&error) => return Ok(false),
+        found => found.and_then(|it| which(&it)).map_err(|it| cannot("look at", path, &it))?,
+    };
+    let ours = made == Some(&*found);
+    if !ours {
+        tracing::warn!(path = %path.display(), "left alone: the environment did not make it");
+    }
+    Ok(ours)
+}
+
+fn cannot(what: &str, path: &Path, error: &io::Error) -> ControlError {
+    ControlError::failed(format!("cannot {what} {}: {error}", path.display()))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn wanted(group: &str, names: &[&str]) -> Wanted {
-        let volumes = names.iter().map(|name| (name.parse().unwrap(), 1 << 20)).collect();
-        Wanted { group: group.parse().unwrap(), volumes }
-    }
-
-    fn planned(to: &VolumesSpec, vg: Option<&str>, wanted: &[Wanted]) -> Result<Plan, String> {
-        plan(to, &"e".parse().unwrap(), vg, wanted, 1_000_001).map_err(|it| it.to_string())
-    }
-
-    #[test]
-    fn what_was_made_is_removed_and_nothing_else() {
-        let place = tempfile::tempdir().unwrap();
-        let folder = place.path().join("a/b");
-        let to = VolumesSpec::Images(folder.clone());
-        let both = || vec![wanted("g", &["x"]), wanted("h", &["x"])];
-        let plan = planned(&to, None, &both()).unwrap();
-        assert_eq!(plan.outside.files, [folder.join("g/x"), folder.join("h/x")]);
-        let own = place.path().join("own");
-        std::fs::create_dir(&own).unwrap();
-        // A crash after any number of steps is cleared by the list that was stored first.
-        plan.outside.store(&own).unwrap();
-        Outside::load(&own).unwrap().unwrap().remove().unwrap();
-        for path in &plan.outside.folders {
-            std::fs::create_dir(path).unwrap();
-        }
-        std::fs::write(folder.join("g/x"), "x").unwrap();
-        assert!(planned(&to, None, &both()).map(drop).unwrap_err().contains("is not empty"));
-        Outside::load(&own).unwrap().unwrap().remove().unwrap();
-        assert!(!place.path().join("a").exists());
-        // What others put there stays.
-        for path in &plan.outside.folders {
-            std::fs::create_dir(path).unwrap();
-        }
-        std::fs::write(folder.join("g/other"), "x").unwrap();
-        plan.outside.remove().unwrap();
-        assert!(folder.join("g/other").exists() && !folder.join("h").exists());
-        assert_eq!(Outside::load(&folder).unwrap(), None);
-    }
-
-    #[test]
-    fn what_cannot_be_planned_says_why() {
-        let place = tempfile::tempdir().unwrap();
-        let disks = VolumesSpec::AixDisks(vec![place.path().to_owned()]);
-        let images = VolumesSpec::Images(place.path().join("x"));
-        let one = || vec![wanted("g", &["x"])];
-        let error = |to: &VolumesSpec, vg, wanted: Vec<Wanted>| {
-            planned(to, vg, &wanted).map(drop).unwrap_err()
-        };
-        assert!(error(&images, Some("vg"), one()).contains("--vg"));
-        let two = vec![wanted("g", &["x"]), wanted("h", &["y"])];
-        assert!(error(&disks, Some("vg"), two).contains("--vg"));
-        assert!(error(&disks, Some("rootvg"), one()).contains("never replicates a rootvg"));
-        let folders = vec![place.path().to_owned(), place.path().join("y")];
-        assert!(error(&VolumesSpec::AixDisks(folders), None, one()).contains("one folder"));
-        let relative = VolumesSpec::Images(PathBuf::from("x"));
-        assert!(error(&relative, None, one()).contains("begin with '/'"));
-        let same = vec![wanted("g", &["x"]), wanted("h", &["x"])];
-        let lvm2 = VolumesSpec::Lvm2("datavg".to_owned());
-        assert!(error(&lvm2, None, same).contains("two LVs would be called x"));
-        assert!(error(&VolumesSpec::Aix("v".to_owned()), None, one()).contains("aix:VG"));
-    }
-
-    #[test]
-    fn the_text_of_the_list_does_not_change() {
-        let text = concat!(
-            r#"{"version":1,"spec":"lvm2:vg","files":["/a/x"],"folders":["/a"],"#,
-            r#""lvm2":{"vg":"vg","tag":"t"},"volumes":[{"group":"g","lv":"x","#,
-            r#""place":"/dev/vg/x","bytes":512}]}"#
-        );
-        let outside: Outside = serde_json::from_str(text).unwrap();
-        assert_eq!(serde_json::to_string(&outside).unwrap(), text);
-        let place = tempfile::tempdir().unwrap();
-        std::fs::write(place.path().join(OUTSIDE), text.replace(":1,", ":2,")).unwrap();
-        let error = Outside::load(place.path()).unwrap_err().to_string();
-        assert!(error.contains("version 2"), "{error}");
-    }
-}
+#[path = "outside_tests.rs"]
+mod tests;
