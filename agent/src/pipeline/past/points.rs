@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use vgship_base::disk::SharedDisk;
 use vgship_base::ids::{Name, Seq};
@@ -19,6 +20,12 @@ use crate::pipeline::replica::ReplicaGroup;
 use crate::receive::admit::Point;
 use crate::receive::io::{Hold, Stopped};
 use crate::receive::journal::Replay;
+
+/// How long a snapshot that was just taken may take until the volumes hold it durably.
+const SETTLES: Duration = Duration::from_secs(20);
+
+/// How often to look.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// A point that was found: the snapshot before it, and where it lies behind that.
 pub(in crate::pipeline) struct Found {
@@ -83,10 +90,7 @@ impl ReplicaGroup {
                     let why = format!("{name} lies inside a resync, where nothing is consistent");
                     return Err(ControlError::refused(why));
                 }
-                if !set.is_settled(&found) {
-                    let error = SnapshotError::Unsettled(found.name.to_string());
-                    return Err(snapshot_error(&error));
-                }
+                self.await_settled(&set, &found)?;
                 let wanted = found.point;
                 (found, wanted)
             }
@@ -133,6 +137,19 @@ impl ReplicaGroup {
         reaches(&base, wanted)?;
         let layout = set.layout_of(&base).map_err(|it| snapshot_error(&it))?;
         Ok(Found { base, layout: Arc::new(layout), wanted })
+    }
+
+    /// Waits until the volumes hold durably what a snapshot stands for, which the next checkpoint
+    /// does.
+    fn await_settled(&self, set: &SnapshotSet, found: &Snapshot) -> Result<(), ControlError> {
+        let since = Instant::now();
+        while !set.is_settled(found) {
+            if since.elapsed() >= SETTLES || self.stopping.load(Ordering::SeqCst) {
+                return Err(snapshot_error(&SnapshotError::Unsettled(found.name.to_string())));
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
     }
 
     /// Holds the snapshot that a point builds on: it stays until `holder` lets go.

@@ -35,7 +35,7 @@ pub(super) struct Applying {
     stored: Point,
     since: Instant,
     wall: Wall,
-    /// Somebody waits for a marker that was applied: the next checkpoint is due.
+    /// Somebody waits for a marker or a snapshot: the next checkpoint is due.
     awaited: bool,
     /// It applies nothing any more: the engine is being stopped, or opened anew.
     given_up: bool,
@@ -70,6 +70,7 @@ impl Applying {
                         .keeper()
                         .map_or(Ok(None), |keeper| keeper.take_here(name, origin));
                     let failed = taken.as_ref().is_err_and(|error| !error.is_refusal());
+                    self.awaited |= taken.is_ok();
                     // Who asked may have gone.
                     let _ = done.send(taken);
                     if failed { Err(EngineError::Asked) } else { Ok(()) }
