@@ -458,6 +458,7 @@ fn recover(parts: Parts, workers: usize) -> Result<Recovered, EngineError> {
         volumes: volumes.clone(),
         pack_bytes: None,
     })?;
+    let known_lost = rolled.is_some_and(|it| it.broken);
     // Once what is damaged is cut off, the journal says no more of it.
     let lost = Rolled { broken: true, ..rolled.unwrap_or_else(|| Rolled::came(start.seq)) };
     let note = || rolled::store(&*folder, &lost).map_err(EngineError::from);
@@ -475,7 +476,12 @@ fn recover(parts: Parts, workers: usize) -> Result<Recovered, EngineError> {
     }
     let mut applier = Applier::new(Arc::clone(&layout), volumes, workers);
     applier.flush_all()?;
-    applier.keep(Keeper::new(preserver, &start, wall.clone()));
+    let mut keeper = Keeper::new(preserver, &start, wall.clone());
+    if known_lost {
+        // The volumes may hold some of what is lost, and the journal the begin of a resync.
+        keeper.break_off();
+    }
+    applier.keep(keeper);
     let mut admit = Admit::new(Arc::clone(&layout), start);
     let (mut applied, mut behind, mut left) = (start, held, replay);
     for batch in journal.replay(start.seq) {
@@ -500,12 +506,10 @@ fn recover(parts: Parts, workers: usize) -> Result<Recovered, EngineError> {
     let broken = rolled.is_some_and(|it| it.broken);
     if broken {
         admit.break_off();
-    }
-    if broken && !behind {
-        applied = admit.point();
         if let Some(keeper) = applier.keeper() {
             keeper.break_off();
         }
+        applied = if behind { applied } else { admit.point() };
     }
     if applied.generation.is_some() && !held {
         applier.checkpoint(&*folder, &applied)?;

@@ -98,6 +98,49 @@ async fn a_full_snapshot_store_keeps_no_replica_from_opening() {
     engine.stop();
 }
 
+/// Goal: where promised records are lost, nothing is taken for a way back before a resync has ended,
+/// also when its begin is journaled while the replica is behind.
+#[tokio::test]
+async fn what_is_lost_is_no_way_back_while_a_replica_is_behind() {
+    let host = Host::new();
+    let name = "s".parse().unwrap();
+    let marker = Marker { name, order: Order::Snapshot, quiesced: false };
+    let snapshot = record(4, vgship_base::record::Body::Marker(marker));
+    journal(&host, Seq(0), &[begin(), write(2), end(3), snapshot]);
+    host.open().unwrap().stop();
+    let before = host.journal.list().unwrap();
+    journal(&host, Seq(4), &[write(5), write(6), write(7)]);
+    let segment = host.journal.list().unwrap().into_iter().find(|it| !before.contains(it));
+    let segment = host.journal.file(&segment.unwrap()).unwrap();
+    segment.decay(segment.live().len() / 2, 3);
+    host.snapshots.set_capacity(Some(host.snapshots.used()));
+
+    let engine = host.open().unwrap();
+    until("it waits for room", || engine.view().holds.is_some()).await;
+    assert!(engine.view().damaged);
+    let last = engine.view().durable.seq;
+    let intake = engine.intake().unwrap();
+    let (answers, _judged) = mpsc::channel(16);
+    intake.link(1, answers).await.unwrap().await.unwrap();
+    let mut again = begin();
+    again.seq = Seq(9);
+    if let vgship_base::record::Body::ResyncBegin(begin) = &mut again.body {
+        begin.after = last;
+    }
+    intake.batch(1, vec![again]).await.unwrap();
+    until("the begin is durable", || engine.view().durable.seq == Seq(9)).await;
+    host.snapshots.set_capacity(None);
+    until("it is to be opened anew", || engine.view().turned).await;
+    drop(intake);
+    engine.stop();
+    let engine = host.open().unwrap();
+    let all = engine.snapshots().list().unwrap();
+    let names: Vec<&str> = all.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(names, ["s"], "the volumes may hold some of what is lost");
+    assert!(engine.view().damaged);
+    engine.stop();
+}
+
 /// Goal: that promised records are lost is known until it is stored with the checkpoint, whatever
 /// ends the recovery that finds it: afterwards the journal is whole and shows nothing.
 #[test]

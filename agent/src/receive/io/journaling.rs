@@ -145,8 +145,10 @@ impl Journaling {
                     let _ = ready.send(self.journal.replay(after));
                 }
                 Message::Leave { key, ready } => {
-                    // Who asked may have gone.
-                    let _ = ready.send(self.leave(key)?);
+                    let left = self.leave(key)?;
+                    // Who asked may look at once; or may have gone.
+                    self.trim()?;
+                    let _ = ready.send(left);
                 }
                 Message::Batch { link, records } => {
                     if !self.group(from, link, records)? {
