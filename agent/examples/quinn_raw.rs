@@ -171,6 +171,8 @@ fn hello(role: Role) -> Result<Hello> {
         applied: Seq::ZERO,
         layout: [0; 32],
         name: "bench".parse()?,
+        yields: false,
+        lineage: Vec::new(),
     })
 }
 

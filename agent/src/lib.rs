@@ -31,6 +31,9 @@ pub mod templates;
 /// Applications held still for a marker: their hooks, the hold, the guard that thaws.
 pub mod quiesce;
 
+/// Who is the source: lineages that meet, and the notes of a role that goes from one side to another.
+pub mod role;
+
 /// Groups on several agents whose snapshots are taken as one.
 pub mod sets;
 

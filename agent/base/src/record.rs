@@ -4,7 +4,7 @@
 //! ```text
 //! at  size  field   unit     rule
 //!  0     1  kind    -        1 write, 2 zero, 3 offer, 4 epoch end, 5 resync begin,
-//!                            6 resync end, 7 void, 8 check, 9 marker
+//!                            6 resync end, 7 void, 8 check, 9 marker, 10 handover
 //!  1     1  target  -        255 all replicas; 0 ..= 7 the replica it is for, void for others
 //!  2     2  volume  -        index in the layout; 0 where the kind has none
 //!  4     4  len     bytes    of the body: write 1 ..= 1 MiB, else as below
@@ -26,6 +26,7 @@
 //!               back that applications were quiet at the marker whose seq it has as its name
 //!               (`start.count`), or which stands before it by this name, which a set uses once,
 //!               and deletes the snapshot that was taken there
+//! handover      16 generation that its target begins here
 //! ```
 //!
 //! Integers are big-endian.
@@ -117,6 +118,11 @@ pub enum Body {
     Void,
     /// A named place in the stream, and what is to be done there.
     Marker(Marker),
+    /// The generation ends here: the replica that it is for becomes the source and begins this one.
+    Handover {
+        /// The history that begins.
+        generation: Generation,
+    },
 }
 
 /// The end of an epoch.
@@ -168,10 +174,12 @@ pub enum ResyncReason {
     Grown,
     /// A volume of the source was away, or was another for a while.
     Drifted,
+    /// The replica gave up a history of its own.
+    Returned,
 }
 
 impl ResyncReason {
-    const ALL: [ResyncReason; 9] = [
+    const ALL: [ResyncReason; 10] = [
         ResyncReason::Initial,
         ResyncReason::Overflow,
         ResyncReason::UncleanStart,
@@ -181,6 +189,7 @@ impl ResyncReason {
         ResyncReason::Mismatch,
         ResyncReason::Grown,
         ResyncReason::Drifted,
+        ResyncReason::Returned,
     ];
 
     /// Its number in formats.
@@ -206,6 +215,7 @@ impl ResyncReason {
             ResyncReason::Mismatch => "the self-check found a difference",
             ResyncReason::Grown => "the volumes have grown",
             ResyncReason::Drifted => "a volume was changed behind the source's back",
+            ResyncReason::Returned => "the replica gave up a history of its own",
         }
     }
 }
@@ -214,7 +224,10 @@ impl Record {
     /// Whether it stands alone in a batch, because what is applied together must lie on one side of
     /// it (R5).
     pub const fn is_border(&self) -> bool {
-        matches!(self.body, Body::ResyncBegin(_) | Body::ResyncEnd { .. } | Body::Marker(_))
+        matches!(
+            self.body,
+            Body::ResyncBegin(_) | Body::ResyncEnd { .. } | Body::Marker(_) | Body::Handover { .. }
+        )
     }
 
     /// The bytes of a volume that the record changes.
@@ -245,6 +258,7 @@ impl Record {
                 Body::ResyncBegin(_) => 41,
                 Body::Void => 0,
                 Body::Marker(marker) => marker.encoded_len(),
+                Body::Handover { .. } => 16,
             }
     }
 
@@ -264,6 +278,7 @@ impl Record {
             Body::Void => (7, VolumeId(0), 0),
             Body::Check { extent, .. } => (8, extent.volume, extent.index),
             Body::Marker(_) => (9, VolumeId(0), 0),
+            Body::Handover { .. } => (10, VolumeId(0), 0),
         };
         let len = u32::try_from(self.encoded_len() - HEADER_LEN).expect("bodies are at most 1 MiB");
         out.u8(kind).u8(target).u16(volume.0).u32(len).u64(self.seq.0).u64(at);
@@ -286,6 +301,9 @@ impl Record {
                 out.u64(*session);
             }
             Body::Marker(marker) => marker.encode(out),
+            Body::Handover { generation } => {
+                out.put(&generation.0);
+            }
         }
     }
 
@@ -383,6 +401,7 @@ impl Head {
                 Body::Check { extent, hash: from.array("hash")? }
             }
             9 => Body::Marker(Marker::decode(&mut from)?),
+            10 => Body::Handover { generation: Generation(from.array("generation")?) },
             _ => {
                 let rule = "a known kind";
                 return Err(FormatError::Field { field: "kind", found: self.kind.into(), rule });
@@ -393,7 +412,11 @@ impl Head {
         require("target", self.kind, "all for a marker", !(one && self.kind == 9))?;
         let needs_one = matches!(
             decoded,
-            Body::Offer { .. } | Body::Check { .. } | Body::ResyncBegin(_) | Body::ResyncEnd { .. }
+            Body::Offer { .. }
+                | Body::Check { .. }
+                | Body::ResyncBegin(_)
+                | Body::ResyncEnd { .. }
+                | Body::Handover { .. }
         );
         require("target", self.kind, "one replica for this kind", one || !needs_one)?;
         Ok(decoded)
@@ -528,6 +551,10 @@ mod tests {
                     }),
                 ),
                 with(&hex!("09ff000000000008"), 0, &hex!("02 01 0004 6e6f6f6e")),
+            ),
+            (
+                record(ONE, Body::Handover { generation: Generation([9; 16]) }),
+                with(&hex!("0a02000000000010"), 0, &[9; 16]),
             ),
         ]
     }

@@ -9,6 +9,7 @@ use vgship_base::ids::{Name, PeerId};
 
 use super::keys::KeyRoom;
 use super::past::Past;
+use super::roles::Roles;
 use super::sets::Sets;
 use super::status::Status;
 use crate::home::{
@@ -66,6 +67,9 @@ pub trait Control: Send + Sync + 'static {
 
     /// Its sets of groups.
     fn sets(&self) -> &dyn Sets;
+
+    /// How roles are exchanged.
+    fn roles(&self) -> &dyn Roles;
 }
 
 /// An agent that several callers share.
@@ -123,9 +127,9 @@ pub struct SetRequest {
 impl SetRequest {
     /// Makes the change to a group of which this agent is the source.
     pub fn apply(&self, to: &mut GroupConfig, pairs: &Pairings) -> Result<(), ControlError> {
-        if to.role != Role::Source && !self.change.is_of_history() {
+        if to.role != Role::Source && !self.change.is_of_replica() {
             return Err(ControlError::refused(format!("group {} is a replica here", to.name))
-                .hint("change it where its source is; a replica has --history and --snapshots"));
+                .hint("change it where its source is; a replica has --history, --snapshots, --stop and --start"));
         }
         let peer = self.replica.as_ref().map(|who| pairs.replica(to, who)).transpose()?;
         self.change.apply(&mut to.policy, peer);

@@ -18,6 +18,11 @@
 //! POST    /v1/groups/G/snapshots/change  SnapshotChange  Done
 //! GET     /v1/groups/G/history   -                      History
 //! POST    /v1/groups/G/rollback  RollbackRequest        RolledBack
+//! POST    /v1/groups/G/switchover SwitchoverRequest     Procedure
+//! POST    /v1/groups/G/failover  FailoverRequest        Procedure
+//! POST    /v1/groups/G/failback  FailbackRequest        Procedure
+//! GET     /v1/groups/G/failback  -                      FailbackPreview
+//! GET     /v1/groups/G/procedure -                      LastProcedure
 //! POST    /v1/exports            ExportRequest          Exported
 //! POST    /v1/templates          TemplateRequest        TemplateMade
 //! GET     /v1/environments       -                      Environments
@@ -64,6 +69,10 @@ mod past_client;
 mod past_routes;
 
 pub mod progress;
+
+pub mod roles;
+
+mod roles_routes;
 
 pub mod routes;
 

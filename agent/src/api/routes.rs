@@ -20,7 +20,7 @@ use super::control::{
     SharedControl, WaitRequest,
 };
 use super::status::{GroupStatus, Status};
-use super::{key_routes, past_routes, sets_routes};
+use super::{key_routes, past_routes, roles_routes, sets_routes};
 use crate::home::GroupSpec;
 
 /// Largest body of a request. Unit: bytes. The largest one meant is a group with its volumes.
@@ -50,6 +50,7 @@ pub fn router(control: SharedControl, stopping: watch::Receiver<bool>) -> Router
         .merge(past_routes::router())
         .merge(key_routes::router())
         .merge(sets_routes::router())
+        .merge(roles_routes::router())
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_path)
         .layer(DefaultBodyLimit::max(BODY_MAX))

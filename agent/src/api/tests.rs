@@ -23,6 +23,9 @@ use super::past::{
     Marked, MarkerRequest, Past, RollbackRequest, RolledBack, SnapshotChange, SnapshotRequest,
     Snapshots, TemplateAt, TemplateMade, TemplateRequest, TemplateUsers,
 };
+use super::roles::{
+    FailbackPreview, FailbackRequest, FailoverRequest, LastProcedure, Roles, SwitchoverRequest,
+};
 use super::sets::{
     SetChange, SetDetails, SetSnapshotChange, SetSnapshotRequest, SetSnapshotRow, SetSnapshots,
     SetSpec, SetTemplateRequest, SetTemplates, Sets, SetsList,
@@ -30,6 +33,7 @@ use super::sets::{
 use super::status::tests::{agent, in_sync};
 use super::{Client, Status};
 use crate::home::{GroupSpec, Home, Mode, Period, Role, Settings, SettingsChange};
+use crate::role::procedure::Procedure;
 
 /// Knows the group payroll, which is paused already and never in sync.
 #[derive(Default)]
@@ -148,6 +152,28 @@ impl Sets for Fake {
     }
 }
 
+impl Roles for Fake {
+    fn switchover(&self, _: Name, _: SwitchoverRequest) -> Answer<'_, Procedure> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn failover(&self, _: Name, _: FailoverRequest) -> Answer<'_, Procedure> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn failback(&self, _: Name, _: FailbackRequest) -> Answer<'_, Procedure> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn preview_failback(&self, _: Name) -> Answer<'_, FailbackPreview> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn procedure(&self, _: Name) -> Answer<'_, LastProcedure> {
+        ready(Ok(LastProcedure { procedure: None }))
+    }
+}
+
 impl Control for Fake {
     fn status(&self) -> Answer<'_, Status> {
         let mut group = in_sync();
@@ -220,6 +246,10 @@ impl Control for Fake {
     }
 
     fn keys(&self) -> &dyn KeyRoom {
+        self
+    }
+
+    fn roles(&self) -> &dyn Roles {
         self
     }
 

@@ -3,6 +3,8 @@
 //! The core stands behind one lock, which clients' threads take for about a microsecond twice a
 //! write; a task that owned it would cost two hand-overs of the processor instead.
 
+mod guard;
+
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
@@ -15,11 +17,13 @@ use vgship_base::ids::{Seq, VolumeId};
 use vgship_base::io::Clock;
 use vgship_base::layout::Layout;
 use vgship_base::units::Span;
+use vgship_snapshot::set::SnapshotSet;
 
 use super::activity::{Barrier, Stable};
 use super::ledger::{Ledger, LedgerError};
 use super::nbd::backend::Export;
 use super::source::{After, Begin, Change, Complete, Source, Ticket};
+pub use guard::{Guard, LOST};
 
 /// How long a write waits for the spill before its group falls to the map.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -46,6 +50,8 @@ pub struct Tap {
     flushes: Vec<Mutex<()>>,
     clock: Clock,
     doubtful: AtomicBool,
+    /// Of snapshots from the time when this side was a replica.
+    guard: Option<Guard>,
     /// Told when a link may have something to take.
     pub records: Notify,
     /// Told when a resync may have something to read.
@@ -65,9 +71,21 @@ impl Tap {
             volumes: RwLock::new(volumes.into()),
             clock,
             doubtful: AtomicBool::new(false),
+            guard: None,
             records: Notify::new(),
             jobs: Condvar::new(),
         }
+    }
+
+    /// Preserves for these snapshots before it lets anybody write.
+    #[must_use]
+    pub fn guarded(self, guard: Option<Guard>) -> Tap {
+        Tap { guard, ..self }
+    }
+
+    /// The snapshots that this side kept as a replica, if it has some.
+    pub fn snapshots(&self) -> Option<Arc<SnapshotSet>> {
+        self.guard.as_ref()?.set()
     }
 
     /// The core. Hold it for as long as a decision takes.
@@ -129,9 +147,15 @@ impl Tap {
     }
 
     fn change(&self, change: &Change, durable: bool) -> io::Result<()> {
-        let ticket = self.begin(change);
+        let ticket = self.begin(change)?;
         let seq = ticket.seq;
         self.records.notify_one();
+        let guarded = self.guard.as_ref().map(|it| it.before(change.volume, change.span));
+        if let Some(Err(error)) = guarded {
+            let _ = self.core().end(ticket, false);
+            self.wake();
+            return Err(error);
+        }
         let disk = self.volume(change.volume);
         let written = match &change.data {
             Some(data) => disk.write_at(change.span.offset, data),
@@ -170,7 +194,7 @@ impl Tap {
         }
     }
 
-    fn begin(&self, change: &Change) -> Ticket {
+    fn begin(&self, change: &Change) -> io::Result<Ticket> {
         let hashing = self.hashing.load(Ordering::Relaxed) && change.data.is_some();
         let mut hashes = hashing.then(|| change.hashes());
         let mut waits = None;
@@ -180,8 +204,9 @@ impl Tap {
             match core.begin(change, hashes.as_deref(), patient) {
                 Begin::Go(ticket) => {
                     self.hashing.store(core.wants_hashes(), Ordering::Relaxed);
-                    return ticket;
+                    return Ok(ticket);
                 }
+                Begin::Fenced => return Err(fenced()),
                 Begin::Busy => core = self.wait(core, LOOK),
                 Begin::Room => {
                     waits.get_or_insert_with(Instant::now);
@@ -337,6 +362,11 @@ impl Tap {
 /// a failure once, and the next flush proves nothing for them (R8).
 fn lost() -> io::Error {
     io::Error::other("a flush of this LV failed meanwhile; what it should have stored is not known")
+}
+
+/// For writes that come when the group is giving its role away, or has.
+fn fenced() -> io::Error {
+    io::Error::other("the group takes no writes here: its role goes to another agent")
 }
 
 /// An error with all its causes, for one line of a log.

@@ -7,6 +7,7 @@
 mod check;
 mod checkpoint;
 mod grow;
+mod handover;
 mod links;
 mod marks;
 mod resync;
@@ -24,6 +25,7 @@ use vgship_base::record::{Hash, ResyncReason};
 use vgship_base::units::{Span, Tick};
 
 pub use check::{CheckReport, Checks};
+pub use handover::{Handed, NoHandover, former_source};
 pub use marks::Reach;
 pub use resync::Shipped;
 pub use sync::{After, Complete};
@@ -38,6 +40,7 @@ use crate::ship::dirty::DirtyMap;
 use crate::ship::pace::LagPolicy;
 use crate::ship::replica::Replica;
 use crate::ship::standing::SyncPolicy;
+use handover::Giving;
 
 /// What to do with writes when an outbox is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -99,6 +102,7 @@ pub struct Source {
     waiting: BTreeMap<Seq, Tick>,
     /// No write is kept waiting any more.
     stopping: bool,
+    giving: Giving,
     now: Tick,
 }
 
@@ -127,6 +131,7 @@ impl Source {
             unwritten: false,
             waiting: BTreeMap::new(),
             stopping: false,
+            giving: Giving::default(),
             now: Tick(0),
         }
     }
@@ -228,6 +233,11 @@ impl Source {
         self.generation
     }
 
+    /// Those before, oldest first, each with the last seq that was kept of it.
+    pub fn lineage(&self) -> &[(Generation, Seq)] {
+        &self.lineage
+    }
+
     /// The present start.
     pub fn start(&self) -> Start {
         self.start
@@ -252,6 +262,8 @@ impl Source {
 
 #[cfg(test)]
 mod check_tests;
+#[cfg(test)]
+mod handover_tests;
 #[cfg(test)]
 mod sync_tests;
 #[cfg(test)]

@@ -37,6 +37,7 @@ pub mod program;
 
 pub mod render;
 
+pub mod roles;
 pub mod rollback;
 
 pub mod set;
@@ -125,6 +126,9 @@ enum Command {
     #[command(subcommand)]
     Env(env::Command),
     Bisect(bisect::Args),
+    Switchover(roles::Switchover),
+    Failover(roles::Failover),
+    Failback(roles::Failback),
     Rollback(rollback::Args),
     #[command(subcommand)]
     Preview(rollback::Preview),
@@ -232,6 +236,9 @@ fn run(command: Command, context: &Context<'_>) -> Result<(), ControlError> {
         Command::Key(command) => key::run(command, context),
         Command::Env(command) => env::run(command, context),
         Command::Bisect(args) => bisect::run(&args, context),
+        Command::Switchover(args) => roles::switchover(args, context),
+        Command::Failover(args) => roles::failover(args, context),
+        Command::Failback(args) => roles::failback(args, context),
         Command::Rollback(args) => rollback::run(&args, context),
         Command::Preview(command) => rollback::preview(&command, context),
         Command::Demo(args) => crate::demo::run(&args, context),

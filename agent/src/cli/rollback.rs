@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use vgship_base::ids::Name;
 use vgship_base::units::ByteLen;
 
-use super::Context;
 use super::table::Table;
+use super::{Context, roles};
 use crate::api::ControlError;
 use crate::api::past::{RollbackRequest, RolledBack};
 use crate::history::spec::At;
@@ -37,6 +37,8 @@ pub struct Args {
 pub enum Preview {
     /// What of each LV a rollback may write
     Rollback(PreviewRollback),
+    /// What a failback here would give up
+    Failback(roles::PreviewFailback),
 }
 
 /// What a rollback may write
@@ -62,7 +64,10 @@ pub(super) fn run(args: &Args, context: &Context<'_>) -> Result<(), ControlError
 }
 
 pub(super) fn preview(command: &Preview, context: &Context<'_>) -> Result<(), ControlError> {
-    let Preview::Rollback(PreviewRollback { group, to }) = command;
+    let PreviewRollback { group, to } = match command {
+        Preview::Rollback(args) => args,
+        Preview::Failback(args) => return roles::preview(args, context),
+    };
     let request = RollbackRequest { to: Some(to.to_string()), generation: None };
     let told = super::block_on(async { context.client().rollback(group, &request).await })?;
     context.output.result(&told, |it| {

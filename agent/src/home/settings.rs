@@ -125,6 +125,12 @@ pub struct Settings {
     pub hold: Period,
     /// Whether a replica's agent may have them made quiet, for a set.
     pub replica_quiesce: Leave,
+    /// The shell command that stops applications before the role goes to another side; empty for none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub stop: String,
+    /// The shell command that starts them once this side is the source; empty for none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub start: String,
     /// On a replica: how far back any point can be opened.
     pub history_window: Window,
     /// On a replica: what snapshots and the journal behind them may take.
@@ -150,6 +156,8 @@ impl Default for Settings {
             thaw: String::new(),
             hold: HOLD_DEFAULT,
             replica_quiesce: Leave::default(),
+            stop: String::new(),
+            start: String::new(),
             history_window: WINDOW_DEFAULT,
             history_budget: Budget::default(),
             snapshots: Schedule::default(),
@@ -183,8 +191,14 @@ impl Settings {
         if !(least..=most).contains(&self.hold) {
             return Some(("hold", format!("{} is not from {least} to {most}", self.hold)));
         }
-        if self.freeze.contains('\0') || self.thaw.contains('\0') {
-            return Some(("freeze", "a command has no zero byte".to_owned()));
+        let hooks = [
+            ("freeze", &self.freeze),
+            ("thaw", &self.thaw),
+            ("stop", &self.stop),
+            ("start", &self.start),
+        ];
+        if let Some((key, _)) = hooks.into_iter().find(|(_, hook)| hook.contains('\0')) {
+            return Some((key, "a command has no zero byte".to_owned()));
         }
         // What nobody could let go on must not be held.
         let lacks = !self.freeze.is_empty() && self.thaw.is_empty();
@@ -263,6 +277,15 @@ pub struct SettingsChange {
     #[arg(long, value_name = "deny|allow", hide_possible_values = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replica_quiesce: Option<Leave>,
+    /// The shell command that stops applications here before the role goes to another side, '' for
+    /// none
+    #[arg(long, value_name = "COMMAND")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop: Option<String>,
+    /// The shell command that starts them here once this side is the source, '' for none
+    #[arg(long, value_name = "COMMAND")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
     /// On a replica: how far back any point can be opened, in time, or what history may take, in
     /// bytes [default: 24 h, and half of what its disk has for it]
     #[arg(long, value_name = "SIZE|DURATION")]
@@ -276,9 +299,12 @@ pub struct SettingsChange {
 }
 
 impl SettingsChange {
-    /// Whether it concerns history alone, which the replica's side keeps.
-    pub fn is_of_history(&self) -> bool {
-        let rest = SettingsChange { history: None, snapshots: None, ..self.clone() };
+    /// Whether it concerns what a replica's side has of its own: its history, and its hooks for the
+    /// day on which it becomes the source.
+    pub fn is_of_replica(&self) -> bool {
+        let none = SettingsChange::default();
+        let SettingsChange { stop, start, history, snapshots, .. } = none;
+        let rest = SettingsChange { stop, start, history, snapshots, ..self.clone() };
         rest.is_empty() && !self.is_empty()
     }
 
@@ -312,6 +338,8 @@ impl SettingsChange {
         set(&mut to.thaw, self.thaw.clone());
         set(&mut to.hold, self.hold);
         set(&mut to.replica_quiesce, self.replica_quiesce);
+        set(&mut to.stop, self.stop.clone());
+        set(&mut to.start, self.start.clone());
         if let Some(amount) = self.history {
             keep::apply(amount, &mut to.history_window, &mut to.history_budget);
         }
@@ -391,7 +419,7 @@ mod tests {
             thaw: thaw.map(str::to_owned),
             ..Default::default()
         };
-        assert!(!hooks(Some("f"), None).is_of_history(), "they belong to the source");
+        assert!(!hooks(Some("f"), None).is_of_replica(), "they belong to the source");
         hooks(Some("f"), None).apply(&mut settings, None);
         assert_eq!(settings.wrong().map(|it| it.0), Some("thaw"));
         hooks(None, Some("t")).apply(&mut settings, None);

@@ -15,6 +15,7 @@ use super::past::environments::{Environments, LEASES};
 use super::past::sets::settle;
 use super::past::sets::shelf::Shelf;
 use super::replica::ReplicaGroup;
+use super::roles::{self, Procedures};
 use super::source::SourceGroup;
 use super::turned_away::TurnedAway;
 use crate::api::ControlError;
@@ -77,7 +78,9 @@ pub(super) struct Inner {
     pub(super) orders: Semaphore,
     pub(super) turned_away: TurnedAway,
     pub(super) nbd: OnceLock<NbdClients>,
+    /// Held while a group goes, or changes its role.
     pub(super) removing: Gate<()>,
+    pub(super) procedures: Procedures,
     endpoint: OnceLock<Endpoint>,
     groups: RwLock<BTreeMap<Name, Group>>,
     links: Mutex<BTreeMap<PeerId, Link>>,
@@ -128,6 +131,7 @@ impl Agent {
             turned_away: TurnedAway::new(),
             nbd: OnceLock::new(),
             removing: Gate::new(()),
+            procedures: Procedures::default(),
             endpoint: OnceLock::new(),
             groups: RwLock::default(),
             links: Mutex::default(),
@@ -166,6 +170,7 @@ impl Agent {
         tokio::spawn(links::remind(Arc::clone(&inner)));
         tokio::spawn(look_after(Arc::clone(&inner)));
         tokio::spawn(settle::run(Arc::downgrade(&inner)));
+        tokio::spawn(roles::look_after(Arc::downgrade(&inner)));
         for group in inner.groups() {
             if let Group::Replica(replica) = group {
                 tokio::spawn(replica.supervise());
@@ -271,6 +276,7 @@ impl Inner {
         &self,
         config: GroupConfig,
     ) -> Result<Arc<SourceGroup>, ControlError> {
+        self.set_book(&config);
         let peers: Vec<(PeerId, String)> = self
             .book
             .peers()
@@ -289,6 +295,7 @@ impl Inner {
         &self,
         config: GroupConfig,
     ) -> Result<Arc<ReplicaGroup>, ControlError> {
+        self.set_book(&config);
         let peer = config.peer.ok_or_else(|| {
             ControlError::failed("the group is a replica and has no source")
                 .hint("pair it again with a token of its source")

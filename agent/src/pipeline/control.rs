@@ -16,6 +16,7 @@ use crate::api::control::{
 };
 use crate::api::keys::KeyRoom;
 use crate::api::past::Past;
+use crate::api::roles::Roles;
 use crate::api::sets::Sets;
 use crate::api::status::{State, Status};
 use crate::api::{ControlError, ErrorKind, pairs};
@@ -142,6 +143,10 @@ impl Control for Controlled {
     }
 
     fn sets(&self) -> &dyn Sets {
+        self
+    }
+
+    fn roles(&self) -> &dyn Roles {
         self
     }
 }

@@ -11,6 +11,7 @@ use super::replica::ReplicaGroup;
 use crate::capture::io::report;
 use crate::wire::hello::Refusal;
 use crate::wire::io::{Arrival, Arrivals, Heard, HelloError, Knock, Link};
+use crate::wire::peers::Role;
 use crate::wire::retry::Backoff;
 
 /// How often it is looked whether something that had to wait can be logged.
@@ -120,6 +121,11 @@ async fn answer(agent: Arc<Inner>, link: Link, knock: Knock) {
     };
     let group = greeting.hello().group;
     let (refusal, text) = match agent.group_by_id(group) {
+        Some(Group::Source(source)) if greeting.hello().role == Role::Source => {
+            agent.meet(&source, link.peer(), greeting.hello());
+            let _ = greeting.refuse(Refusal::Role, "both sides are sources").await;
+            return;
+        }
         Some(Group::Source(source)) => {
             source.serve_link(&link, greeting, &agent.config.name).await;
             return;

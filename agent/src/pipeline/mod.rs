@@ -22,6 +22,8 @@ mod removal;
 
 mod replica;
 
+mod roles;
+
 mod source;
 
 mod status;

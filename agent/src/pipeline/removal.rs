@@ -106,8 +106,7 @@ impl Inner {
         force: bool,
     ) -> Result<(), ControlError> {
         let name = source.config.name.clone();
-        let nbd = self.nbd.get().expect("the NBD server serves before any command is heard");
-        let connected = || match nbd.using(|export| is_of(name.as_str(), export)) {
+        let connected = || match self.clients_of(name.as_str()) {
             0 => Ok(()),
             count => Err(connected(&name, count)),
         };
@@ -118,20 +117,51 @@ impl Inner {
         let ended = match connected() {
             // One came between both looks.
             Err(refused) if !force => Err(refused),
-            Err(_) => cut_off(source, nbd.clone()).await,
+            Err(_) => self.cut_off(source).await,
             Ok(()) => Ok(()),
         };
         ended.inspect_err(|_| self.served.add(name.as_str(), &source.tap))
+    }
+
+    fn nbd(&self) -> &NbdClients {
+        self.nbd.get().expect("the NBD server serves before any command is heard")
+    }
+
+    /// How many NBD clients are connected to a group.
+    pub(super) fn clients_of(&self, group: &str) -> usize {
+        self.nbd().using(|export| is_of(group, export))
+    }
+
+    /// Ends the clients that are connected to a group.
+    pub(super) async fn cut_off(&self, source: &Arc<SourceGroup>) -> Result<(), ControlError> {
+        let (nbd, name) = (self.nbd().clone(), source.config.name.clone());
+        // Nobody may wait for an outbox that will not get room.
+        source.stop_stalling();
+        let ended = tokio::task::spawn_blocking(move || {
+            match nbd.end(|export| is_of(name.as_str(), export)) {
+                0 => Ok(()),
+                left => Err(ControlError::failed(format!(
+                    "calls of {left} NBD clients into volumes of group {name} do not return"
+                ))
+                .hint("see to the storage, restart the agent and try again")),
+            }
+        });
+        ended.await.map_err(|error| ControlError::from_error(&error))?
+    }
+
+    /// Closes a source whose clients and streams have ended, and its volumes.
+    pub(super) async fn close_source(&self, source: Arc<SourceGroup>) -> Result<(), ControlError> {
+        let tap = Arc::downgrade(&source.tap);
+        let closed = tokio::task::spawn_blocking(move || source.close()).await;
+        let_go(&tap).await;
+        closed.map_err(|error| ControlError::from_error(&error))
     }
 
     async fn stop_group(&self, group: Group) -> Result<(), ControlError> {
         let closed = match group {
             Group::Source(source) => {
                 source.end_streams().await;
-                let tap = Arc::downgrade(&source.tap);
-                let closed = tokio::task::spawn_blocking(move || source.close()).await;
-                let_go(&tap).await;
-                closed
+                return self.close_source(source).await;
             }
             Group::Replica(replica) => {
                 let closed = tokio::task::spawn_blocking(move || {
@@ -153,21 +183,6 @@ fn connected(group: &Name, clients: usize) -> ControlError {
     };
     ControlError::refused(format!("{clients} connected to group {group}"))
         .hint(format!("end them first, or cut them off: vgship group remove {group} --force"))
-}
-
-async fn cut_off(source: &Arc<SourceGroup>, nbd: NbdClients) -> Result<(), ControlError> {
-    let name = source.config.name.clone();
-    // Nobody may wait for an outbox that will not get room.
-    source.stop_stalling();
-    let ended =
-        tokio::task::spawn_blocking(move || match nbd.end(|export| is_of(name.as_str(), export)) {
-            0 => Ok(()),
-            left => Err(ControlError::failed(format!(
-                "calls of {left} NBD clients into volumes of group {name} do not return"
-            ))
-            .hint("see to the storage, restart the agent and try again")),
-        });
-    ended.await.map_err(|error| ControlError::from_error(&error))?
 }
 
 /// Waits until the volumes of a closed source are closed too.

@@ -29,6 +29,9 @@ use crate::group::open_replica;
 use crate::home::{GroupConfig, GroupHome, Home, Settings};
 use crate::keys;
 use crate::receive::io::{Desk, Engine, Greeting, Intake, Parts, REPLAY, View};
+use crate::role::meeting::Ancestry;
+use crate::role::{ancestry, yields};
+use crate::wire::changed::Changed;
 use crate::wire::frame::{Ack, Answer, Frame};
 use crate::wire::hello::{Hello, Refusal};
 use crate::wire::io::{FrameReceiver, FrameSender, HelloError, Link, Opened};
@@ -195,7 +198,7 @@ impl ReplicaGroup {
     }
 
     /// The snapshot store is opened once at a time: those who still read the last one come first.
-    fn await_readers(&self) -> Result<(), String> {
+    pub(super) fn await_readers(&self) -> Result<(), String> {
         let since = Instant::now();
         while self.last_set().strong_count() > 0 {
             if since.elapsed() > LET_GO {
@@ -413,6 +416,9 @@ impl ReplicaGroup {
         let number = self.links.fetch_add(1, Ordering::SeqCst) + 1;
         let (answers, judged) = mpsc::channel(ANSWERS);
         let (intake, progress, refused) = match &*self.engine() {
+            Engined::Working(engine) if engine.view().handed.is_some() => {
+                return Err(Trouble::Here("it becomes the source".into()));
+            }
             Engined::Working(engine) => {
                 let intake = engine.intake().ok_or_else(|| Trouble::Here("stopped".into()))?;
                 (intake, engine.progress(), engine.refused())
@@ -431,13 +437,18 @@ impl ReplicaGroup {
             ended = link.closed() => return Err(Trouble::Lost(report(&ended))),
             () = self.until_paused() => return Err(Trouble::Lost("paused".into())),
         };
-        let ours = self.hello(&greeting, name);
-        let Opened { theirs, sender, receiver, .. } = link.open(&ours).await?;
+        let (ours, changed) = self.hello(&greeting, name)?;
+        let Opened { theirs, mut sender, receiver, .. } = link.open(&ours).await?;
         if theirs.role != Role::Source {
             return Err(Trouble::Lost("the peer is no source of this group".into()));
         }
         if theirs.layout != ours.layout {
             return Err(self.hear_layout(receiver).await);
+        }
+        self.remember(&ours, &theirs);
+        for changed in changed {
+            let told = sender.send(&Frame::Changed(changed)).await;
+            told.map_err(|error| Trouble::Lost(report(&error)))?;
         }
         self.view.connected(link.remote_address());
         // A task of its own: what comes in must not keep acknowledgements from going out.
@@ -455,20 +466,52 @@ impl ReplicaGroup {
         }
     }
 
-    fn hello(&self, greeting: &Greeting, name: &Name) -> Hello {
+    /// What it says of itself, and what follows that when it gives up a history of its own.
+    fn hello(&self, greeting: &Greeting, name: &Name) -> Result<(Hello, Vec<Changed>), Trouble> {
         let Greeting { durable, applied, damaged } = *greeting;
-        Hello {
+        let generation = durable.generation.unwrap_or_default();
+        let notes = || {
+            let folder = real_folder(&self.group_home, "replica").map_err(|it| it.to_string())?;
+            let known = ancestry::load(&folder).map_err(|it| report(&it))?;
+            let yields = yields::load(&folder, generation).map_err(|it| report(&it))?;
+            Ok((known, yields))
+        };
+        let (known, yields) = notes().map_err(Trouble::Lost)?;
+        let hello = Hello {
             group: self.config.id,
             role: Role::Replica,
             consistent: durable.consistent(),
             damaged,
             fresh: durable.generation.is_none(),
-            generation: durable.generation.unwrap_or_default(),
+            generation,
             start: durable.seq.start(),
             durable: durable.seq,
             applied: applied.seq,
             layout: self.layout().hash(),
             name: name.clone(),
+            yields: yields.is_some(),
+            lineage: known.and_then(|it| it.before(generation)).unwrap_or_default(),
+        };
+        Ok((hello, yields.map_or_else(Vec::new, |it| Changed::all(&it.changed))))
+    }
+
+    /// Remembers where the source's history comes from, for the day on which this side becomes the
+    /// source; not before it is certain that nothing of its own is given up any more.
+    fn remember(&self, ours: &Hello, theirs: &Hello) {
+        let (generation, lineage) = (theirs.generation, theirs.lineage.clone());
+        let said = Ancestry { generation, lineage };
+        let stored = real_folder(&self.group_home, "replica").map_err(|it| it.to_string());
+        let stored = stored.and_then(|folder| {
+            let known = ancestry::load(&folder).map_err(|it| report(&it))?;
+            let covers = ours.fresh || said.before(ours.generation).is_some();
+            match covers && known.as_ref() != Some(&said) {
+                true => ancestry::store(&folder, &said).map_err(|it| report(&it)),
+                false => Ok(()),
+            }
+        });
+        if let Err(error) = stored {
+            tracing::warn!(group = %self.config.name, error,
+                "the source's lineage cannot be noted; it is tried again with the next link");
         }
     }
 
@@ -495,7 +538,7 @@ impl ReplicaGroup {
                 Some(Frame::Layout(_)) => {
                     return Err(Trouble::Lost("the source changed its layout on a link".into()));
                 }
-                Some(Frame::Ack(_) | Frame::Answers(_) | Frame::Kept(_)) => {
+                Some(Frame::Ack(_) | Frame::Answers(_) | Frame::Kept(_) | Frame::Changed(_)) => {
                     return Err(Trouble::Lost("the peer sent what only a replica sends".into()));
                 }
                 None => return Err(Trouble::Lost("the source ended the stream".into())),

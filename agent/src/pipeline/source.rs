@@ -1,5 +1,7 @@
 //! A group of which this agent is the source: its tap, the threads that serve it, its links.
 
+mod serving;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -7,11 +9,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex as Gate, Notify, watch};
+use vgship_base::disk::SharedDisk;
 use vgship_base::extent::ExtentSize;
-use vgship_base::ids::{Generation, Name, PeerId, ReplicaId, Seq};
+use vgship_base::ids::{Generation, PeerId, ReplicaId, Seq};
 use vgship_base::io::{Clock, RealFolder};
+use vgship_base::layout::Layout;
 use vgship_base::limits::REPLICAS_MAX;
 use vgship_snapshot::seal::KeyRing;
+use vgship_snapshot::set::{Parts, SnapshotSet};
 
 use super::beat::beat;
 use super::drift::{Watched, watch};
@@ -20,23 +25,17 @@ use super::volumes::{self, Opened as OpenedVolumes};
 use crate::api::ControlError;
 use crate::api::progress::Progress;
 use crate::capture::activity::RegionSize;
-use crate::capture::io::{Tap, report};
+use crate::capture::io::{Guard, Tap, report};
 use crate::capture::ledger::Ledger;
-use crate::capture::source::{Policy, Source};
+use crate::capture::source::{Handed, Policy, Source};
 use crate::home::{GroupConfig, GroupHome, Home, Settings};
 use crate::keys;
 use crate::outbox::queue::Budget;
 use crate::outbox::spill::Spill;
-use crate::ship::io::{carry, check_extents, move_spill, read_extents};
-use crate::ship::verdict::{ReplicaPoint, Verdict};
-use crate::wire::frame::Frame;
-use crate::wire::hello::{Hello, Refusal};
-use crate::wire::io::{Greeting, Link, Opened};
+use crate::role::handing;
+use crate::role::meeting::Meeting;
+use crate::ship::io::{check_extents, move_spill, read_extents};
 use crate::wire::kept::Kept;
-use crate::wire::peers::Role;
-
-/// How long a replica that knows other volumes may take to hear of them.
-const TOLD: Duration = Duration::from_secs(10);
 
 /// Threads that read extents for one replica: one reads while the other hashes.
 const READERS: usize = 2;
@@ -59,10 +58,13 @@ pub(super) struct SourceGroup {
     gone: watch::Sender<bool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     replicas: Mutex<BTreeMap<ReplicaId, Arc<ReplicaLink>>>,
+    /// Peers that are a source of the group too, and what they are to this one.
+    met: Mutex<BTreeMap<PeerId, Meeting>>,
 }
 
 /// One replica's place at its source.
 pub(super) struct ReplicaLink {
+    pub(super) peer: PeerId,
     pub(super) view: PeerView,
     /// Payload and headers handed to its links. Unit: bytes.
     pub(super) sent: AtomicU64,
@@ -133,7 +135,8 @@ impl SourceGroup {
                 that was replicated, as after a backup was put back; all of it is compared");
             core.suspect(id);
         }
-        let tap = Arc::new(Tap::new(core, ledger, volumes, clock));
+        let guard = guard(&group_home, &config, &keys, &layout, &volumes)?;
+        let tap = Arc::new(Tap::new(core, ledger, volumes, clock).guarded(guard));
         let (name, home) = (config.name.clone(), group_home.clone());
         let watched = Arc::new(Watched::new(name, spec, home, Arc::clone(&tap), known));
         let group = SourceGroup {
@@ -150,6 +153,7 @@ impl SourceGroup {
             gone: watch::Sender::new(false),
             threads: Mutex::default(),
             replicas: Mutex::default(),
+            met: Mutex::default(),
         };
         group.begin(peers)?;
         Ok(group)
@@ -173,6 +177,7 @@ impl SourceGroup {
                 core.add_replica(*peer);
             }
         }
+        self.remember_handing()?;
         self.must_checkpoint()?;
         self.watched.store_identities()?;
         for (peer, name) in peers {
@@ -184,6 +189,42 @@ impl SourceGroup {
         self.spawn("beat", move || beat(&name, &tap, &stop))?;
         let (watched, stop) = (Arc::clone(&self.watched), Arc::clone(&self.stop));
         self.spawn("watch", move || watch(&watched, &stop))
+    }
+
+    /// An earlier life may have given the role away: nobody writes before that is known.
+    fn remember_handing(&self) -> Result<(), ControlError> {
+        let noted = handing::load(&self.ledger_folder()?);
+        let Some(noted) = noted.map_err(|it| ControlError::from_error(&it))? else { return Ok(()) };
+        let mut core = self.tap.core();
+        if let Some(to) = core.find(noted.peer) {
+            core.was_handing(Handed { to, seq: noted.after.next() });
+            tracing::warn!(group = %self.config.name, "the group was being handed over: nothing is                 written before the other side has said whether it took it");
+        }
+        Ok(())
+    }
+
+    /// Where its ledger is, and the note of a handover.
+    pub(super) fn ledger_folder(&self) -> Result<RealFolder, ControlError> {
+        real_folder(&self.group_home, "source")
+    }
+
+    fn met_peers(&self) -> MutexGuard<'_, BTreeMap<PeerId, Meeting>> {
+        self.met.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A peer showed that it is a source of this group too. Whether that is news.
+    pub(super) fn met(&self, peer: PeerId, meeting: Meeting) -> bool {
+        self.met_peers().insert(peer, meeting) != Some(meeting)
+    }
+
+    /// What peers that are a source of this group too are to this one.
+    pub(super) fn meetings(&self) -> Vec<(PeerId, Meeting)> {
+        self.met_peers().iter().map(|(peer, meeting)| (*peer, *meeting)).collect()
+    }
+
+    /// A peer says hello as a replica.
+    fn forget_met(&self, peer: PeerId) {
+        self.met_peers().remove(&peer);
     }
 
     /// How it is replicated now.
@@ -242,6 +283,7 @@ impl SourceGroup {
 
     fn serve(&self, id: ReplicaId, name: &str) -> Result<(), ControlError> {
         let link = ReplicaLink {
+            peer: self.tap.core().replica(id).peer,
             view: PeerView::new(self.config.name.clone(), name.to_owned()),
             sent: AtomicU64::new(0),
             dismissed: AtomicBool::new(false),
@@ -285,131 +327,6 @@ impl SourceGroup {
     /// Its replicas' links.
     pub(super) fn links(&self) -> Vec<(ReplicaId, Arc<ReplicaLink>)> {
         self.replicas().iter().map(|(id, link)| (*id, Arc::clone(link))).collect()
-    }
-
-    /// Serves the stream of a replica that said hello, until it ends.
-    pub(super) async fn serve_link(&self, link: &Link, greeting: Greeting, name: &Name) {
-        let found = self.tap.core().find(link.peer());
-        let place = found.and_then(|id| Some((id, self.replicas().get(&id).cloned()?)));
-        let Some((id, place)) = place else {
-            // The refusal may not reach the peer; it asks again.
-            let _ = greeting.refuse(Refusal::Unavailable, "the replica is not served yet").await;
-            return;
-        };
-        place.newer.notify_waiters();
-        let _gate = place.gate.lock().await;
-        if *self.gone.borrow() {
-            return; // without an answer; when it asks again, the group is unknown
-        }
-        match self.carry(link, greeting, id, &place, name).await {
-            Ok(()) => {}
-            Err(End::Diverged(why)) => place.view.diverged(&why, None),
-            Err(End::Lost(why)) => place.view.lost(&why, None),
-        }
-    }
-
-    async fn carry(
-        &self,
-        link: &Link,
-        greeting: Greeting,
-        id: ReplicaId,
-        place: &ReplicaLink,
-        name: &Name,
-    ) -> Result<(), End> {
-        let hello = greeting.hello().clone();
-        let point = ReplicaPoint {
-            fresh: hello.fresh,
-            generation: hello.generation,
-            durable: hello.durable,
-            damaged: hello.damaged,
-        };
-        let fresh = random_generation().map_err(|error| End::Lost(error.to_string()))?;
-        let begun = {
-            let mut core = self.tap.core();
-            match self.watched.stopped() {
-                Some(why) => Err(Some(why)),
-                None if hello.layout != core.layout_hash() => Err(None),
-                None => Ok(core.link_up(id, &point, fresh)),
-            }
-        };
-        let verdict = match begun {
-            Ok(verdict) => verdict,
-            Err(None) => return Err(self.tell_layout(greeting, id, name).await),
-            Err(Some(why)) => {
-                let _ = greeting.refuse(Refusal::Unavailable, &why).await;
-                return Err(End::Lost(why));
-            }
-        };
-        if verdict == Verdict::Diverged {
-            let text = "both sides have a history of their own; an operator must choose one";
-            let _ = greeting.refuse(Refusal::Diverged, text).await;
-            return Err(End::Diverged(text.into()));
-        }
-        if verdict.needs_ledger() && !tokio::task::block_in_place(|| self.tap.checkpoint()) {
-            self.tap.core().link_lost(id);
-            let _ = greeting.refuse(Refusal::Unavailable, "the ledger fails").await;
-            return Err(End::Lost("the ledger cannot be written".into()));
-        }
-        let ours = self.hello(id, name);
-        let mut opened = match greeting.accept(&ours).await {
-            Ok(opened) => opened,
-            Err(error) => {
-                self.tap.core().link_lost(id);
-                return Err(End::Lost(report(&error)));
-            }
-        };
-        if place.view.connected(link.remote_address()) {
-            tracing::info!(group = %self.config.name, peer = place.view.name(), ?verdict,
-                durable = %hello.durable, "a replica said hello");
-        }
-        let kept = |kept| *place.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
-        let (sender, receiver) = (&mut opened.sender, &mut opened.receiver);
-        let end = tokio::select! {
-            end = carry(&self.tap, id, &place.sent, &kept, sender, receiver) => report(&end),
-            end = link.closed() => report(&end),
-            () = self.ended() => "the group is removed here".to_owned(),
-            () = place.newer.notified() => "a newer link of the same peer took over".to_owned(),
-        };
-        self.tap.core().link_lost(id);
-        Err(End::Lost(end))
-    }
-
-    fn hello(&self, id: ReplicaId, name: &Name) -> Hello {
-        let core = self.tap.core();
-        Hello {
-            group: self.config.id,
-            role: Role::Source,
-            consistent: true,
-            damaged: false,
-            fresh: false,
-            generation: core.generation(),
-            start: core.start(),
-            durable: core.issued(),
-            applied: core.replica(id).durable,
-            layout: core.layout_hash(),
-            name: name.clone(),
-        }
-    }
-
-    /// Tells a replica that knows other volumes what the group consists of. It gets no record: it
-    /// makes its volumes larger and comes again, or says why it cannot.
-    async fn tell_layout(&self, greeting: Greeting, id: ReplicaId, name: &Name) -> End {
-        let (ours, layout) = (self.hello(id, name), Arc::clone(self.tap.core().layout()));
-        let telling = async {
-            let Opened { mut sender, .. } =
-                greeting.accept(&ours).await.map_err(|error| report(&error))?;
-            let told = sender.send(&Frame::Layout((*layout).clone())).await;
-            told.map_err(|error| report(&error))?;
-            sender.finish().await.map_err(|error| report(&error))
-        };
-        End::Lost(match tokio::time::timeout(TOLD, telling).await {
-            Ok(Err(why)) => why,
-            Ok(Ok(())) | Err(_) => {
-                "its volumes are not as large as those here; it was told, and says why if it cannot \
-                 make them larger"
-                    .to_owned()
-            }
-        })
     }
 
     /// Stops or restarts shipping.
@@ -485,9 +402,35 @@ impl SourceGroup {
     }
 }
 
-enum End {
-    Lost(String),
-    Diverged(String),
+/// What preserves for the snapshots that this side kept as a replica, if it has some.
+fn guard(
+    home: &GroupHome,
+    config: &GroupConfig,
+    keys: &KeyRing,
+    layout: &Arc<Layout>,
+    volumes: &[SharedDisk],
+) -> Result<Option<Guard>, ControlError> {
+    let place = home.folder().join("snapshots");
+    if !place.exists() {
+        return Ok(None);
+    }
+    let set = SnapshotSet::open(Parts {
+        folder: Arc::new(real_folder(home, "snapshots")?),
+        keys: keys.clone(),
+        group: config.id,
+        layout: Arc::clone(layout),
+        volumes: volumes.to_vec(),
+        pack_bytes: None,
+    });
+    let why = match set.and_then(|set| Guard::new(set, place.clone())) {
+        Ok(guard) => return Ok(Some(guard)),
+        Err(error) => report(&error),
+    };
+    // Applications come first.
+    Guard::give_up(&place, &why).map_err(|error| {
+        ControlError::failed(format!("cannot set {} aside: {error}", place.display()))
+    })?;
+    Ok(None)
 }
 
 pub(super) fn real_folder(group: &GroupHome, name: &str) -> Result<RealFolder, ControlError> {

@@ -31,6 +31,12 @@ pub enum AdmitError {
         /// The record.
         seq: Seq,
     },
+    /// The source gave its role away: its history ends there.
+    #[error("record {seq} stands behind the handover that ends its generation")]
+    Over {
+        /// The record.
+        seq: Seq,
+    },
     /// The records are not those that the source hashed.
     #[error("the hash chain at {seq} differs from the source's: a full resync is needed")]
     Chain {
@@ -92,17 +98,24 @@ impl Point {
 pub struct Admit {
     layout: Arc<Layout>,
     point: Point,
+    handed: Option<Generation>,
 }
 
 impl Admit {
     /// Goes on from a point.
     pub fn new(layout: Arc<Layout>, point: Point) -> Admit {
-        Admit { layout, point }
+        Admit { layout, point, handed: None }
     }
 
     /// Where the stream stands.
     pub const fn point(&self) -> Point {
         self.point
+    }
+
+    /// The generation that this replica shall begin behind the last record, when the source has
+    /// given its role away.
+    pub const fn handed(&self) -> Option<Generation> {
+        self.handed
     }
 
     /// Promised records behind this point are lost, and the volumes may hold some of them: the
@@ -120,6 +133,9 @@ impl Admit {
         if !record.fits(&self.layout) {
             return Err(AdmitError::Outside { seq });
         }
+        if self.handed.is_some() {
+            return Err(AdmitError::Over { seq });
+        }
         let gap = AdmitError::Gap { found: seq, last };
         if let Body::ResyncBegin(begin) = &record.body {
             if begin.after != last || seq <= last {
@@ -136,9 +152,9 @@ impl Admit {
         if self.point.generation.is_none() || !seq.follows(last) {
             return Err(gap);
         }
-        let check = matches!(record.body, Body::Check { .. });
+        let outside = matches!(record.body, Body::Check { .. } | Body::Handover { .. });
         let inside = self.point.window.is_some();
-        if matches!(record.target, Target::One(_)) && inside == check {
+        if matches!(record.target, Target::One(_)) && inside == outside {
             return Err(AdmitError::Session { seq });
         }
         match &record.body {
@@ -156,6 +172,7 @@ impl Admit {
                 }
                 self.point.clock = end.clock;
             }
+            Body::Handover { generation } => self.handed = Some(*generation),
             _ => {
                 if let Some(chain) = &mut self.point.chain {
                     chain.add(record, hash);
@@ -263,6 +280,23 @@ mod tests {
         assert_eq!(take(&mut admit, 7, ME, check()), Ok(()));
         take(&mut admit, 8, ME, begin(7)).unwrap();
         assert_eq!(take(&mut admit, 9, ME, check()), Err(AdmitError::Session { seq: Seq(9) }));
+    }
+
+    #[test]
+    fn nothing_follows_a_handover_which_stands_outside_of_resyncs() {
+        let mut admit = streaming();
+        let generation = Generation([2; 16]);
+        let handover = || Body::Handover { generation };
+        let mut resyncing = admit.clone();
+        take(&mut resyncing, 7, ME, begin(6)).unwrap();
+        let refused = Err(AdmitError::Session { seq: Seq(8) });
+        assert_eq!(take(&mut resyncing, 8, ME, handover()), refused);
+        assert_eq!(take(&mut admit, 7, ME, handover()), Ok(()));
+        assert_eq!(admit.handed(), Some(generation));
+        assert!(admit.point().consistent());
+        for (target, body) in [(Target::All, write(0)), (ME, begin(7)), (ME, handover())] {
+            assert_eq!(take(&mut admit, 8, target, body), Err(AdmitError::Over { seq: Seq(8) }));
+        }
     }
 
     #[test]

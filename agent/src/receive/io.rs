@@ -20,9 +20,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use vgship_base::disk::SharedDisk;
 use vgship_base::folder::SharedFolder;
-use vgship_base::ids::{GroupId, Name, Seq};
+use vgship_base::ids::{Generation, GroupId, Name, Seq};
 use vgship_base::layout::Layout;
-use vgship_base::record::{Chain, Record};
+use vgship_base::record::{Body, Chain, Record};
 use vgship_snapshot::SnapshotError;
 use vgship_snapshot::seal::{KeyId, KeyRing};
 use vgship_snapshot::set::{Origin, Preserver, Snapshot, SnapshotSet};
@@ -137,12 +137,23 @@ pub struct View {
     pub stuck: Option<String>,
     /// The engine is to be opened anew, though nothing failed: what it does has changed.
     pub turned: bool,
+    /// The source gave its role to this replica, whose volumes hold all before that.
+    pub handed: Option<HandedOver>,
     /// The record behind which the journal begins.
     pub journal_after: Seq,
     /// What the journal takes. Unit: bytes.
     pub journal_bytes: u64,
     /// Why the engine has stopped.
     pub fault: Option<String>,
+}
+
+/// The source's role, given to this replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandedOver {
+    /// The history that it begins.
+    pub generation: Generation,
+    /// The record that says so: the last of the history before.
+    pub seq: Seq,
 }
 
 /// How far the replica is, for acknowledgements.
@@ -279,7 +290,7 @@ impl Shared {
     /// The applier has ended: the engine is to be opened anew.
     fn ends(&self) -> bool {
         let view = self.view();
-        view.turned || view.fault.is_some()
+        view.turned || view.handed.is_some() || view.fault.is_some()
     }
 
     fn fail(&self, error: &EngineError) {
@@ -294,7 +305,7 @@ impl Engine {
     pub fn open(parts: Parts, workers: usize) -> Result<Engine, EngineError> {
         let recovered = recover(parts, workers)?;
         let (applied, rolled, wall) = (recovered.applied, recovered.rolled, recovered.wall.clone());
-        let backlog = recovered.backlog;
+        let (backlog, handed) = (recovered.backlog, recovered.handed);
         let Recovered { applier, admit, journal, journal_place, folder, snapshots, floor, .. } =
             recovered;
         let point = admit.point();
@@ -310,6 +321,7 @@ impl Engine {
             rolling: None,
             stuck: None,
             turned: false,
+            handed,
             journal_after: journal.first_after(),
             journal_bytes: journal.bytes(),
             fault: None,
@@ -329,6 +341,8 @@ impl Engine {
         let (messages, from_links) = sync_channel(QUEUE);
         let (to_apply, work) = sync_channel(QUEUE);
         let applying: Box<dyn FnOnce() + Send> = match rolled {
+            // There is nothing left to apply, ever.
+            None if handed.is_some() => Box::new(move || drop(work)),
             None => {
                 let (shared, wall) = (Arc::clone(&shared), wall);
                 let applying = Applying::new(applier, folder, shared, applied, wall);
@@ -433,6 +447,8 @@ struct Recovered {
     rolled: Option<Rolled>,
     /// What the journal holds beyond that, for the applier's thread; and how it is admitted.
     backlog: Option<(Replay, Admit)>,
+    /// The source gave its role to this replica; the volumes hold all before that.
+    handed: Option<HandedOver>,
 }
 
 /// The record that the snapshot stands at on which a rollback's point builds.
@@ -440,6 +456,16 @@ fn base_of(set: &SnapshotSet, rolled: &Rolled) -> Result<Seq, EngineError> {
     let base = if rolled.phase == Phase::Going { rolled.base } else { rolled.from };
     let found = set.list()?.into_iter().find(|it| it.seq == base);
     Ok(found.ok_or(RollbackError::Gone(base))?.point)
+}
+
+/// What a batch that hands the source's role over says; it stands alone.
+fn handover_of(batch: &[Record]) -> Option<HandedOver> {
+    match batch {
+        [Record { seq, body: Body::Handover { generation }, .. }] => {
+            Some(HandedOver { generation: *generation, seq: *seq })
+        }
+        _ => None,
+    }
 }
 
 /// Brings a replica to where its journal ends.
@@ -484,6 +510,7 @@ fn recover(parts: Parts, workers: usize) -> Result<Recovered, EngineError> {
     applier.keep(keeper);
     let mut admit = Admit::new(Arc::clone(&layout), start);
     let (mut applied, mut behind, mut left) = (start, held, replay);
+    let mut handed = None;
     for batch in journal.replay(start.seq) {
         let batch = batch?;
         for record in &batch {
@@ -491,6 +518,11 @@ fn recover(parts: Parts, workers: usize) -> Result<Recovered, EngineError> {
         }
         behind |= left == 0;
         if behind {
+            continue;
+        }
+        if let Some(handover) = handover_of(&batch) {
+            // Not checkpointed: as long as this is a replica the journal says what it is to become.
+            handed = Some(handover);
             continue;
         }
         match applier.apply(&batch, true) {
@@ -537,6 +569,7 @@ fn recover(parts: Parts, workers: usize) -> Result<Recovered, EngineError> {
         applied,
         rolled,
         backlog,
+        handed,
     })
 }
 

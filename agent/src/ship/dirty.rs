@@ -44,6 +44,17 @@ impl DirtyMap {
         }
     }
 
+    /// Takes in all that another map of the same volumes has.
+    pub fn join(&mut self, other: &DirtyMap) {
+        for (set, more) in self.sets.iter_mut().zip(&other.sets) {
+            let within = |index: &u64| *index < set.bits();
+            let more: Vec<u64> = more.iter().filter(within).collect();
+            for index in more {
+                set.insert(index);
+            }
+        }
+    }
+
     /// Everything may differ.
     pub fn fill(&mut self) {
         self.sets.iter_mut().for_each(|set| set.insert_range(0, set.bits()));

@@ -111,7 +111,9 @@ async fn hear(
             Ok(Some(Frame::Kept(said))) => kept(said),
             Ok(Some(Frame::Ping(_) | Frame::Pong(_))) => {}
             Ok(Some(Frame::Bye { text, .. })) => return LinkEnd::Left(text),
-            Ok(Some(Frame::Batch(_) | Frame::Layout(_))) => return LinkEnd::Protocol,
+            Ok(Some(Frame::Batch(_) | Frame::Layout(_) | Frame::Changed(_))) => {
+                return LinkEnd::Protocol;
+            }
             Ok(None) => return LinkEnd::Left("without a word".into()),
             Err(error) => return error.into(),
         }

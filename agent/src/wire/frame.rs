@@ -3,7 +3,7 @@
 //! ```text
 //! at  size  field     unit   rule
 //!  0     1  kind      -      1 batch, 2 ack, 3 answers, 4 ping, 5 pong, 6 bye, 7 layout,
-//!                             8 kept
+//!                             8 kept, 9 changed
 //!  1     1  flags     -      batch: bit 0 compressed; else 0
 //!  2     2  reserved  -      0
 //!  4     4  len       bytes  of the body, at most 2 MiB + 64
@@ -19,6 +19,7 @@
 //! bye        2 code, 2+n text (at most 256 bytes)
 //! layout     a layout manifest (at most 1 MiB), see `base::layout`
 //! kept       see `wire::kept`
+//! changed    see `wire::changed`
 //! ```
 //!
 //! Integers are big-endian. The link below authenticates every byte, so frames carry no checksum.
@@ -32,6 +33,7 @@ use vgship_base::limits::{BATCH_BYTES_MAX, EXTENT_LOG2_MAX, PART_BYTES};
 use vgship_base::record::Record;
 
 use super::batch;
+use super::changed::Changed;
 use super::kept::Kept;
 
 /// Encoded length of what stands before a body. Unit: bytes.
@@ -79,6 +81,9 @@ pub enum Frame {
     Layout(Layout),
     /// Replica to source: which snapshots it keeps.
     Kept(Kept),
+    /// Replica to source, before all else: where it differs from what it had of the source's
+    /// history.
+    Changed(Changed),
 }
 
 /// How far a replica is.
@@ -207,7 +212,7 @@ impl Header {
             let mut from = Reader::new(&bytes);
             let (kind, flags) = (from.u8("kind")?, from.u8("flags")?);
             let (reserved, len) = (from.u16("reserved")?, from.u32("len")?);
-            require("kind", kind, "1 to 8", (1..=8).contains(&kind))?;
+            require("kind", kind, "1 to 9", (1..=9).contains(&kind))?;
             let allowed = if kind == 1 { COMPRESSED } else { 0 };
             require("flags", flags, "flags of this kind", flags & !allowed == 0)?;
             require("reserved", reserved, "0", reserved == 0)?;
@@ -257,6 +262,10 @@ impl Frame {
                 kept.encode(&mut body);
                 8
             }
+            Frame::Changed(changed) => {
+                changed.encode(&mut body);
+                9
+            }
         };
         let mut out = Writer::with_capacity(HEADER_LEN + body.len());
         Header { kind, flags: 0, len: bounded(body.len()) }.encode(&mut out);
@@ -273,6 +282,7 @@ impl Frame {
             6 => ("bye", decode_bye(&body)),
             7 => ("layout", decode_layout(&body)),
             8 => ("list of snapshots", Kept::decode(&body).map(Frame::Kept)),
+            9 => ("list of changes", Changed::decode(&body).map(Frame::Changed)),
             kind => ("ping", decode_ping(kind == 4, &body)),
         };
         decoded.map_err(|source| FrameError::Format { frame, source })

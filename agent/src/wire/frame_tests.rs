@@ -44,6 +44,10 @@ fn golden() -> Vec<(Frame, Vec<u8>)> {
             Frame::Kept(Kept::default()),
             hex!("08" "00" "0000" "00000012" "000000000000000000000000000000000000").to_vec(),
         ),
+        (
+            Frame::Changed(Changed { last: true, runs: Vec::new() }),
+            hex!("09" "00" "0000" "00000005" "01" "00000000").to_vec(),
+        ),
         (Frame::Pong(7), hex!("05" "00" "0000" "00000008" "0000000000000007").to_vec()),
         (
             Frame::Bye { code: Bye::Paused, text: "why".to_owned() },
@@ -105,7 +109,7 @@ fn headers_bound_every_length_and_know_every_kind() {
         hex!("0100000000200041"), // one byte too long
         hex!("01000000ffffffff"), // very long
         hex!("0000000000000000"), // no kind
-        hex!("0900000000000000"), // a later kind
+        hex!("0a00000000000000"), // a later kind
         hex!("0102000000000000"), // a later flag
         hex!("0201000000000000"), // a flag of another kind
         hex!("0200000100000000"), // reserved

@@ -16,13 +16,17 @@
 //! at  size  field       unit     rule
 //!  0    16  group       -        the group's id
 //! 16     1  role        -        the sender's: 1 source, 2 replica
-//! 17     1  flags       -        bit 0 consistent, bit 1 damaged, bit 2 fresh
+//! 17     1  flags       -        bit 0 consistent, bit 1 damaged, bit 2 fresh,
+//!                                bit 3 yields (version 2)
 //! 18    16  generation  -
 //! 34     2  start       starts   the source's start that the sender is at
 //! 36     8  durable     records  seq
 //! 44     8  applied     records  seq
 //! 52    32  layout      -        BLAKE3 of the layout manifest
 //! 84   2+n  name        -        the agent's, at most 128 bytes
+//! appended by version 2
+//!        2  lineage     -        earlier generations, oldest first, 0 ..= 64; then each 16 id,
+//!                                8 the last seq that was kept of it
 //! ```
 //!
 //! Frozen for all versions: all of the outer tables. A later version of the body appends fields;
@@ -35,12 +39,13 @@ use vgship_base::record::Hash;
 
 use super::frame::{TEXT_MAX, shortened};
 use super::peers::Role;
+use crate::capture::ledger_format::LINEAGE_MAX;
 
 /// Oldest version of the link that this program speaks.
 pub const LOWEST: u16 = 1;
 
 /// Newest version of the link that this program speaks.
-pub const HIGHEST: u16 = 1;
+pub const HIGHEST: u16 = 2;
 
 /// Length of the part before the body, from which the rest's length is known. Unit: bytes.
 pub const PREFIX_LEN: usize = 12;
@@ -52,9 +57,11 @@ const REPLY_MAGIC: [u8; 4] = *b"VGSR";
 const CONSISTENT: u8 = 1;
 const DAMAGED: u8 = 2;
 const FRESH: u8 = 4;
+const YIELDS: u8 = 8;
 
 /// Where a side of a group stands (R11).
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each a flag of the format")]
 pub struct Hello {
     /// The group, by id.
     pub group: GroupId,
@@ -78,6 +85,12 @@ pub struct Hello {
     pub layout: Hash,
     /// The sender's agent.
     pub name: Name,
+    /// Replica: it gives up what it wrote itself as a source, and tells where that is before
+    /// anything else. Source: false.
+    pub yields: bool,
+    /// The generations before the sender's, oldest first, each with the last seq that was kept of
+    /// it, as far as they are known.
+    pub lineage: Vec<(Generation, Seq)>,
 }
 
 /// Why a hello is refused.
@@ -172,7 +185,7 @@ impl Hello {
         require("highest", highest, "at least the lowest", highest >= lowest)?;
         let version = highest.min(HIGHEST);
         match version >= lowest.max(LOWEST) {
-            true => Ok(Some((version, Hello::decode_body(body)?))),
+            true => Ok(Some((version, Hello::decode_body(body, version)?))),
             false => Ok(None),
         }
     }
@@ -181,21 +194,28 @@ impl Hello {
         let flag = |set, bit| if set { bit } else { 0 };
         let flags = flag(self.consistent, CONSISTENT)
             | flag(self.damaged, DAMAGED)
-            | flag(self.fresh, FRESH);
+            | flag(self.fresh, FRESH)
+            | flag(self.yields, YIELDS);
         let mut out = Writer::default();
         out.put(&self.group.0).u8(self.role.code()).u8(flags).put(&self.generation.0);
         out.u16(self.start.0).u64(self.durable.0).u64(self.applied.0).put(&self.layout);
         out.text(self.name.as_str());
+        let count = self.lineage.len().min(LINEAGE_MAX);
+        out.u16(u16::try_from(count).expect("at most LINEAGE_MAX"));
+        for (generation, kept) in &self.lineage[self.lineage.len() - count..] {
+            out.put(&generation.0).u64(kept.0);
+        }
         out
     }
 
-    /// Takes the fields of version 1 and skips what later versions append.
-    fn decode_body(body: &[u8]) -> Result<Hello, FormatError> {
+    /// Takes the fields of the version chosen and skips what later ones append.
+    fn decode_body(body: &[u8], version: u16) -> Result<Hello, FormatError> {
         let mut from = Reader::new(body);
         let (group, role) = (GroupId(from.array("group")?), Role::decode(from.u8("role")?)?);
         let flags = from.u8("flags")?;
-        require("flags", flags, "bits 0 to 2", flags & !(CONSISTENT | DAMAGED | FRESH) == 0)?;
-        Ok(Hello {
+        let known = CONSISTENT | DAMAGED | FRESH | if version >= 2 { YIELDS } else { 0 };
+        require("flags", flags, "bits of this version", flags & !known == 0)?;
+        let mut hello = Hello {
             group,
             role,
             consistent: flags & CONSISTENT != 0,
@@ -207,7 +227,16 @@ impl Hello {
             applied: Seq(from.u64("applied")?),
             layout: from.array("layout")?,
             name: name(&mut from, "name")?,
-        })
+            yields: flags & YIELDS != 0,
+            lineage: Vec::new(),
+        };
+        if version >= 2 {
+            let count = from.u16("lineage")?;
+            require("lineage", count, "at most 64", usize::from(count) <= LINEAGE_MAX)?;
+            let mut one = || Ok((Generation(from.array("generation")?), Seq(from.u64("kept")?)));
+            hello.lineage = (0..count).map(|_| one()).collect::<Result<_, FormatError>>()?;
+        }
+        Ok(hello)
     }
 }
 
@@ -230,7 +259,7 @@ impl Reply {
         if code == 0 {
             let spoken = (LOWEST..=HIGHEST).contains(&version);
             require("version", version, "one that was offered", spoken)?;
-            return Ok(Reply::Accepted { version, hello: Hello::decode_body(body)? });
+            return Ok(Reply::Accepted { version, hello: Hello::decode_body(body, version)? });
         }
         require("version", version, "0 when refused", version == 0)?;
         let text = Reader::new(body).text("text", TEXT_MAX)?.to_owned();

@@ -16,21 +16,32 @@ fn example() -> Hello {
         applied: Seq(0x0003_0000_0000_0004),
         layout: [9; 32],
         name: "lpar2".parse().unwrap(),
+        yields: true,
+        lineage: vec![(Generation([6; 16]), Seq(0x55))],
     }
 }
 
 // Written by hand from the tables; the checksums by an independent program.
 
 const HELLO: &[u8] = &hex!(
+    "56475348000100020000007507070707070707070707070707070707020d08080808080808080808"
+    "08080808080800030003000000000009000300000000000409090909090909090909090909090909"
+    "0909090909090909090909090909090900056c706172320001060606060606060606060606060606"
+    "060000000000000055afdb2e11"
+);
+
+/// As agents of version 1 of the link say it.
+const HELLO_OF_VERSION_1: &[u8] = &hex!(
     "56475348000100010000005b07070707070707070707070707070707020508080808080808080808"
     "08080808080800030003000000000009000300000000000409090909090909090909090909090909"
     "0909090909090909090909090909090900056c7061723208c6b6be"
 );
 
 const ACCEPTED: &[u8] = &hex!(
-    "56475352000100000000005b07070707070707070707070707070707020508080808080808080808"
+    "56475352000200000000007507070707070707070707070707070707020d08080808080808080808"
     "08080808080800030003000000000009000300000000000409090909090909090909090909090909"
-    "0909090909090909090909090909090900056c70617232a4d4b2e0"
+    "0909090909090909090909090909090900056c706172320001060606060606060606060606060606"
+    "060000000000000055364441c6"
 );
 
 const REFUSED: &[u8] = &hex!("56475352000000020000000400026e6f0b251939");
@@ -42,8 +53,10 @@ fn refused() -> Reply {
 #[test]
 fn golden_bytes_hold_both_ways() {
     assert_eq!(example().encode(), HELLO);
-    assert_eq!(Hello::decode(HELLO), Ok(Some((1, example()))));
-    let accepted = Reply::Accepted { version: 1, hello: example() };
+    assert_eq!(Hello::decode(HELLO), Ok(Some((2, example()))));
+    let of_version_1 = Hello { yields: false, lineage: Vec::new(), ..example() };
+    assert_eq!(Hello::decode(HELLO_OF_VERSION_1), Ok(Some((1, of_version_1))));
+    let accepted = Reply::Accepted { version: 2, hello: example() };
     assert_eq!(accepted.encode(), ACCEPTED);
     assert_eq!(Reply::decode(ACCEPTED), Ok(accepted));
     assert_eq!(refused().encode(), REFUSED);
@@ -82,7 +95,7 @@ fn a_newer_program_is_met_at_the_newest_common_version() {
     let mut longer = example().body();
     longer.put(b"fields of a later version");
     let newer = framed(HELLO_MAGIC, 1, 7, &longer);
-    assert_eq!(Hello::decode(&newer), Ok(Some((1, example()))));
+    assert_eq!(Hello::decode(&newer), Ok(Some((2, example()))));
     let strange = framed(HELLO_MAGIC, HIGHEST + 1, 9, &Writer::default());
     assert_eq!(Hello::decode(&strange), Ok(None), "not even looked at");
     for (lowest, highest) in [(0, 1), (2, 1)] {
@@ -103,7 +116,7 @@ proptest! {
     fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         // With a right checksum, so that the fields are looked at as well.
         let mut out = Writer::default();
-        out.put(&HELLO_MAGIC).u16(1).u16(1).u32(u32::try_from(bytes.len()).unwrap()).put(&bytes);
+        out.put(&HELLO_MAGIC).u16(1).u16(2).u32(u32::try_from(bytes.len()).unwrap()).put(&bytes);
         let _ = Hello::decode(&with_checksum(out));
         let _ = Reply::decode(&bytes);
     }

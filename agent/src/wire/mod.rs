@@ -19,6 +19,8 @@ pub mod batch;
 
 pub mod kept;
 
+pub mod changed;
+
 pub mod orders;
 
 pub mod retry;

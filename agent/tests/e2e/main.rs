@@ -21,6 +21,7 @@ mod quiesce;
 mod remove;
 mod restart;
 mod retry;
+mod roles;
 mod rollback;
 mod s3;
 mod sets;

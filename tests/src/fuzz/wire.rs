@@ -52,6 +52,8 @@ fn a_hello() -> Hello {
         applied: Seq(8),
         layout: [4; 32],
         name: "recovery".parse().expect("a name"),
+        yields: false,
+        lineage: Vec::new(),
     }
 }
 

@@ -102,6 +102,7 @@ impl World {
                 self.check_pace();
             }
             Begin::Hash => unreachable!("hashes are given when they are wanted"),
+            Begin::Fenced => unreachable!("no role is given away in this world"),
         }
         waiting.tries += 1;
         if self.source.life.is_some() {

@@ -88,7 +88,8 @@ impl Source {
 
     fn is_checkable(&self, id: ReplicaId) -> bool {
         let replica = self.replica(id);
-        replica.follows() && replica.wants_resync.is_none() && replica.dirty.is_empty()
+        let clean = replica.wants_resync.is_none() && replica.dirty.is_empty();
+        self.giving.handed.is_none() && replica.follows() && clean
     }
 
     /// The extent behind the last one; a round begins anew behind the end.

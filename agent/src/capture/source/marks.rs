@@ -33,7 +33,8 @@ impl Source {
     /// place. Where it stands; `None` when no replica has a stream. `clock` is the wall clock in
     /// microseconds since 1970.
     pub fn mark(&mut self, marker: Marker, clock: u64) -> Option<Seq> {
-        if self.unwritten || self.replicas.iter().all(|replica| replica.flow != Flow::Stream) {
+        let over = self.unwritten || self.giving.handed.is_some();
+        if over || self.replicas.iter().all(|replica| replica.flow != Flow::Stream) {
             return None;
         }
         self.end_epoch(clock);

@@ -13,6 +13,9 @@ impl Source {
     /// since 1970.
     pub fn tick(&mut self, now: Tick, clock: u64) {
         self.now = now;
+        if self.giving.handed.is_some() {
+            return;
+        }
         for id in self.ids() {
             if self.unwritten {
                 break;

@@ -73,6 +73,8 @@ pub enum Begin {
     Hash,
     /// A replica is too far behind: ask again after [`Source::pace`] was told of a later time.
     Pace,
+    /// The group gives its role away: the application gets an error.
+    Fenced,
 }
 
 impl Source {
@@ -81,6 +83,9 @@ impl Source {
     pub fn begin(&mut self, change: &Change, hashes: Option<&[Hash]>, patient: bool) -> Begin {
         let (volume, span) = (change.volume, change.span);
         assert!(self.layout.holds(volume, span), "the tap checks bounds");
+        if self.giving.fenced {
+            return Begin::Fenced;
+        }
         if self.locks.blocked(volume, span) {
             return Begin::Busy;
         }

@@ -18,7 +18,7 @@ mod places;
 
 pub(super) mod points;
 
-mod program;
+pub(super) mod program;
 
 mod quiesced;
 

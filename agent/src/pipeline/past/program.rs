@@ -32,7 +32,7 @@ const SAID_MAX: u64 = 2000;
 
 /// How a program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum How {
+pub(in crate::pipeline) enum How {
     /// By itself.
     Ended(ExitStatus),
     /// It took too long and was killed, with what it had started.
@@ -43,22 +43,22 @@ pub(super) enum How {
 
 /// What a program came to.
 #[derive(Clone, Debug)]
-pub(super) struct Ran {
-    pub(super) how: How,
-    pub(super) took: Duration,
+pub(in crate::pipeline) struct Ran {
+    pub(in crate::pipeline) how: How,
+    pub(in crate::pipeline) took: Duration,
     /// The end of what it said.
-    pub(super) said: String,
+    pub(in crate::pipeline) said: String,
     /// Its process group.
     group: Pid,
 }
 
 impl Ran {
-    pub(super) fn is_good(&self) -> bool {
+    pub(in crate::pipeline) fn is_good(&self) -> bool {
         matches!(self.how, How::Ended(status) if status.success())
     }
 
     /// How it ended, in words.
-    pub(super) fn ended(&self) -> String {
+    pub(in crate::pipeline) fn ended(&self) -> String {
         match self.how {
             How::Ended(status) => status.to_string(),
             How::TooLong => "took too long and was killed".to_owned(),
@@ -87,7 +87,7 @@ impl Ran {
 /// Runs a program in a process group of its own, for at most so long.
 ///
 /// Shape: `title` stands in the log before what it says.
-pub(super) fn run(
+pub(in crate::pipeline) fn run(
     mut command: Command,
     title: &str,
     log: &Path,

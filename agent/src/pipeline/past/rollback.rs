@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use vgship_base::extent::BitSet;
-use vgship_base::ids::Generation;
 use vgship_base::layout::Layout;
 use vgship_base::record::Record;
 
@@ -19,16 +18,17 @@ use crate::history::spec::{At, rfc3339};
 use crate::pipeline::replica::ReplicaGroup;
 use crate::receive::admit::Point;
 use crate::receive::io::{Hold, View};
+use crate::role::generation::is_meant;
 
 /// How often it is looked how far the volumes are.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Shortest beginning of a generation that names it.
-const GENERATION_MIN: usize = 4;
-
 impl ReplicaGroup {
     /// What a rollback to a point would overwrite.
-    pub(super) fn preview_rollback(&self, at: &At) -> Result<RolledBack, ControlError> {
+    pub(in crate::pipeline) fn preview_rollback(
+        &self,
+        at: &At,
+    ) -> Result<RolledBack, ControlError> {
         let found = self.find_point(at)?;
         let (point, volumes, _) = self.survey(&found)?;
         let view = self.look_at().map_err(ControlError::failed)?;
@@ -36,7 +36,11 @@ impl ReplicaGroup {
     }
 
     /// Takes the volumes back to a point; returns when they hold it.
-    pub(super) fn roll_back(&self, at: &At, generation: &str) -> Result<RolledBack, ControlError> {
+    pub(in crate::pipeline) fn roll_back(
+        &self,
+        at: &At,
+        generation: &str,
+    ) -> Result<RolledBack, ControlError> {
         let view = self.of_generation(generation)?;
         let found = self.find_point(at)?;
         // Whether it is a consistent point at all is known before anything is touched.
@@ -140,11 +144,6 @@ impl ReplicaGroup {
     }
 }
 
-fn is_meant(generation: Generation, meant: &str) -> bool {
-    let meant = meant.to_ascii_lowercase();
-    meant.len() >= GENERATION_MIN && generation.to_string().starts_with(&meant)
-}
-
 /// Adds the extents that a record writes.
 fn add(changed: &mut [BitSet], layout: &Arc<Layout>, record: &Record) {
     let Some((volume, span)) = record.changes() else { return };
@@ -158,20 +157,5 @@ fn rollback_error(error: &RollbackError) -> ControlError {
     match error.is_refusal() {
         true => ControlError::refused(crate::capture::io::report(error)),
         false => ControlError::from_error(error),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_generation_is_named_by_its_beginning() {
-        let generation = Generation([0xab; 16]);
-        for (meant, is) in [("abab", true), ("ABABAB", true), ("aba", false), ("", false)] {
-            assert_eq!(is_meant(generation, meant), is, "{meant}");
-        }
-        assert!(is_meant(generation, &generation.to_string()));
-        assert!(!is_meant(generation, "abac"));
     }
 }

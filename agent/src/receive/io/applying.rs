@@ -12,7 +12,7 @@ use vgship_base::record::{Body, Record};
 use vgship_snapshot::SnapshotError;
 
 use super::super::admit::Point;
-use super::{Applied, CHECKPOINT_EVERY, EngineError, LOOK, Shared, Turned, Work};
+use super::{Applied, CHECKPOINT_EVERY, EngineError, LOOK, Shared, Turned, Work, handover_of};
 use crate::apply::applier::{Answer, Applier, ApplyError};
 use crate::apply::keeper::{News, Wall};
 use crate::apply::rollback::{self, RollbackError, Target};
@@ -115,6 +115,13 @@ impl Applying {
 
     fn apply(&mut self, batch: Applied) -> Result<(), EngineError> {
         let Applied { records, point, answers } = batch;
+        if let Some(handover) = handover_of(&records) {
+            // What comes before is in the volumes for good; the journal keeps saying the rest.
+            self.checkpoint(true)?;
+            self.shared.view().handed = Some(handover);
+            self.given_up = true;
+            return Ok(());
+        }
         let session = point.window.map_or(0, |window| window.session);
         let Some(judged) = self.apply_when_there_is_room(&records, false, &mut || {})? else {
             self.given_up = true;

@@ -22,7 +22,7 @@ fn journal(host: &Host, after: Seq, records: &[Record]) {
 
 fn end(seq: u64) -> Record {
     let target = vgship_base::record::Target::One(vgship_base::ids::ReplicaId(0));
-    let body = vgship_base::record::Body::ResyncEnd { session: 1 };
+    let body = Body::ResyncEnd { session: 1 };
     Record { seq: Seq(seq), target, body }
 }
 
@@ -61,7 +61,7 @@ async fn a_full_snapshot_store_keeps_no_replica_from_opening() {
     let host = Host::new();
     let name = "s".parse().unwrap();
     let marker = Marker { name, order: Order::Snapshot, quiesced: false };
-    let snapshot = record(4, vgship_base::record::Body::Marker(marker));
+    let snapshot = record(4, Body::Marker(marker));
     journal(&host, Seq(0), &[begin(), write(2), end(3), snapshot]);
     host.open().unwrap().stop();
     journal(&host, Seq(4), &[write(5)]);
@@ -105,7 +105,7 @@ async fn what_is_lost_is_no_way_back_while_a_replica_is_behind() {
     let host = Host::new();
     let name = "s".parse().unwrap();
     let marker = Marker { name, order: Order::Snapshot, quiesced: false };
-    let snapshot = record(4, vgship_base::record::Body::Marker(marker));
+    let snapshot = record(4, Body::Marker(marker));
     journal(&host, Seq(0), &[begin(), write(2), end(3), snapshot]);
     host.open().unwrap().stop();
     let before = host.journal.list().unwrap();
@@ -124,7 +124,7 @@ async fn what_is_lost_is_no_way_back_while_a_replica_is_behind() {
     intake.link(1, answers).await.unwrap().await.unwrap();
     let mut again = begin();
     again.seq = Seq(9);
-    if let vgship_base::record::Body::ResyncBegin(begin) = &mut again.body {
+    if let Body::ResyncBegin(begin) = &mut again.body {
         begin.after = last;
     }
     intake.batch(1, vec![again]).await.unwrap();

@@ -262,7 +262,11 @@ impl Knock {
             self.refuse(Refusal::Version, "no common version").await?;
             return Err(HelloError::RefusedHere(Refusal::Version));
         };
-        if !self.link.book.allows(self.link.peer, hello.group, hello.role) {
+        // Whoever was given a role may come to have the other one: what that means is judged where
+        // the group is known.
+        let may = |role| self.link.book.allows(self.link.peer, hello.group, role);
+        let shows_itself = hello.role == Role::Source && may(Role::Replica);
+        if !may(hello.role) && !shows_itself {
             self.refuse(Refusal::NotAllowed, NOT_ALLOWED).await?;
             return Err(HelloError::RefusedHere(Refusal::NotAllowed));
         }

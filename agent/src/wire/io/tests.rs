@@ -126,6 +126,8 @@ fn hello(role: Role) -> Hello {
         applied: Seq(4),
         layout: [3; 32],
         name: name("agent"),
+        yields: false,
+        lineage: Vec::new(),
     }
 }
 

@@ -148,6 +148,7 @@ impl World {
             Begin::Busy => assert!(self.is_busy(change.span), "nobody writes there"),
             Begin::Room => assert!(patient || self.policy.overflow == Overflow::Stall),
             Begin::Pace => assert!(self.policy.lag.is_some(), "no lag is bounded"),
+            Begin::Fenced => panic!("no role is given away here"),
         }
     }
 

@@ -10,7 +10,7 @@ use vgship_snapshot::SnapshotError;
 
 use super::super::super::admit::Admit;
 use super::super::super::journal::JournalError;
-use super::super::{EngineError, Work};
+use super::super::{EngineError, Work, handover_of};
 use super::Applying;
 use crate::apply::rollback::RollbackError;
 
@@ -41,6 +41,9 @@ impl Applying {
             let batch = batch?;
             for record in &batch {
                 admit.admit(record, Chain::data_hash(record))?;
+            }
+            if handover_of(&batch).is_some() {
+                break; // the engine that is opened next finds it
             }
             let mut idle = || turn_away(from);
             idle();

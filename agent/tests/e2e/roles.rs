@@ -1,0 +1,131 @@
+//! The source's role goes from one side to the other, and back, with real agents.
+
+use std::path::Path;
+
+use super::common::{Agent, MIB, Nbd, Pair, noise, until};
+
+fn image(path: &Path) -> Vec<u8> {
+    std::fs::read(path).unwrap()
+}
+
+fn generation(agent: &Agent) -> String {
+    agent.group()["generation"].as_str().unwrap()[..8].to_owned()
+}
+
+fn open(agent: &Agent, volume: &str) -> Nbd {
+    Nbd::open(&agent.nbd_socket(), volume).unwrap()
+}
+
+fn is_role(agent: &Agent, role: &str) {
+    agent.until(&format!("it is the {role}"), |group| group["role"] == role);
+}
+
+/// Goal: the role goes over and comes back, time and again, with writes on whichever side has it;
+/// nothing is lost and nothing is synced as a whole.
+#[test]
+fn there_and_back_ten_times() {
+    let pair = Pair::new(&[("data", 4 * MIB), ("log", MIB)], &[]);
+    pair.source.wait("in-sync");
+    let mut expected = noise(1, 4 * MIB);
+    {
+        let mut nbd = pair.open("data");
+        nbd.write(0, &expected).unwrap();
+    }
+    for round in 0..10_u64 {
+        let (from, to) = match round % 2 {
+            0 => (&pair.source, &pair.replica),
+            _ => (&pair.replica, &pair.source),
+        };
+        let before = generation(from);
+        let told = from.json(&["switchover", "g"]);
+        assert_eq!(told["kind"], "switchover", "{told}");
+        assert!(told["steps"].as_array().unwrap().len() >= 8, "{told}");
+        is_role(from, "replica");
+        is_role(to, "source");
+        assert_ne!(generation(to), before);
+        assert!(Nbd::open(&from.nbd_socket(), "data").is_err(), "a replica is not written");
+        let mut nbd = open(to, "data");
+        assert!(nbd.read(0, expected.len()).unwrap() == expected, "round {round}");
+        let (at, data) = (round * 65_536 * 3, noise(10 + round, 100_000));
+        nbd.write(at, &data).unwrap();
+        let at = usize::try_from(at).unwrap();
+        expected[at..at + data.len()].copy_from_slice(&data);
+        drop(nbd);
+        to.wait("applied");
+        let status = to.group();
+        assert_eq!(status["dirty_bytes"], 0, "{status}");
+    }
+    pair.source.wait("in-sync");
+    assert!(image(&pair.replica_image("data")) == expected);
+    assert!(image(&pair.source_image("data")) == expected);
+    assert_eq!(pair.source.logged("initial sync"), pair.source.logged("initial sync").min(1));
+}
+
+/// Goal: a source that is lost is followed by its replica with all that it received; when it comes
+/// back both histories are there, a person chooses, and what is given up stays as a snapshot.
+#[test]
+fn a_lost_source_comes_back_and_gives_its_writes_up() {
+    let mut pair = Pair::new(&[("data", 4 * MIB), ("log", MIB)], &[]);
+    pair.source.wait("in-sync");
+    let mut nbd = pair.open("data");
+    nbd.write(0, &noise(1, 4 * MIB)).unwrap();
+    pair.source.ok(&["snapshot", "create", "g", "base"]);
+    pair.source.wait("applied");
+    let common = image(&pair.source_image("data"));
+    let old = generation(&pair.replica);
+    pair.replica
+        .run(&["failover", "g", "--generation", &old])
+        .expect(3, &["connected", "switchover"]);
+
+    // What the replica never hears of.
+    pair.source.ok(&["pause", "g"]);
+    nbd.write(MIB, &noise(2, 300_000)).unwrap();
+    nbd.flush().unwrap();
+    let lost = image(&pair.source_image("data"));
+    drop(nbd);
+    pair.source.kill();
+    pair.replica.run(&["failover", "g", "--generation", "0000"]).expect(3, &["generation", &old]);
+    let told = pair.replica.json(&["failover", "g", "--generation", &old, "--dry-run"]);
+    assert_eq!(told["kind"], "failover-dry-run", "{told}");
+    is_role(&pair.replica, "replica");
+    pair.replica.until("the source is gone", |group| group["state"] == "disconnected");
+    pair.replica.ok(&["failover", "g", "--generation", &old]);
+    is_role(&pair.replica, "source");
+    let new = generation(&pair.replica);
+    assert_ne!(new, old);
+    let mut nbd = open(&pair.replica, "data");
+    assert!(nbd.read(0, common.len()).unwrap() == common);
+    nbd.write(3 * MIB, &noise(3, 200_000)).unwrap();
+    drop(nbd);
+    let kept = image(&pair.replica_image("data"));
+
+    pair.restart_source();
+    for agent in [&pair.source, &pair.replica] {
+        agent.until("both sides say so", |group| group["state"] == "diverged");
+    }
+    let preview = pair.source.json(&["preview", "failback", "g"]);
+    let given_up = preview["peers"][0]["volumes"][0]["changed_bytes"].as_u64().unwrap();
+    assert!(given_up >= 300_000, "{preview}");
+    pair.source.run(&["failback", "g", "--generation", &new]).expect(3, &["generation"]);
+    pair.source.ok(&["failback", "g", "--generation", &old]);
+    is_role(&pair.source, "replica");
+    pair.replica.wait("in-sync");
+    pair.replica.wait("applied");
+    assert!(image(&pair.source_image("data")) == kept);
+    assert!(image(&pair.replica_image("data")) == kept);
+
+    // Both sides' past can be read still.
+    let exported = pair.source.path("exported");
+    let branch = format!("g@branch-{old}");
+    pair.source.ok(&["snapshot", "export", &branch, "--to", exported.to_str().unwrap()]);
+    assert!(image(&exported.join("data")) == lost, "what was given up is kept");
+
+    // And home again.
+    pair.replica.ok(&["switchover", "g"]);
+    is_role(&pair.source, "source");
+    assert!(image(&pair.source_image("data")) == kept);
+    let exported = pair.replica.path("exported");
+    pair.replica.ok(&["snapshot", "export", "g@base", "--to", exported.to_str().unwrap()]);
+    assert!(image(&exported.join("data")) == common, "what was preserved while it was the source");
+    until("the source is protected", || pair.source.group()["state"] == "in-sync");
+}
