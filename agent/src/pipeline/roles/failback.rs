@@ -9,6 +9,7 @@ use vgship_base::ids::{Name, PeerId};
 use super::meeting::told;
 use super::must_mean;
 use super::record::Recorder;
+use super::switchover::Aftermath;
 use crate::api::ControlError;
 use crate::api::roles::{FailbackPreview, FailbackRequest, GivenUp, OtherSource};
 use crate::pipeline::agent::{Group, Inner};
@@ -19,6 +20,9 @@ use crate::wire::changed::runs;
 
 /// How long writes that have begun may take to end.
 const QUIET: Duration = Duration::from_secs(30);
+
+/// How long the other side may take until it ships.
+const SHIPS: Duration = Duration::from_mins(1);
 
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -50,7 +54,14 @@ impl Inner {
             source.tap.wake();
             return recorder.end(Err(error));
         }
-        let done = self.give_up(source, peer, &recorder).await;
+        let done = match self.give_up(source, peer, &recorder).await {
+            Ok(()) => {
+                let agent = Arc::clone(&self);
+                let aftermath = Aftermath { agent, group, timeout: SHIPS, generation };
+                recorder.step("follow the other side", aftermath.until_following()).await
+            }
+            Err(error) => Err(error),
+        };
         recorder.end(done)
     }
 

@@ -11,6 +11,7 @@ use crate::api::roles::SwitchoverRequest;
 use crate::capture::io::report;
 use crate::pipeline::agent::{Group, Inner};
 use crate::pipeline::source::{ReplicaLink, SourceGroup, random_generation};
+use crate::receive::io::View;
 use crate::role::handing::{self, Handing};
 use crate::role::procedure::Procedure;
 
@@ -324,12 +325,12 @@ impl Switchover {
 }
 
 /// What is left to see to when this side is no source any more.
-struct Aftermath {
-    agent: Arc<Inner>,
-    group: Name,
-    timeout: Duration,
+pub(super) struct Aftermath {
+    pub(super) agent: Arc<Inner>,
+    pub(super) group: Name,
+    pub(super) timeout: Duration,
     /// The history that has ended.
-    generation: Generation,
+    pub(super) generation: Generation,
 }
 
 impl Aftermath {
@@ -350,22 +351,34 @@ impl Aftermath {
         }
     }
 
-    /// The new source ships to this side.
+    /// The new source ships to this side, and all that differed has come.
     async fn until_protected(&self) -> Result<String, ControlError> {
+        let in_sync = |view: &View| view.durable.consistent();
+        self.until_shipped(in_sync).await.map(|_| "the reverse stream is in sync".to_owned())
+    }
+
+    /// The new source ships to this side; what differs may be on its way.
+    pub(super) async fn until_following(&self) -> Result<String, ControlError> {
+        let view = self.until_shipped(|_| true).await?;
+        Ok(match view.durable.window {
+            Some(window) => format!("{} extents are compared", window.extents),
+            None => "nothing is left to compare".to_owned(),
+        })
+    }
+
+    async fn until_shipped(&self, done: impl Fn(&View) -> bool) -> Result<View, ControlError> {
         let name = &self.group;
         let since = Instant::now();
         loop {
             if let Group::Replica(replica) = self.agent.group(name)? {
-                let view = replica.look_at().ok();
-                let changed = |view: &crate::receive::io::View| {
-                    view.durable.generation != Some(self.generation) && view.durable.consistent()
-                };
-                if view.is_some_and(|view| changed(&view)) {
-                    return Ok("the reverse stream is in sync".to_owned());
+                let ships = |view: &View| view.durable.generation != Some(self.generation);
+                let view = replica.look_at().ok().filter(|view| ships(view) && done(view));
+                if let Some(view) = view {
+                    return Ok(view);
                 }
             }
             if since.elapsed() >= self.timeout {
-                let text = "the role has gone over, but the new source does not ship yet";
+                let text = "this side follows, but the new source does not ship yet";
                 return Err(ControlError::timed_out(text)
                     .hint(format!("look at it with: vgship status {name}")));
             }
