@@ -129,3 +129,52 @@ fn a_lost_source_comes_back_and_gives_its_writes_up() {
     assert!(image(&exported.join("data")) == common, "what was preserved while it was the source");
     until("the source is protected", || pair.source.group()["state"] == "in-sync");
 }
+
+/// Goal: whoever dies while the role goes over, and whenever: afterwards one side is the source, the
+/// other follows it, and what was acknowledged is there.
+#[test]
+fn whoever_is_killed_during_a_switchover_one_side_is_the_source_and_nothing_is_lost() {
+    let mut pair = Pair::new(&[("data", 2 * MIB), ("log", MIB)], &[]);
+    pair.source.wait("in-sync");
+    let mut expected = vec![0; usize::try_from(2 * MIB).unwrap()];
+    // Spread over what a switchover takes; where each falls does not matter to what must hold.
+    for round in 0..10_u64 {
+        let from_source = pair.source.group()["role"] == "source";
+        let (from, kills_source) = match from_source {
+            true => (&pair.source, round % 2 == 0),
+            false => (&pair.replica, round % 2 == 1),
+        };
+        let (at, data) = (round * 150_000, noise(round, 120_000));
+        let mut nbd = open(from, "data");
+        nbd.write(at, &data).unwrap();
+        drop(nbd);
+        let at = usize::try_from(at).unwrap();
+        expected[at..at + data.len()].copy_from_slice(&data);
+        from.wait("applied");
+        let begun = from.begin(&["switchover", "g"]);
+        std::thread::sleep(std::time::Duration::from_millis(5 + 17 * round));
+        match kills_source {
+            true => pair.source.kill(),
+            false => pair.replica.kill(),
+        }
+        begun.end();
+        match kills_source {
+            true => pair.restart_source(),
+            false => pair.replica.start(),
+        }
+        let role = |agent: &Agent| agent.group()["role"].as_str().unwrap().to_owned();
+        let state = |agent: &Agent| agent.group()["state"].as_str().unwrap().to_owned();
+        until("one is the source and the other follows", || {
+            let roles = [role(&pair.source), role(&pair.replica)];
+            let one = roles.iter().filter(|role| *role == "source").count() == 1;
+            one && state(&pair.source) == "in-sync" && state(&pair.replica) == "in-sync"
+        });
+        let now = if role(&pair.source) == "source" { &pair.source } else { &pair.replica };
+        until("it is served", || Nbd::open(&now.nbd_socket(), "data").is_ok());
+        let mut nbd = open(now, "data");
+        assert!(nbd.read(0, expected.len()).unwrap() == expected, "round {round}");
+        drop(nbd);
+        now.wait("applied");
+        assert!(image(&pair.source_image("data")) == image(&pair.replica_image("data")));
+    }
+}
