@@ -12,6 +12,7 @@ use super::control::Controlled;
 use super::exports::Served;
 use super::links;
 use super::past::environments::{Environments, LEASES};
+use super::past::reading::Reading;
 use super::past::sets::settle;
 use super::past::sets::shelf::Shelf;
 use super::replica::ReplicaGroup;
@@ -83,6 +84,7 @@ pub(super) struct Inner {
     pub(super) procedures: Procedures,
     endpoint: OnceLock<Endpoint>,
     groups: RwLock<BTreeMap<Name, Group>>,
+    readings: Mutex<BTreeMap<Name, Arc<Reading>>>,
     links: Mutex<BTreeMap<PeerId, Link>>,
     callers: Mutex<BTreeSet<PeerId>>,
 }
@@ -134,6 +136,7 @@ impl Agent {
             procedures: Procedures::default(),
             endpoint: OnceLock::new(),
             groups: RwLock::default(),
+            readings: Mutex::default(),
             links: Mutex::default(),
             callers: Mutex::default(),
             home,
@@ -142,7 +145,7 @@ impl Agent {
         let opening = Arc::clone(&inner);
         let opened = tokio::task::spawn_blocking(move || {
             opening.open_groups()?;
-            opening.environments.load(|group| opening.replica_of(group), &opening.served);
+            opening.environments.load(|group| opening.reading_of(group), &opening.served);
             opening.release_orphans()
         });
         opened.await.map_err(|error| failed(&error))??;
@@ -251,8 +254,15 @@ impl Inner {
         self.groups.write().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
+    /// Where the snapshots of the group of a name are read, whatever it is by then.
+    pub(super) fn reading(&self, group: &Name) -> Arc<Reading> {
+        let mut all = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry(group.clone()).or_default())
+    }
+
     pub(super) fn put(&self, group: Group) {
         let name = group.config().name.clone();
+        self.reading(&name).follow(&group);
         self.groups.write().unwrap_or_else(PoisonError::into_inner).insert(name, group);
     }
 
@@ -301,7 +311,9 @@ impl Inner {
                 .hint("pair it again with a token of its source")
         })?;
         let name = self.book.peer(peer).map_or_else(|| peer.to_string(), |it| it.name.to_string());
-        let replica = Arc::new(ReplicaGroup::start(&self.home, config, peer, &name)?);
+        let reading = self.reading(&config.name);
+        let named = (peer, name.as_str());
+        let replica = Arc::new(ReplicaGroup::start(&self.home, config, named, reading)?);
         self.put(Group::Replica(Arc::clone(&replica)));
         Ok(replica)
     }

@@ -19,6 +19,7 @@ mod grow;
 
 use super::opening::Opening;
 use super::past::historian::Historian;
+use super::past::reading::Reading;
 use super::source::real_folder;
 use super::view::PeerView;
 use crate::api::ControlError;
@@ -64,6 +65,8 @@ pub(super) struct ReplicaGroup {
     pub(super) clock: Clock,
     group_home: GroupHome,
     pub(super) keys: KeyRing,
+    /// Where its snapshots are read, also when it becomes something else.
+    pub(super) reading: Arc<Reading>,
     /// What of it may be changed while it runs.
     settings: Mutex<Settings>,
     /// The snapshots of the engine that works, or worked last.
@@ -111,8 +114,8 @@ impl ReplicaGroup {
     pub(super) fn start(
         home: &Home,
         config: GroupConfig,
-        peer: PeerId,
-        peer_name: &str,
+        (peer, peer_name): (PeerId, &str),
+        reading: Arc<Reading>,
     ) -> Result<ReplicaGroup, ControlError> {
         let group_home = home.group(&config.name);
         let keys = keys::ring(home, &group_home, config.id).map_err(|it| it.told())?;
@@ -135,6 +138,7 @@ impl ReplicaGroup {
             clock: Clock::start(),
             group_home,
             keys,
+            reading,
             settings: Mutex::new(config.policy.clone()),
             last_set: Mutex::default(),
             history: Mutex::default(),

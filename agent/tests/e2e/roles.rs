@@ -138,7 +138,7 @@ fn whoever_is_killed_during_a_switchover_one_side_is_the_source_and_nothing_is_l
     pair.source.wait("in-sync");
     let mut expected = vec![0; usize::try_from(2 * MIB).unwrap()];
     // Spread over what a switchover takes; where each falls does not matter to what must hold.
-    for round in 0..10_u64 {
+    for round in 0..6_u64 {
         let from_source = pair.source.group()["role"] == "source";
         let (from, kills_source) = match from_source {
             true => (&pair.source, round % 2 == 0),
@@ -151,8 +151,8 @@ fn whoever_is_killed_during_a_switchover_one_side_is_the_source_and_nothing_is_l
         let at = usize::try_from(at).unwrap();
         expected[at..at + data.len()].copy_from_slice(&data);
         from.wait("applied");
-        let begun = from.begin(&["switchover", "g"]);
-        std::thread::sleep(std::time::Duration::from_millis(5 + 17 * round));
+        let begun = from.begin(&["switchover", "g", "--timeout", "3s"]);
+        std::thread::sleep(std::time::Duration::from_millis(20 + 61 * round));
         match kills_source {
             true => pair.source.kill(),
             false => pair.replica.kill(),
@@ -177,4 +177,56 @@ fn whoever_is_killed_during_a_switchover_one_side_is_the_source_and_nothing_is_l
         now.wait("applied");
         assert!(image(&pair.source_image("data")) == image(&pair.replica_image("data")));
     }
+}
+
+/// Goal: environments and snapshots of a replica stay what they are when it becomes the source, over
+/// writes there, a restart, and the way back.
+#[test]
+fn environments_and_snapshots_survive_a_takeover() {
+    let mut pair = Pair::new(&[("data", 2 * MIB)], &[]);
+    pair.source.wait("in-sync");
+    let mut nbd = pair.open("data");
+    nbd.write(0, &noise(1, 2 * MIB)).unwrap();
+    pair.source.ok(&["snapshot", "create", "g", "base"]);
+    let base = image(&pair.source_image("data"));
+    nbd.write(MIB, &noise(2, MIB / 2)).unwrap();
+    drop(nbd);
+    pair.source.wait("applied");
+    pair.replica.ok(&["env", "create", "e", "--from", "g@base", "--nbd"]);
+    let env = |agent: &Agent| {
+        let mut nbd = Nbd::open_export(&agent.nbd_socket(), "env/e/g/data").unwrap();
+        nbd.read(0, base.len()).unwrap()
+    };
+    assert!(env(&pair.replica) == base);
+
+    pair.source.ok(&["switchover", "g"]);
+    is_role(&pair.replica, "source");
+    let mut nbd = open(&pair.replica, "data");
+    nbd.write(0, &noise(3, 2 * MIB)).unwrap();
+    drop(nbd);
+    assert!(env(&pair.replica) == base, "what it reads was preserved");
+    pair.replica.stop();
+    pair.replica.start();
+    assert!(env(&pair.replica) == base, "after a restart, too");
+    let listed = pair.replica.json(&["snapshot", "list", "g"]);
+    let names: Vec<&str> = listed["snapshots"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["name"].as_str().unwrap())
+        .collect();
+    let fork = format!("fork-{}", generation(&pair.replica));
+    assert!(names.contains(&"base") && names.contains(&fork.as_str()), "{listed}");
+    pair.replica.run(&["snapshot", "delete", "g@base"]).expect(3, &["environment"]);
+    let fork = format!("g@{fork}");
+    pair.replica.run(&["snapshot", "delete", &fork]).expect(3, &["pinned"]);
+    pair.replica.ok(&["snapshot", "unpin", &fork]);
+    pair.replica.ok(&["snapshot", "delete", &fork]);
+
+    pair.replica.wait("in-sync");
+    pair.replica.ok(&["switchover", "g"]);
+    is_role(&pair.source, "source");
+    assert!(env(&pair.replica) == base);
+    pair.replica.ok(&["env", "destroy", "e"]);
+    pair.replica.ok(&["snapshot", "delete", "g@base"]);
 }

@@ -30,6 +30,8 @@ pub struct Guard {
 impl Guard {
     /// The write side of a set whose store is at `place`.
     pub fn new(set: Arc<SnapshotSet>, place: PathBuf) -> Result<Guard, SnapshotError> {
+        // A replica that became the source had applied all that it had.
+        set.settle(BEHIND_ALL);
         let preserver = Mutex::new(Preserver::new(set, 1, BEHIND_ALL)?);
         Ok(Guard { preserver, place, lost: AtomicBool::new(false) })
     }

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use vgship_base::ids::{Name, Seq};
 use vgship_base::record::{Marker, Order};
-use vgship_snapshot::set::{Listed, Noted, Origin, Snapshot};
+use vgship_snapshot::set::{Listed, Noted, Origin, Snapshot, SnapshotSet};
 use vgship_snapshot::template::Facts;
 
 use super::places::refuse_taken;
 use super::points::{Found, snapshot_error};
+use super::reading::Reading;
 use super::{export, historian, marking, quiesced, templates};
 use crate::api::ControlError;
 use crate::api::control::{Answer, Done};
@@ -87,7 +88,11 @@ impl Past for Controlled {
         let agent = Arc::clone(&self.0);
         blocking(move || {
             if let Group::Source(source) = agent.group(&group)? {
-                return told(&source, agent.clock.wall());
+                let now = agent.clock.wall();
+                return match source.tap.snapshots() {
+                    None => told(&source, now),
+                    Some(set) => with_own(&source, &set, now),
+                };
             }
             let replica = replica(&agent, &group)?;
             let set = replica.snapshots().map_err(ControlError::failed)?;
@@ -110,7 +115,7 @@ impl Past for Controlled {
     fn snapshot_change(&self, group: Name, request: SnapshotChange) -> Answer<'_, Done> {
         let agent = Arc::clone(&self.0);
         blocking(move || {
-            let SnapshotChange { name, order } = request;
+            let SnapshotChange { name, order } = request.clone();
             let did = match order {
                 SnapshotOrder::Delete => "deleted",
                 SnapshotOrder::Pin => "pinned",
@@ -123,6 +128,10 @@ impl Past for Controlled {
                         SnapshotOrder::Pin => Order::Pin,
                         SnapshotOrder::Unpin => Order::Unpin,
                     };
+                    if change_own(&source, &name, request.order)? {
+                        let done = format!("{name} is {did} here");
+                        return Ok(Done { group: group.to_string(), done });
+                    }
                     let marker = Marker { name: name.clone(), order, quiesced: false };
                     let put = marking::put(&agent, &source, &marker, FOLLOW)?;
                     let replicas = put.replicas.join(", ");
@@ -222,20 +231,17 @@ impl Past for Controlled {
     fn env_destroy(&self, name: Name, end: EnvEnd) -> Answer<'_, Done> {
         let agent = Arc::clone(&self.0);
         blocking(move || {
-            let replica = |group: &Name| agent.replica_of(group);
+            let reading = |group: &Name| agent.reading_of(group);
             let (served, nbd) = (&agent.served, agent.nbd_clients());
-            agent.environments.destroy(&name, end.forget_volumes, replica, served, nbd)
+            agent.environments.destroy(&name, end.forget_volumes, reading, served, nbd)
         })
     }
 }
 
 impl Inner {
-    /// The replica of a name, if it is one.
-    pub(in crate::pipeline) fn replica_of(&self, group: &Name) -> Option<Arc<ReplicaGroup>> {
-        match self.group(group) {
-            Ok(Group::Replica(replica)) => Some(replica),
-            _ => None,
-        }
+    /// Where the snapshots of a group are read, if there is one of this name.
+    pub(in crate::pipeline) fn reading_of(&self, group: &Name) -> Option<Arc<Reading>> {
+        self.group(group).is_ok().then(|| self.reading(group))
     }
 
     fn nbd_clients(&self) -> &NbdClients {
@@ -248,9 +254,9 @@ impl Inner {
         for name in self.environments.expired(self.clock.wall()) {
             let agent = Arc::clone(self);
             let end = std::thread::Builder::new().name("lease".to_owned()).spawn(move || {
-                let replica = |group: &Name| agent.replica_of(group);
+                let reading = |group: &Name| agent.reading_of(group);
                 let (served, nbd, now) = (&agent.served, agent.nbd_clients(), agent.clock.wall());
-                let ended = agent.environments.destroy_expired(&name, now, replica, served, nbd);
+                let ended = agent.environments.destroy_expired(&name, now, reading, served, nbd);
                 if let Err(error) = ended {
                     tracing::warn!(environment = %name, %error, "it cannot be destroyed");
                 }
@@ -264,13 +270,13 @@ impl Inner {
     /// Lets go of snapshots that an earlier life of this agent held for what it did not finish.
     pub(in crate::pipeline) fn release_orphans(&self) -> Result<(), ControlError> {
         for group in self.groups() {
-            let Group::Replica(replica) = group else { continue };
-            let Ok(set) = replica.snapshots() else { continue };
+            let reading = self.reading(&group.config().name);
+            let Ok(set) = reading.snapshots() else { continue };
             for listed in set.list_costs().map_err(|it| snapshot_error(&it))? {
                 for holder in listed.holders {
                     // Exports and templates being made do not outlive the agent.
                     if holder.starts_with(READER) || self.environments.is_orphan(&holder) {
-                        replica.release(listed.snapshot.seq, &holder)?;
+                        reading.release(listed.snapshot.seq, &holder)?;
                     }
                 }
             }
@@ -368,6 +374,47 @@ fn row(listed: Listed, complete: bool, now: u64) -> SnapshotRow {
         extents: Some(extents),
         users: holders,
     }
+}
+
+/// The snapshots that a source kept as a replica, beside what its replicas say of theirs.
+fn with_own(source: &SourceGroup, set: &SnapshotSet, now: u64) -> Result<Snapshots, ControlError> {
+    let all = set.list_costs().map_err(|it| snapshot_error(&it))?;
+    let usage = set.usage().map_err(|it| snapshot_error(&it))?;
+    let mut snapshots: Vec<SnapshotRow> = all.into_iter().map(|it| row(it, true, now)).collect();
+    // Without a replica those here are all there are.
+    if let Ok(others) = told(source, now) {
+        snapshots.extend(others.snapshots);
+    }
+    Ok(Snapshots {
+        group: source.config.name.to_string(),
+        snapshots,
+        stored_bytes: usage.total,
+        needed_bytes: Some(usage.live),
+    })
+}
+
+/// Changes a snapshot that a source kept as a replica; whether it has one of this name.
+fn change_own(
+    source: &SourceGroup,
+    name: &Name,
+    order: SnapshotOrder,
+) -> Result<bool, ControlError> {
+    let Some(set) = source.tap.snapshots() else { return Ok(false) };
+    if set.find(name.as_str()).is_err() {
+        return Ok(false);
+    }
+    let failed = |error| snapshot_error(&error);
+    match order {
+        SnapshotOrder::Delete => {
+            set.delete(name.as_str()).map_err(failed)?;
+            while !set.sweep(historian::SWEEP).map_err(failed)?.done {}
+            while !set.compact().map_err(failed)?.done {}
+        }
+        SnapshotOrder::Pin => drop(set.pin(name.as_str(), true).map_err(failed)?),
+        SnapshotOrder::Unpin => drop(set.pin(name.as_str(), false).map_err(failed)?),
+    }
+    tracing::info!(group = %source.config.name, snapshot = %name, ?order, "by an operator");
+    Ok(true)
 }
 
 /// What a source's replicas say of their snapshots.

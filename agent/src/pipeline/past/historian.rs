@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(250);
 const DECIDE: Duration = Duration::from_secs(30);
 
 /// Before-images that are looked at in one go, so that the applier waits little for the catalogue.
-const SWEEP: usize = 2000;
+pub(super) const SWEEP: usize = 2000;
 
 /// The historian of one replica.
 pub(in crate::pipeline) struct Historian {

@@ -2,7 +2,7 @@
 //! again after a failure.
 
 use std::io;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vgship_base::disk::{Allocation, Disk};
@@ -10,7 +10,7 @@ use vgship_base::ids::{Seq, VolumeId};
 use vgship_base::layout::Layout;
 use vgship_snapshot::set::View;
 
-use crate::pipeline::replica::ReplicaGroup;
+use super::reading::Reading;
 
 /// How long a read waits for a replica that is being opened.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// One volume of a snapshot, whichever engine serves it now. Refuses writes.
 #[derive(Clone)]
 pub(in crate::pipeline) struct LiveVolume {
-    replica: Weak<ReplicaGroup>,
+    reading: Arc<Reading>,
     seq: Seq,
     layout: Arc<Layout>,
     volume: VolumeId,
@@ -30,12 +30,12 @@ pub(in crate::pipeline) struct LiveVolume {
 impl LiveVolume {
     /// All volumes of the snapshot of `seq`, which somebody holds.
     pub(in crate::pipeline) fn all(
-        replica: &Arc<ReplicaGroup>,
+        reading: &Arc<Reading>,
         seq: Seq,
         layout: &Arc<Layout>,
     ) -> Vec<LiveVolume> {
         let volume = |volume: VolumeId| LiveVolume {
-            replica: Arc::downgrade(replica),
+            reading: Arc::clone(reading),
             seq,
             layout: Arc::clone(layout),
             volume,
@@ -47,12 +47,10 @@ impl LiveVolume {
     fn view(&self) -> io::Result<View> {
         let since = Instant::now();
         loop {
-            let gone = || io::Error::other("the group was removed");
-            let replica = self.replica.upgrade().ok_or_else(gone)?;
-            match replica.snapshots() {
+            match self.reading.snapshots() {
                 Ok(set) => return Ok(set.view_at(self.seq, Arc::clone(&self.layout))),
                 Err(why) if since.elapsed() >= PATIENCE => {
-                    let text = format!("the replica's snapshots cannot be read: {why}");
+                    let text = format!("the group's snapshots cannot be read: {why}");
                     return Err(io::Error::new(io::ErrorKind::TimedOut, text));
                 }
                 Err(_) => std::thread::sleep(LOOK),

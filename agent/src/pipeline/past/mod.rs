@@ -19,6 +19,7 @@ mod places;
 pub(super) mod points;
 
 pub(super) mod program;
+pub(super) mod reading;
 
 mod quiesced;
 

@@ -186,8 +186,8 @@ impl ReplicaGroup {
     }
 
     /// The volumes of the snapshot that a point builds on.
-    pub(in crate::pipeline) fn base_volumes(self: &Arc<Self>, found: &Found) -> Vec<LiveVolume> {
-        LiveVolume::all(self, found.base.seq, &found.layout)
+    pub(in crate::pipeline) fn base_volumes(&self, found: &Found) -> Vec<LiveVolume> {
+        LiveVolume::all(&self.reading, found.base.seq, &found.layout)
     }
 
     /// Brings clones of the snapshot that a point builds on to that point.

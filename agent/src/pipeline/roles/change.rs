@@ -1,9 +1,11 @@
 //! The change itself: one side is closed, its files become the other side's, and it is opened as
 //! that.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use vgship_base::ids::{Generation, PeerId, Seq};
+use vgship_snapshot::set::SnapshotSet;
 
 use super::places::{change_error, know_volumes, place};
 use crate::api::ControlError;
@@ -14,6 +16,11 @@ use crate::pipeline::source::SourceGroup;
 use crate::role::demotion::Demotion;
 use crate::role::promotion::{Promoted, Promotion};
 use crate::wire::changed::Run;
+
+/// How long those who read snapshots may take to let go of them.
+const LET_GO: Duration = Duration::from_secs(10);
+
+const LOOK: Duration = Duration::from_millis(5);
 
 impl Inner {
     /// Makes the source of a replica. To be called in a task of its own, by one at a time.
@@ -74,7 +81,9 @@ impl Inner {
         source.end_streams().await;
         let (ancestry, last) = (source.ancestry(), source.tap.core().issued());
         let keys = source.keys.clone();
+        let set = source.tap.snapshots().map(|set| Arc::downgrade(&set));
         self.close_source(source).await?;
+        let_go_of(set).await?;
         let agent = Arc::clone(self);
         let of = config.clone();
         let done = tokio::task::spawn_blocking(move || {
@@ -126,6 +135,18 @@ impl Inner {
             tracing::error!(group = %name, %error, "the group cannot be opened again");
         }
     }
+}
+
+/// The snapshot store is opened once at a time: those who still read it come first.
+async fn let_go_of(set: Option<Weak<SnapshotSet>>) -> Result<(), ControlError> {
+    let since = Instant::now();
+    while set.as_ref().is_some_and(|set| set.strong_count() > 0) {
+        if since.elapsed() >= LET_GO {
+            return Err(ControlError::timed_out("somebody still reads the snapshots of this side"));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
 }
 
 /// What stands for a group while its role changes.

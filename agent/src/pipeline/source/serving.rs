@@ -125,7 +125,7 @@ impl SourceGroup {
         let end = tokio::select! {
             end = carry(&self.tap, id, &place.sent, &kept, sender, receiver) => report(&end),
             end = link.closed() => report(&end),
-            () = self.ended() => "the group is removed here".to_owned(),
+            () = self.ended() => "the group is closed here".to_owned(),
             () = place.newer.notified() => "a newer link of the same peer took over".to_owned(),
         };
         self.tap.core().link_lost(id);

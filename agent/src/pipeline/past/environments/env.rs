@@ -22,8 +22,8 @@ use crate::pipeline::exports::Served;
 use crate::pipeline::past::clone::{CloneVolume, Quota};
 use crate::pipeline::past::export::stem;
 use crate::pipeline::past::live::LiveVolume;
+use crate::pipeline::past::reading::Reading;
 use crate::pipeline::past::templates;
-use crate::pipeline::replica::ReplicaGroup;
 
 /// One group's clones.
 pub(super) struct Part {
@@ -89,7 +89,7 @@ impl Part {
         first: usize,
         facts: &PartFacts,
         home: &Home,
-        replica: &impl Fn(&Name) -> Option<Arc<ReplicaGroup>>,
+        reading: &impl Fn(&Name) -> Option<Arc<Reading>>,
     ) -> Result<Part, ControlError> {
         let bytes = std::fs::read(folder.join(layout_name(number))).map_err(|it| failed(&it))?;
         let layout = Arc::new(Layout::decode(&bytes).map_err(|it| failed(&it))?);
@@ -98,8 +98,8 @@ impl Part {
             templates::volumes(&templates::open(home, facts.store.as_deref(), &name)?)
         } else {
             let gone = || ControlError::failed(format!("its group {} is not here", facts.group));
-            let replica = replica(&facts.group).ok_or_else(gone)?;
-            let live = LiveVolume::all(&replica, Seq(facts.base), &layout).into_iter();
+            let reading = reading(&facts.group).ok_or_else(gone)?;
+            let live = LiveVolume::all(&reading, Seq(facts.base), &layout).into_iter();
             live.map(|it| Arc::new(it) as SharedDisk).collect()
         };
         let names: Vec<Name> = if facts.names.is_empty() {
@@ -126,12 +126,12 @@ impl Env {
     pub(super) fn open(
         folder: &Path,
         home: &Home,
-        replica: &impl Fn(&Name) -> Option<Arc<ReplicaGroup>>,
+        reading: &impl Fn(&Name) -> Option<Arc<Reading>>,
     ) -> Result<Env, ControlError> {
         let (facts, outside) = (Facts::load(folder)?, Outside::load(folder)?);
         let parts = match outside.is_some() || facts.ending {
             true => Ok(Vec::new()),
-            false => Env::open_parts(&facts, folder, home, replica),
+            false => Env::open_parts(&facts, folder, home, reading),
         };
         let (parts, broken) = match parts {
             Ok(parts) => (parts, None),
@@ -144,11 +144,11 @@ impl Env {
         facts: &Facts,
         folder: &Path,
         home: &Home,
-        replica: &impl Fn(&Name) -> Option<Arc<ReplicaGroup>>,
+        reading: &impl Fn(&Name) -> Option<Arc<Reading>>,
     ) -> Result<Vec<Part>, ControlError> {
         let (mut parts, mut first) = (Vec::<Part>::new(), 0);
         for (number, part) in facts.parts.iter().enumerate() {
-            let part = Part::open(folder, number, first, part, home, replica)?;
+            let part = Part::open(folder, number, first, part, home, reading)?;
             first += part.clones.len();
             parts.push(part);
         }

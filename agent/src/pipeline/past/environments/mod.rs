@@ -44,6 +44,7 @@ use crate::capture::nbd::io::NbdClients;
 use crate::group::VolumesSpec;
 use crate::home::{Home, Period};
 use crate::pipeline::exports::Served;
+use crate::pipeline::past::reading::Reading;
 use crate::pipeline::replica::ReplicaGroup;
 
 pub use self::users::stored_template_users;
@@ -107,7 +108,7 @@ impl Environments {
     /// Opens those that there are. What a crash left half made is removed.
     pub(in crate::pipeline) fn load(
         &self,
-        replica: impl Fn(&Name) -> Option<Arc<ReplicaGroup>>,
+        reading: impl Fn(&Name) -> Option<Arc<Reading>>,
         served: &Served,
     ) {
         let entries = match std::fs::read_dir(&self.folder) {
@@ -123,7 +124,7 @@ impl Environments {
         for path in entries.flatten().map(|entry| entry.path()) {
             let opened = match folder::kind(&path) {
                 Kind::Rest => folder::remove(&path).map(|()| None),
-                Kind::Environment => Env::open(&path, &self.home, &replica).map(Some),
+                Kind::Environment => Env::open(&path, &self.home, &reading).map(Some),
                 Kind::Unknown(why) => Err(ControlError::failed(why)),
             };
             match opened {
@@ -261,13 +262,13 @@ impl Environments {
         &self,
         name: &Name,
         forget: bool,
-        replica: impl Fn(&Name) -> Option<Arc<ReplicaGroup>>,
+        reading: impl Fn(&Name) -> Option<Arc<Reading>>,
         served: &Served,
         clients: &NbdClients,
     ) -> Result<Done, ControlError> {
         self.state().refuse_unread(name)?;
         let env = self.take(name, |_| true).ok_or_else(|| unknown(name))?;
-        self.end(env, forget, replica, served, clients)
+        self.end(env, forget, reading, served, clients)
     }
 
     /// The same for one whose lease is over, or whose end was interrupted; nothing if that is not
@@ -276,20 +277,20 @@ impl Environments {
         &self,
         name: &Name,
         now: u64,
-        replica: impl Fn(&Name) -> Option<Arc<ReplicaGroup>>,
+        reading: impl Fn(&Name) -> Option<Arc<Reading>>,
         served: &Served,
         clients: &NbdClients,
     ) -> Result<(), ControlError> {
         let Some(env) = self.take(name, |env| is_over(env, now)) else { return Ok(()) };
         tracing::info!(environment = %name, "its lease is over, or its end was interrupted");
-        self.end(env, false, replica, served, clients).map(drop)
+        self.end(env, false, reading, served, clients).map(drop)
     }
 
     fn end(
         &self,
         mut env: Env,
         forget: bool,
-        replica: impl Fn(&Name) -> Option<Arc<ReplicaGroup>>,
+        reading: impl Fn(&Name) -> Option<Arc<Reading>>,
         served: &Served,
         clients: &NbdClients,
     ) -> Result<Done, ControlError> {
@@ -334,8 +335,8 @@ impl Environments {
             return Err(error.clone());
         }
         for (group, seq, holder) in env.holds() {
-            if let Some(replica) = replica(&group)
-                && let Err(error) = replica.release(seq, &holder)
+            if let Some(reading) = reading(&group)
+                && let Err(error) = reading.release(seq, &holder)
             {
                 tracing::warn!(%error, "a snapshot stays held until the agent's next look");
             }
