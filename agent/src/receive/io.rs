@@ -145,6 +145,14 @@ pub struct View {
     pub fault: Option<String>,
 }
 
+impl View {
+    /// Whether a checkpoint may yet come that holds what a snapshot stands for. None comes while
+    /// nothing is applied: the volumes are rolled back, or are to be; or the engine has ended.
+    pub const fn settles(&self) -> bool {
+        self.rolled.is_none() && self.holds.is_none() && !self.turned && self.fault.is_none()
+    }
+}
+
 /// How far the replica is, for acknowledgements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {

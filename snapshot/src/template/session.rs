@@ -60,7 +60,7 @@ impl<'a> Session<'a> {
         Ok(Session { store, intent, present, shelves, since_renewal, stored, behind })
     }
 
-    /// From now on another thread writes objects, in the same order. It ends with this session.
+    /// From now on other threads write objects. They end behind this session.
     pub(super) fn write_behind<'scope>(&mut self, scope: &'scope Scope<'scope, '_>)
     where
         'a: 'scope,
@@ -70,7 +70,7 @@ impl<'a> Session<'a> {
 
     /// The store, when all that was put is written.
     fn store(&mut self) -> Result<&'a dyn Objects, TemplateError> {
-        if let Some(behind) = &mut self.behind {
+        if let Some(behind) = &self.behind {
             behind.wait()?;
         }
         Ok(self.store)
@@ -116,10 +116,10 @@ impl<'a> Session<'a> {
         let object = Ref { kind, id: ObjectId::of(&bytes) };
         if !self.uses(object) {
             let (writer, len) = (self.intent.writer, bytes.len() as u64);
-            let key = Place { writer, object }.key();
-            match &mut self.behind {
-                Some(behind) => behind.put(key, bytes)?,
-                None => self.store.put(&key, &bytes)?,
+            let place = Place { writer, object };
+            match &self.behind {
+                Some(behind) => behind.put(place, bytes)?,
+                None => self.store.put(&place.key(), &bytes)?,
             }
             self.present.insert(object, writer);
             self.shelves.insert(writer);
