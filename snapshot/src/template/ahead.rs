@@ -232,3 +232,79 @@ impl<'a> Volume<'a> {
         move |source| TemplateError::Source { volume, offset, source }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::seal::DataKey;
+
+    const CHUNK: u64 = 4096;
+    const CHUNKS: u64 = 20 * SLOTS;
+    const PER_WINDOW: usize = TEMPLATE_WINDOW_BYTES / 4096;
+
+    /// Looks how far ahead of its reader it is read.
+    #[derive(Default)]
+    struct Watched {
+        reads: AtomicUsize,
+        given_back: AtomicUsize,
+    }
+
+    impl Disk for Watched {
+        fn len(&self) -> u64 {
+            CHUNKS * CHUNK
+        }
+        fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+            let windows = self.given_back.load(Ordering::SeqCst) + TEMPLATE_WINDOWS;
+            if self.reads.fetch_add(1, Ordering::SeqCst) >= windows * PER_WINDOW {
+                return Err(io::Error::other("more is in memory than there may be"));
+            }
+            into.fill(0);
+            into[..8].copy_from_slice(&(offset / CHUNK).to_be_bytes());
+            Ok(())
+        }
+        fn write_at(&self, _: u64, _: &[u8]) -> io::Result<()> {
+            unreachable!("a source is only read")
+        }
+        fn zero_at(&self, _: u64, _: u64) -> io::Result<()> {
+            unreachable!("a source is only read")
+        }
+        fn flush(&self) -> io::Result<()> {
+            unreachable!("a source is only read")
+        }
+    }
+
+    /// Goal: chunks come in order, and never more are in memory than the windows hold.
+    #[test]
+    fn chunks_come_in_order_and_memory_is_bounded() {
+        let disk = Arc::new(Watched::default());
+        let source: [SharedDisk; 1] = [Arc::clone(&disk) as SharedDisk];
+        let volumes =
+            vec![VolumeLayout { name: "lv".parse().unwrap(), bytes: disk.len(), masked: 0 }];
+        let layout = Layout { extent: ExtentSize::from_log2(16).unwrap(), volumes };
+        let namer = ChunkNamer::new(&DataKey::from_bytes([1; 32]));
+        std::thread::scope(|scope| {
+            let chunk = ExtentSize::from_bytes(CHUNK).unwrap();
+            let ahead = Ahead::begin(scope, &source, &layout, chunk, namer.clone());
+            let mut next = 0_u64;
+            while next < CHUNKS {
+                let Passed::Window(mut window) = ahead.next().unwrap() else { panic!("no hole") };
+                for chunk in window.chunks() {
+                    // The first is zero.
+                    if let Some((bytes, named)) = chunk.content() {
+                        assert_eq!(bytes[..8], next.to_be_bytes());
+                        assert_eq!(named.id, namer.name(bytes));
+                        assert_eq!(named.plain, *blake3::hash(bytes).as_bytes());
+                    }
+                    assert_eq!(chunk.content().is_none(), next == 0);
+                    next += 1;
+                }
+                disk.given_back.fetch_add(1, Ordering::SeqCst);
+                ahead.give_back(window);
+            }
+        });
+    }
+}

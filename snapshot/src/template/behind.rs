@@ -12,10 +12,6 @@ use std::thread::Scope;
 use super::objects::{ObjectError, Objects};
 use super::place::{Kind, Place};
 
-/// Objects that wait, beside those that are being written: the last pack of a stretch is written
-/// while its node waits, and the next pack is begun.
-const WAITING: usize = 1;
-
 #[derive(Default)]
 struct State {
     waiting: VecDeque<(Place, Vec<u8>)>,
@@ -26,12 +22,16 @@ struct State {
     error: Option<ObjectError>,
     /// Nothing more is given.
     over: bool,
+    /// Memory of packs that were written.
+    free: Vec<Vec<u8>>,
 }
 
 #[derive(Default)]
 struct Desk {
     state: Mutex<State>,
     changed: Condvar,
+    /// How many write.
+    threads: usize,
 }
 
 impl Desk {
@@ -60,11 +60,14 @@ impl Desk {
     }
 
     fn work(&self, store: &dyn Objects) {
-        while let Some((place, bytes)) = self.take() {
+        while let Some((place, mut bytes)) = self.take() {
             let done = store.put(&place.key(), &bytes);
-            drop(bytes);
             let mut state = self.state();
             state.running -= 1;
+            if place.object.kind == Kind::Pack {
+                bytes.clear();
+                state.free.push(bytes);
+            }
             if let Err(error) = done {
                 state.failed = true;
                 state.error.get_or_insert(error);
@@ -85,20 +88,25 @@ impl Behind {
         scope: &'scope Scope<'scope, '_>,
         store: &'scope dyn Objects,
     ) -> Behind {
-        let desk = Arc::new(Desk::default());
-        for _ in 0..store.at_once().max(1) {
+        let desk = Arc::new(Desk { threads: store.at_once().max(1), ..Desk::default() });
+        for _ in 0..desk.threads {
             let desk = Arc::clone(&desk);
             scope.spawn(move || desk.work(store));
         }
         Behind(desk)
     }
 
-    /// Gives an object to be written. Waits when many do.
+    /// Gives an object to be written. A pack waits for a thread that writes it, so that no more of
+    /// them are in memory; a node, which is small, until no other one waits.
     ///
     /// # Errors
     /// Of one that was given before, told once.
     pub(super) fn put(&self, place: Place, bytes: Vec<u8>) -> Result<(), ObjectError> {
-        let many = |state: &mut State| state.waiting.len() >= WAITING && !state.failed;
+        let most = if place.object.kind == Kind::Pack { self.0.threads } else { usize::MAX };
+        let many = |state: &mut State| {
+            let full = !state.waiting.is_empty() || state.running >= most;
+            full && !state.failed
+        };
         let mut state = self.0.wait_while(many);
         if let Some(error) = state.error.take() {
             return Err(error);
@@ -107,6 +115,12 @@ impl Behind {
         drop(state);
         self.0.changed.notify_all();
         Ok(())
+    }
+
+    /// Memory for a pack, which was one's before if there was one: large pieces that come and go
+    /// would leave holes.
+    pub(super) fn memory(&self) -> Vec<u8> {
+        self.0.state().free.pop().unwrap_or_default()
     }
 
     /// Waits until all that was given is written, or one of it failed and nobody writes any more.

@@ -20,7 +20,7 @@ use super::page::{Page, SLOTS, SLOTS_LEN, Stored};
 use super::place::{Kind, ObjectId};
 use super::session::Session;
 use super::tree::Tree;
-use crate::seal::{DataKey, ObjectSealer, Purpose};
+use crate::seal::{BODY_MAX, DataKey, ObjectSealer, Purpose};
 
 /// A pack ends behind the chunk with which it reaches this. Unit: bytes.
 ///
@@ -336,7 +336,9 @@ impl Maker<'_, '_> {
         let mut open = match stretch.open.take() {
             Some(open) => open,
             None => {
-                ObjectSealer::begin(self.key, Purpose::TemplatePack).map_err(TemplateError::Seal)?
+                let (memory, room) = (self.session.memory(), PACK_BYTES + BODY_MAX);
+                ObjectSealer::begin_in(memory, room, self.key, Purpose::TemplatePack)
+                    .map_err(TemplateError::Seal)?
             }
         };
         let at = open.append(body.len(), |out| {

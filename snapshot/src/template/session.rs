@@ -68,6 +68,11 @@ impl<'a> Session<'a> {
         self.behind = Some(Behind::begin(scope, self.store));
     }
 
+    /// Memory for a pack.
+    pub(super) fn memory(&self) -> Vec<u8> {
+        self.behind.as_ref().map(Behind::memory).unwrap_or_default()
+    }
+
     /// The store, when all that was put is written.
     fn store(&mut self) -> Result<&'a dyn Objects, TemplateError> {
         if let Some(behind) = &self.behind {
