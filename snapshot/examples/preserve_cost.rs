@@ -84,13 +84,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         point: Seq(1),
     })?;
     let begun = Instant::now();
-    let mut seq = 1;
-    for first in (0..extents).step_by(usize::try_from(BATCH)?) {
+    for (seq, first) in (1..).zip((0..extents).step_by(usize::try_from(BATCH)?)) {
         let count = BATCH.min(extents - first);
         let written = [(VolumeId(0), Span::new(first * EXTENT, count * EXTENT))];
         let shared = preserver.shared(written.into_iter(), Seq(seq), Seq(seq + 1))?;
         preserver.preserve(&shared)?;
-        seq += 1;
         if (first / BATCH + 1).is_multiple_of(128) || first + count == extents {
             let millis = begun.elapsed().as_millis();
             let (now, most) = (memory("VmRSS")?, memory("VmHWM")?);

@@ -333,13 +333,12 @@ impl Maker<'_, '_> {
         body: &[u8],
         stretch: &mut Stretch,
     ) -> Result<(), TemplateError> {
-        let mut open = match stretch.open.take() {
-            Some(open) => open,
-            None => {
-                let (memory, room) = (self.session.memory(), PACK_BYTES + BODY_MAX);
-                ObjectSealer::begin_in(memory, room, self.key, Purpose::TemplatePack)
-                    .map_err(TemplateError::Seal)?
-            }
+        let mut open = if let Some(open) = stretch.open.take() {
+            open
+        } else {
+            let (memory, room) = (self.session.memory(), PACK_BYTES + BODY_MAX);
+            ObjectSealer::begin_in(memory, room, self.key, Purpose::TemplatePack)
+                .map_err(TemplateError::Seal)?
         };
         let at = open.append(body.len(), |out| {
             out.put(body);
