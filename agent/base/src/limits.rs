@@ -41,6 +41,14 @@ pub const BATCH_BYTES_MAX: usize = 2 << 20;
 /// takes: 4 MiB and the batch that goes beyond, with what frames add; then the checkpoint.
 pub const JOURNAL_RESERVE: u64 = 8 << 20;
 
+/// Chunks that are read, named and compressed at once when a template is made. Unit: bytes. 4 MiB
+/// keep several processors busy for longer than it takes to begin a thread.
+pub const TEMPLATE_WINDOW_BYTES: usize = 4 << 20;
+
+/// How many of these are in memory: one is being filled, one waits, of one the new chunks are
+/// compressed. 12 MiB in all, however long a store takes to write.
+pub const TEMPLATE_WINDOWS: usize = 3;
+
 const _: () = assert!(1 << EXTENT_LOG2_MAX <= PAYLOAD_MAX, "an extent must fit a record");
 const _: () = assert!(PAYLOAD_MAX as usize + 4096 <= BATCH_BYTES_MAX, "a record must fit a batch");
 const _: () = assert!(1 << EXTENT_LOG2_MIN >= PART_BYTES, "an extent has at least one part");

@@ -22,16 +22,16 @@
 use std::io;
 
 use vgship_base::bytes::{FormatError, Writer, checked, require, with_checksum};
-use vgship_base::folder::{Folder, read_small, replace};
+use vgship_base::folder::Folder;
 use vgship_base::ids::{Generation, Seq};
 use vgship_base::record::{Chain, ResyncReason};
 
+use super::note::{Note, NoteError};
 use crate::receive::admit::{Point, Window};
 
 const MAGIC: [u8; 4] = *b"VGCP";
 const VERSION: u16 = 1;
-const NAME: &str = "checkpoint";
-const LEN: u64 = 100;
+const NOTE: Note<Point> = Note { name: "checkpoint", len: 100, encode, decode };
 
 /// Why the checkpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +47,15 @@ pub enum CheckpointError {
     /// What was stored is not what is there.
     #[error("the replica's checkpoint is damaged; remove it to have everything resynced")]
     Damaged(#[source] FormatError),
+}
+
+impl From<NoteError> for CheckpointError {
+    fn from(error: NoteError) -> CheckpointError {
+        match error {
+            NoteError::Io { action, source } => CheckpointError::Io { action, source },
+            NoteError::Damaged(source) => CheckpointError::Damaged(source),
+        }
+    }
 }
 
 /// The checkpoint's bytes. A point without a generation is never stored.
@@ -99,21 +108,14 @@ pub fn decode(bytes: &[u8]) -> Result<Point, FormatError> {
 ///
 /// Durable: the point, once this has returned.
 pub fn load(folder: &dyn Folder) -> Result<Option<Point>, CheckpointError> {
-    let read = read_small(folder, NAME, LEN);
-    let bytes = read.map_err(|source| CheckpointError::Io { action: "read", source })?;
-    let point = bytes.map(|bytes| decode(&bytes)).transpose().map_err(CheckpointError::Damaged)?;
-    if let Some(point) = &point {
-        store(folder, point)?;
-    }
-    Ok(point)
+    Ok(NOTE.load(folder)?)
 }
 
 /// Stores a point.
 ///
 /// Durable: the point, once this has returned.
 pub fn store(folder: &dyn Folder, point: &Point) -> Result<(), CheckpointError> {
-    let io = |source| CheckpointError::Io { action: "write", source };
-    replace(folder, NAME, &encode(point)).map_err(io)
+    Ok(NOTE.store(folder, point)?)
 }
 
 #[cfg(test)]

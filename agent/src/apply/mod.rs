@@ -5,5 +5,6 @@ pub mod checkpoint;
 pub mod coalesce;
 pub mod compare;
 pub mod keeper;
+mod note;
 pub mod rollback;
 pub mod rolled;

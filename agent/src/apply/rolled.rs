@@ -21,13 +21,14 @@
 use std::io;
 
 use vgship_base::bytes::{FormatError, Writer, checked, require, with_checksum};
-use vgship_base::folder::{Folder, read_small, replace};
+use vgship_base::folder::Folder;
 use vgship_base::ids::{Generation, Seq};
+
+use super::note::{Note, NoteError};
 
 const MAGIC: [u8; 4] = *b"VGRB";
 const VERSION: u16 = 1;
-const NAME: &str = "rolled";
-const LEN: u64 = 68;
+const NOTE: Note<Rolled> = Note { name: "rolled", len: 68, encode, decode };
 
 /// How far a rollback is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +112,15 @@ pub enum RolledError {
     Damaged(#[source] FormatError),
 }
 
+impl From<NoteError> for RolledError {
+    fn from(error: NoteError) -> RolledError {
+        match error {
+            NoteError::Io { action, source } => RolledError::Io { action, source },
+            NoteError::Damaged(source) => RolledError::Damaged(source),
+        }
+    }
+}
+
 /// The bytes of the note.
 pub fn encode(rolled: &Rolled) -> Vec<u8> {
     let mut out = Writer::default();
@@ -153,26 +163,19 @@ pub fn decode(bytes: &[u8]) -> Result<Rolled, FormatError> {
 ///
 /// Durable: the note, once this has returned.
 pub fn load(folder: &dyn Folder) -> Result<Option<Rolled>, RolledError> {
-    let read = read_small(folder, NAME, LEN);
-    let bytes = read.map_err(|source| RolledError::Io { action: "read", source })?;
-    let rolled = bytes.map(|bytes| decode(&bytes)).transpose().map_err(RolledError::Damaged)?;
-    if let Some(rolled) = &rolled {
-        store(folder, rolled)?;
-    }
-    Ok(rolled)
+    Ok(NOTE.load(folder)?)
 }
 
 /// Stores the note.
 ///
 /// Durable: the note, once this has returned.
 pub fn store(folder: &dyn Folder, rolled: &Rolled) -> Result<(), RolledError> {
-    let io = |source| RolledError::Io { action: "write", source };
-    replace(folder, NAME, &encode(rolled)).map_err(io)
+    Ok(NOTE.store(folder, rolled)?)
 }
 
 /// Removes the note: the volumes hold what the checkpoint says. A crash may bring it back.
 pub fn remove(folder: &dyn Folder) -> Result<(), RolledError> {
-    folder.remove(NAME).map_err(|source| RolledError::Io { action: "remove", source })
+    folder.remove(NOTE.name).map_err(|source| RolledError::Io { action: "remove", source })
 }
 
 #[cfg(test)]

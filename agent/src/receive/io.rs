@@ -156,6 +156,15 @@ pub struct HandedOver {
     pub seq: Seq,
 }
 
+impl View {
+    /// Whether a checkpoint may yet come that holds what a snapshot stands for. None comes while
+    /// nothing is applied: the volumes are rolled back, or are to be; or the engine has ended.
+    pub const fn settles(&self) -> bool {
+        let ends = self.turned || self.handed.is_some() || self.fault.is_some();
+        self.rolled.is_none() && self.holds.is_none() && !ends
+    }
+}
+
 /// How far the replica is, for acknowledgements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {

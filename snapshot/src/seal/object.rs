@@ -33,6 +33,21 @@ impl ObjectSealer {
         Ok(ObjectSealer { frames, bytes })
     }
 
+    /// The same in memory that is used again, with room for `bytes` behind the header: a large
+    /// object that grows step by step is moved each time.
+    pub(crate) fn begin_in(
+        mut memory: Vec<u8>,
+        bytes: usize,
+        key: &DataKey,
+        purpose: Purpose,
+    ) -> Result<ObjectSealer, SealError> {
+        let (frames, header) = Frames::begin(key, purpose, NO_GROUP)?;
+        memory.clear();
+        memory.reserve_exact(header.len() + bytes);
+        memory.extend_from_slice(&header);
+        Ok(ObjectSealer { frames, bytes: memory })
+    }
+
     /// Appends a frame, whose body of `len` bytes `fill` writes; gives where it begins.
     pub(crate) fn append(&mut self, len: usize, fill: impl FnOnce(&mut Writer)) -> usize {
         let at = self.bytes.len();

@@ -16,6 +16,7 @@ use crate::SnapshotError;
 use crate::seal::{DataKey, KeyId, KeyRing, SealError};
 
 mod damage;
+mod holes;
 
 const SIZES: [u64; 2] = [16 * 4096, 5 * 4096 + 512];
 

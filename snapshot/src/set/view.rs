@@ -122,15 +122,16 @@ impl View {
         offset: u64,
         end: u64,
     ) -> Result<(Allocation, u64), SnapshotError> {
-        let size = self.layout.extent;
-        let (first, last) = size.touched(Span::new(offset, end - offset));
+        let (size, disk) = (self.layout.extent, &self.set.volumes[volume.index()]);
+        // The volume first: what it lost since, or while it was asked, had its before-image noted
+        // by then. And no more rows are looked at than this run has. It gives advice: where that
+        // cannot be had, all is data.
+        let (kind, run) = disk.allocation(offset, end).unwrap_or((Allocation::Data, end));
+        let (first, last) = size.touched(Span::new(offset, run - offset));
         let next = self.set.catalog.next_before(volume, first, last, self.seq)?;
-        let border = next.map_or(end, |index| (index << size.log2()).clamp(offset, end));
+        let border = next.map_or(run, |index| (index << size.log2()).clamp(offset, run));
         if border > offset {
-            let disk = &self.set.volumes[volume.index()];
-            let found = disk.allocation(offset, border);
-            // Advice: where it cannot be had, all is data.
-            return Ok(found.unwrap_or((Allocation::Data, border)));
+            return Ok((kind, border));
         }
         let before = self.set.catalog.befores(volume, first, first + 1, self.seq)?;
         let kind = match before.first() {

@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::thread;
 
-use vgship_base::disk::{Allocation, Disk, SharedDisk};
+use vgship_base::disk::SharedDisk;
 use vgship_base::extent::ExtentSize;
 use vgship_base::ids::Name;
-use vgship_base::layout::{Layout, VolumeLayout};
-use vgship_base::units::Span;
+use vgship_base::layout::Layout;
+use vgship_base::spread::spread;
 
 use super::TemplateError;
+use super::ahead::{Ahead, Passed, Window};
 use super::chunk::{self, ChunkId, ChunkNamer};
 use super::index::Index;
 use super::manifest::{Facts, Manifest, SourcePoint, VolumeManifest, height};
@@ -18,7 +20,7 @@ use super::page::{Page, SLOTS, SLOTS_LEN, Stored};
 use super::place::{Kind, ObjectId};
 use super::session::Session;
 use super::tree::Tree;
-use crate::seal::{DataKey, ObjectSealer, Purpose};
+use crate::seal::{BODY_MAX, DataKey, ObjectSealer, Purpose};
 
 /// A pack ends behind the chunk with which it reaches this. Unit: bytes.
 ///
@@ -26,6 +28,10 @@ use crate::seal::{DataKey, ObjectSealer, Purpose};
 /// little money; a pack is still small enough to be kept in memory while it is built, sent again
 /// when a link breaks, and to be kept as a whole while one of its chunks is in use.
 pub const PACK_BYTES: usize = 16 << 20;
+
+/// Threads that name chunks, and as many that compress them: as many as the agent gives to other
+/// work on volumes.
+pub(super) const WORKERS: usize = 2;
 
 /// What whoever makes a template says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,19 +109,22 @@ pub fn create(
 ) -> Result<Created, TemplateError> {
     let mut manifest = blank(key, name, layout, meta);
     check(source, &manifest, meta)?;
-    let session = Session::begin(store, name)?;
+    let mut session = Session::begin(store, name)?;
     let index = Index::read(&session, key)?;
     let told = Progress { of: layout.bytes(), ..Progress::default() };
-    let namer = ChunkNamer::new(key);
-    let mut maker = Maker { session, index, key, namer, chunk: meta.chunk, told, progress };
-    for (disk, volume) in source.iter().zip(&mut manifest.volumes) {
-        maker.volume(&**disk, volume)?;
-    }
-    let (clear, body) = manifest.encode().map_err(TemplateError::Manifest)?;
-    let root = maker.index.node(&clear, &body, key, &mut maker.session)?;
-    let told = Progress { stored: maker.session.stored(), ..maker.told };
-    maker.session.commit(root)?;
-    Ok(Created { root, progress: told })
+    thread::scope(|scope| {
+        session.write_behind(scope);
+        let ahead = Ahead::begin(scope, source, layout, meta.chunk, ChunkNamer::new(key));
+        let mut maker = Maker { session, index, key, ahead, chunk: meta.chunk, told, progress };
+        for volume in &mut manifest.volumes {
+            maker.volume(volume)?;
+        }
+        let (clear, body) = manifest.encode().map_err(TemplateError::Manifest)?;
+        let root = maker.index.node(&clear, &body, &mut maker.session)?;
+        let told = Progress { stored: maker.session.stored(), ..maker.told };
+        maker.session.commit(root)?;
+        Ok(Created { root, progress: told })
+    })
 }
 
 /// The manifest, but for what the volumes hold.
@@ -162,7 +171,7 @@ struct Maker<'a, 'b> {
     session: Session<'a>,
     index: Index,
     key: &'a DataKey,
-    namer: ChunkNamer,
+    ahead: Ahead,
     chunk: ExtentSize,
     told: Progress,
     progress: OnProgress<'b>,
@@ -173,13 +182,20 @@ struct Maker<'a, 'b> {
 enum Draft {
     Zero,
     Known(Stored),
-    /// In the pack of this number of the stretch.
-    Fresh(usize, Stored),
+    /// One of those that the stretch stores, counted in their order.
+    Fresh(usize),
 }
 
-/// The packs of one stretch.
+/// What is known so far of the chunks of one node of level 0.
 #[derive(Default)]
-struct Packs {
+struct Stretch {
+    drafts: Vec<Draft>,
+    /// What it stores, counted in the order in which it comes first.
+    fresh: HashMap<ChunkId, usize>,
+    /// The slots where that comes first.
+    first: Vec<u16>,
+    /// Where it lies, and the number of the pack among those of the stretch.
+    stored: Vec<(usize, Stored)>,
     open: Option<ObjectSealer>,
     closed: Vec<ObjectId>,
 }
@@ -200,17 +216,18 @@ pub(super) fn add_zeroes(content: &mut blake3::Hasher, chunks: u64) {
 const UNNAMED: ObjectId = ObjectId([0; 32]);
 
 impl Maker<'_, '_> {
-    fn volume(&mut self, disk: &dyn Disk, into: &mut VolumeManifest) -> Result<(), TemplateError> {
-        let mut reader = Reader::new(disk, &into.layout);
-        let mut tree = Tree::new(height(self.chunk, into.layout.bytes));
+    fn volume(&mut self, into: &mut VolumeManifest) -> Result<(), TemplateError> {
+        let bytes = into.layout.bytes;
+        let mut tree = Tree::new(height(self.chunk, bytes));
         let mut content = blake3::Hasher::new();
-        let count = self.chunk.count(into.layout.bytes);
+        let count = self.chunk.count(bytes);
         let mut first = 0;
         while first < count {
             let end = count.min(first + SLOTS);
-            let (page, chunks) = self.stretch(&mut reader, first..end, &mut content)?;
+            let (leaf, chunks) = self.stretch(end - first, &mut content)?;
+            self.told.done =
+                self.told.done + self.chunk.span(end - 1, bytes).end() - first * self.chunk.bytes();
             into.chunks += chunks;
-            let leaf = page.map(|page| self.node(0, &page)).transpose()?;
             tree.push(leaf, &mut |level, page| self.node(level, &page))?;
             first = end;
             self.tell()?;
@@ -227,144 +244,139 @@ impl Maker<'_, '_> {
 
     fn node(&mut self, level: u8, page: &Page) -> Result<ObjectId, TemplateError> {
         let (clear, body) = page.encode(level);
-        self.index.node(&clear, &body, self.key, &mut self.session)
+        self.index.node(&clear, &body, &mut self.session)
     }
 
-    /// Stores the chunks of one node of level 0; gives its page, `None` when all is zero, and how
+    /// Stores the next `count` chunks; gives their node of level 0, `None` when all is zero, and how
     /// many chunks are not. All of its packs are written before it is, and it is the first to say
     /// what they hold: what an attempt leaves that is broken off can be used from there on.
     fn stretch(
         &mut self,
-        reader: &mut Reader<'_>,
-        range: std::ops::Range<u64>,
+        count: u64,
         content: &mut blake3::Hasher,
-    ) -> Result<(Option<Page>, u64), TemplateError> {
-        let start = range.start * self.chunk.bytes();
-        let end = self.chunk.span(range.end - 1, reader.layout.bytes).end();
-        self.told.done += end - start;
-        if reader.is_hole(Span::new(start, end - start))? {
-            add_zeroes(content, range.end - range.start);
-            return Ok((None, 0));
+    ) -> Result<(Option<ObjectId>, u64), TemplateError> {
+        let mut stretch = Stretch::default();
+        while (stretch.drafts.len() as u64) < count {
+            match self.ahead.next()? {
+                Passed::Hole => {
+                    add_zeroes(content, count);
+                    return Ok((None, 0));
+                }
+                Passed::Window(mut window) => {
+                    self.window(&mut window, &mut stretch, content)?;
+                    self.ahead.give_back(window);
+                }
+            }
         }
-        let (mut packs, mut drafts) = (Packs::default(), Vec::new());
-        let mut fresh = HashMap::new();
-        for index in range {
-            let span = self.chunk.span(index, reader.layout.bytes);
-            let draft = match reader.read(span)? {
+        self.close(&mut stretch)?;
+        let slots: Vec<_> = stretch.drafts.iter().map(|draft| stretch.settled(*draft)).collect();
+        let chunks = slots.iter().flatten().count();
+        let page = (chunks > 0).then_some(Page::Chunks(slots));
+        let node =
+            page.map(|page| self.index.page_of_chunks(page, &stretch.first, &mut self.session));
+        Ok((node.transpose()?, chunks as u64))
+    }
+
+    /// Stores what is new in a window: finds it in order, compresses it at once, stores it in order.
+    fn window(
+        &mut self,
+        window: &mut Window,
+        stretch: &mut Stretch,
+        content: &mut blake3::Hasher,
+    ) -> Result<(), TemplateError> {
+        let mut fresh = Vec::new();
+        for chunk in window.chunks() {
+            let draft = match chunk.content() {
                 None => {
                     content.update(&NO_CHUNK);
                     Draft::Zero
                 }
-                Some(bytes) => {
-                    content.update(blake3::hash(bytes).as_bytes());
-                    self.told.data += span.len;
-                    self.session.worked(span.len)?;
-                    self.chunk(bytes, &mut packs, &mut fresh)?
+                Some((bytes, named)) => {
+                    content.update(&named.plain);
+                    self.told.data += bytes.len() as u64;
+                    self.session.worked(bytes.len() as u64)?;
+                    let draft = self.find(named.id, stretch)?;
+                    if matches!(draft, Draft::Fresh(number) if number == stretch.first.len()) {
+                        stretch.first.push(short(stretch.drafts.len()));
+                        fresh.push((named.id, bytes));
+                    }
+                    draft
                 }
             };
-            drafts.push(draft);
+            stretch.drafts.push(draft);
         }
-        self.close(&mut packs)?;
-        let chunks = drafts.iter().filter(|draft| !matches!(draft, Draft::Zero)).count();
-        let slots: Vec<_> = drafts.into_iter().map(|draft| self.settle(draft, &packs)).collect();
-        Ok(((chunks > 0).then_some(Page::Chunks(slots)), chunks as u64))
-    }
-
-    /// Stores one chunk, unless it is there.
-    fn chunk(
-        &mut self,
-        content: &[u8],
-        packs: &mut Packs,
-        fresh: &mut HashMap<ChunkId, (usize, Stored)>,
-    ) -> Result<Draft, TemplateError> {
-        let id = self.namer.name(content);
-        if let Some(&(pack, stored)) = fresh.get(&id) {
-            return Ok(Draft::Fresh(pack, stored));
-        }
-        if let Some(stored) = self.index.chunk(id, &mut self.session) {
-            return Ok(Draft::Known(stored));
-        }
-        let body = chunk::encode(content);
-        let mut open = match packs.open.take() {
-            Some(open) => open,
-            None => {
-                ObjectSealer::begin(self.key, Purpose::TemplatePack).map_err(TemplateError::Seal)?
-            }
-        };
-        let at = open.append(body.len(), |out| {
-            out.put(&body);
-        });
-        let end = open.len();
-        let short = |bytes| u32::try_from(bytes).expect("a pack is little longer than PACK_BYTES");
-        let stored = Stored { id, pack: UNNAMED, at: short(at), len: short(end - at) };
-        let pack = packs.closed.len();
-        fresh.insert(id, (pack, stored));
-        packs.open = Some(open);
-        if end >= PACK_BYTES {
-            self.close(packs)?;
-        }
-        Ok(Draft::Fresh(pack, stored))
-    }
-
-    fn close(&mut self, packs: &mut Packs) -> Result<(), TemplateError> {
-        if let Some(open) = packs.open.take() {
-            packs.closed.push(self.session.put(Kind::Pack, &open.finish())?);
+        let encode = |(_, bytes): &(ChunkId, &[u8])| Ok::<_, TemplateError>(chunk::encode(bytes));
+        let bodies = spread(&fresh, WORKERS, encode)?;
+        for ((id, _), body) in fresh.into_iter().zip(bodies) {
+            self.store(id, &body, stretch)?;
         }
         Ok(())
     }
 
-    /// What a page says of a chunk whose pack has its name.
-    fn settle(&mut self, draft: Draft, packs: &Packs) -> Option<Stored> {
+    /// Where a chunk lies, or that the stretch stores it.
+    fn find(&mut self, id: ChunkId, stretch: &mut Stretch) -> Result<Draft, TemplateError> {
+        if let Some(&number) = stretch.fresh.get(&id) {
+            return Ok(Draft::Fresh(number));
+        }
+        if let Some(stored) = self.index.chunk(id, &mut self.session)? {
+            return Ok(Draft::Known(stored));
+        }
+        let number = stretch.first.len();
+        stretch.fresh.insert(id, number);
+        Ok(Draft::Fresh(number))
+    }
+
+    /// Puts a chunk into the open pack.
+    fn store(
+        &mut self,
+        id: ChunkId,
+        body: &[u8],
+        stretch: &mut Stretch,
+    ) -> Result<(), TemplateError> {
+        let mut open = if let Some(open) = stretch.open.take() {
+            open
+        } else {
+            let (memory, room) = (self.session.memory(), PACK_BYTES + BODY_MAX);
+            ObjectSealer::begin_in(memory, room, self.key, Purpose::TemplatePack)
+                .map_err(TemplateError::Seal)?
+        };
+        let at = open.append(body.len(), |out| {
+            out.put(body);
+        });
+        let end = open.len();
+        let stored = Stored { id, pack: UNNAMED, at: short(at), len: short(end - at) };
+        stretch.stored.push((stretch.closed.len(), stored));
+        stretch.open = Some(open);
+        if end >= PACK_BYTES {
+            self.close(stretch)?;
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, stretch: &mut Stretch) -> Result<(), TemplateError> {
+        if let Some(open) = stretch.open.take() {
+            stretch.closed.push(self.session.put(Kind::Pack, open.finish())?);
+        }
+        Ok(())
+    }
+}
+
+impl Stretch {
+    /// What a page says of a chunk, when all packs have their names.
+    fn settled(&self, draft: Draft) -> Option<Stored> {
         match draft {
             Draft::Zero => None,
             Draft::Known(stored) => Some(stored),
-            Draft::Fresh(pack, stored) => {
-                let stored = Stored { pack: packs.closed[pack], ..stored };
-                self.index.add_chunk(stored);
-                Some(stored)
+            Draft::Fresh(number) => {
+                let (pack, stored) = self.stored[number];
+                Some(Stored { pack: self.closed[pack], ..stored })
             }
         }
     }
 }
 
-/// Reads one volume, and nothing where it says that there is nothing.
-struct Reader<'a> {
-    disk: &'a dyn Disk,
-    layout: &'a VolumeLayout,
-    /// What was asked last: the kind of what lies before this place.
-    known: (Allocation, u64),
-    buffer: Vec<u8>,
-}
-
-impl Reader<'_> {
-    fn new<'a>(disk: &'a dyn Disk, layout: &'a VolumeLayout) -> Reader<'a> {
-        Reader { disk, layout, known: (Allocation::Data, 0), buffer: Vec::new() }
-    }
-
-    /// Whether all of `span` is known to hold nothing. Spans are asked for in order.
-    fn is_hole(&mut self, span: Span) -> Result<bool, TemplateError> {
-        if self.known.1 <= span.offset {
-            let known = self.disk.allocation(span.offset, self.layout.bytes);
-            self.known = known.map_err(self.failed(span))?;
-        }
-        Ok(self.known.0 == Allocation::Hole && self.known.1 >= span.end())
-    }
-
-    /// The bytes of a chunk, without the masked head; `None` when all are zero.
-    fn read(&mut self, span: Span) -> Result<Option<&[u8]>, TemplateError> {
-        if self.is_hole(span)? {
-            return Ok(None);
-        }
-        self.buffer.resize(usize::try_from(span.len).expect("a chunk has 1 MiB at most"), 0);
-        let read = self.disk.read_at(span.offset, &mut self.buffer);
-        read.map_err(self.failed(span))?;
-        let masked = u64::from(self.layout.masked).saturating_sub(span.offset).min(span.len);
-        self.buffer[..usize::try_from(masked).expect("no longer than the chunk")].fill(0);
-        Ok((!chunk::is_zero(&self.buffer)).then_some(&self.buffer[..]))
-    }
-
-    fn failed(&self, span: Span) -> impl FnOnce(std::io::Error) -> TemplateError + use<> {
-        let (volume, offset) = (self.layout.name.clone(), span.offset);
-        move |source| TemplateError::Source { volume, offset, source }
-    }
+/// A place within a node or a pack.
+fn short<T: TryFrom<usize>>(place: usize) -> T {
+    let short = T::try_from(place).ok();
+    short.expect("a pack is little longer than PACK_BYTES, and a node has at most SLOTS")
 }

@@ -130,6 +130,8 @@
 //! What is left for ever is one small place for each name that was used. Reading protects nothing:
 //! whoever deletes a template sees to that nobody reads it.
 
+mod ahead;
+mod behind;
 mod chunk;
 mod collect;
 mod create;
@@ -152,6 +154,7 @@ mod session;
 mod shelves;
 mod show;
 mod slot;
+mod table;
 mod tree;
 mod verify;
 mod walk;

@@ -47,6 +47,11 @@ pub struct ObjectInfo {
 ///
 /// After an error a call may have taken effect or not.
 pub trait Objects: Send + Sync {
+    /// How many objects one writer puts at the same time with profit. Each is in memory until then.
+    fn at_once(&self) -> usize {
+        1
+    }
+
     /// Writes an object, in place of the one that had the key.
     fn put(&self, key: &str, bytes: &[u8]) -> Result<(), ObjectError>;
 

@@ -49,11 +49,11 @@ pub fn push(
     walk(&shelves, root, &mut |found| {
         match found {
             Found::Damaged(error) => return Err(error),
-            Found::Node(bytes) => drop(session.put(Kind::Node, bytes)?),
+            Found::Node(bytes) => drop(session.put(Kind::Node, bytes.to_vec())?),
             Found::Pack(id) => {
                 let pack = Ref { kind: Kind::Pack, id };
                 if !session.uses(pack) {
-                    session.put(Kind::Pack, &shelves.fetch(pack)?.1)?;
+                    session.put(Kind::Pack, shelves.fetch(pack)?.1)?;
                 }
             }
         }

@@ -3,9 +3,11 @@
 //! The order of the steps is what collecting garbage is safe by: see the module's doc comment.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::thread::Scope;
 
 use vgship_base::ids::Name;
 
+use super::behind::Behind;
 use super::keylist;
 use super::objects::{Objects, listed};
 use super::place::{
@@ -29,6 +31,8 @@ pub(super) struct Session<'a> {
     shelves: BTreeSet<WriterId>,
     since_renewal: u64,
     stored: u64,
+    /// Who writes objects meanwhile. Nothing else is done with the store before it is done.
+    behind: Option<Behind>,
 }
 
 impl<'a> Session<'a> {
@@ -52,7 +56,29 @@ impl<'a> Session<'a> {
             }
         })?;
         let shelves = BTreeSet::new();
-        Ok(Session { store, intent, present, shelves, since_renewal: 0, stored: 0 })
+        let (since_renewal, stored, behind) = (0, 0, None);
+        Ok(Session { store, intent, present, shelves, since_renewal, stored, behind })
+    }
+
+    /// From now on other threads write objects. They end behind this session.
+    pub(super) fn write_behind<'scope>(&mut self, scope: &'scope Scope<'scope, '_>)
+    where
+        'a: 'scope,
+    {
+        self.behind = Some(Behind::begin(scope, self.store));
+    }
+
+    /// Memory for a pack.
+    pub(super) fn memory(&self) -> Vec<u8> {
+        self.behind.as_ref().map(Behind::memory).unwrap_or_default()
+    }
+
+    /// The store, when all that was put is written.
+    fn store(&mut self) -> Result<&'a dyn Objects, TemplateError> {
+        if let Some(behind) = &self.behind {
+            behind.wait()?;
+        }
+        Ok(self.store)
     }
 
     /// Whether the template may use `object` as it lies in the store; then it does.
@@ -74,24 +100,36 @@ impl<'a> Session<'a> {
     pub(super) fn nodes(&self) -> impl Iterator<Item = Result<(ObjectId, Vec<u8>), TemplateError>> {
         let nodes = self.present.iter().filter(|(object, _)| object.kind == Kind::Node);
         nodes.filter_map(|(&object, &writer)| {
-            let read = self.store.get(&Place { writer, object }.key());
-            match read.map(|bytes| bytes.filter(|bytes| ObjectId::of(bytes) == object.id)) {
-                Ok(bytes) => bytes.map(|bytes| Ok((object.id, bytes))),
-                Err(error) => Some(Err(error.into())),
-            }
+            let read = whole(self.store, Place { writer, object });
+            read.map(|bytes| bytes.map(|bytes| (object.id, bytes))).transpose()
         })
     }
 
+    /// The bytes of a node that may be used, `None` when they are not what they should be.
+    pub(super) fn node(&mut self, id: ObjectId) -> Result<Option<Vec<u8>>, TemplateError> {
+        let object = Ref { kind: Kind::Node, id };
+        match self.present.get(&object).copied() {
+            Some(writer) => whole(self.store()?, Place { writer, object }),
+            None => Ok(None),
+        }
+    }
+
     /// Stores an object, unless it is there.
-    pub(super) fn put(&mut self, kind: Kind, bytes: &[u8]) -> Result<ObjectId, TemplateError> {
-        let object = Ref { kind, id: ObjectId::of(bytes) };
+    ///
+    /// Durable: with [`Session::write_behind`] not before something else is done with the store.
+    pub(super) fn put(&mut self, kind: Kind, bytes: Vec<u8>) -> Result<ObjectId, TemplateError> {
+        let object = Ref { kind, id: ObjectId::of(&bytes) };
         if !self.uses(object) {
-            let writer = self.intent.writer;
-            self.store.put(&Place { writer, object }.key(), bytes)?;
+            let (writer, len) = (self.intent.writer, bytes.len() as u64);
+            let place = Place { writer, object };
+            match &self.behind {
+                Some(behind) => behind.put(place, bytes)?,
+                None => self.store.put(&place.key(), &bytes)?,
+            }
             self.present.insert(object, writer);
             self.shelves.insert(writer);
-            self.stored += bytes.len() as u64;
-            self.worked(bytes.len() as u64)?;
+            self.stored += len;
+            self.worked(len)?;
         }
         Ok(object.id)
     }
@@ -104,8 +142,9 @@ impl<'a> Session<'a> {
         self.since_renewal += bytes;
         if self.since_renewal >= RENEW_BYTES {
             self.since_renewal = 0;
-            self.store.put(&self.intent.key(), b"")?;
-            let highest = slot::highest(self.store, &self.intent.slot.name)?;
+            let store = self.store()?;
+            store.put(&self.intent.key(), b"")?;
+            let highest = slot::highest(store, &self.intent.slot.name)?;
             if let Some(highest) = highest.filter(|highest| *highest >= self.intent.slot) {
                 return Err(self.lost(&highest));
             }
@@ -123,16 +162,17 @@ impl<'a> Session<'a> {
     /// # Errors
     /// [`TemplateError::Taken`] or [`TemplateError::GivenUp`]; the store's own leave open whether
     /// it is there now.
-    pub(super) fn commit(self, root: ObjectId) -> Result<(), TemplateError> {
+    pub(super) fn commit(mut self, root: ObjectId) -> Result<(), TemplateError> {
+        let store = self.store()?;
         let slot = &self.intent.slot;
         let bytes = State::Template { root, shelves: self.shelves.clone() }.encode();
-        let won = self.store.put_if_absent(&slot.key(), &bytes)?
+        let won = store.put_if_absent(&slot.key(), &bytes)?
             // Or it was written, and the answer was lost, and the store tried again.
-            || self.store.get(&slot.key())?.is_some_and(|found| found == bytes);
+            || store.get(&slot.key())?.is_some_and(|found| found == bytes);
         // A place below the highest was given up and forgotten: that it was empty means nothing.
-        let highest = slot::highest(self.store, &slot.name)?.unwrap_or_else(|| slot.clone());
+        let highest = slot::highest(store, &slot.name)?.unwrap_or_else(|| slot.clone());
         let done = if won && highest == *slot { Ok(()) } else { Err(self.lost(&highest)) };
-        self.store.delete(&self.intent.key())?;
+        store.delete(&self.intent.key())?;
         done
     }
 
@@ -145,6 +185,12 @@ impl<'a> Session<'a> {
             Err(error) => error,
         }
     }
+}
+
+/// The bytes of an object, `None` when it is not there or they are not what they should be.
+fn whole(store: &dyn Objects, place: Place) -> Result<Option<Vec<u8>>, TemplateError> {
+    let bytes = store.get(&place.key())?;
+    Ok(bytes.filter(|bytes| ObjectId::of(bytes) == place.object.id))
 }
 
 /// The place that a new template of this name would fill.

@@ -72,6 +72,9 @@ impl ReplicaGroup {
 
     /// Finds a point: the snapshot that it builds on, and the record that it ends with.
     pub(in crate::pipeline) fn find_point(&self, at: &At) -> Result<Found, ControlError> {
+        if let At::Snapshot(name) = at {
+            self.await_settled(name)?;
+        }
         let set = self.set()?;
         let all = settled(&set)?;
         let view = self.look_at().map_err(ControlError::failed)?;
@@ -90,7 +93,9 @@ impl ReplicaGroup {
                     let why = format!("{name} lies inside a resync, where nothing is consistent");
                     return Err(ControlError::refused(why));
                 }
-                self.await_settled(&set, &found)?;
+                if !set.is_settled(&found) {
+                    return Err(unsettled(&found));
+                }
                 let wanted = found.point;
                 (found, wanted)
             }
@@ -140,16 +145,25 @@ impl ReplicaGroup {
     }
 
     /// Waits until the volumes hold durably what a snapshot stands for, which the next checkpoint
-    /// does.
-    fn await_settled(&self, set: &SnapshotSet, found: &Snapshot) -> Result<(), ControlError> {
+    /// does. The set is held while it is looked at, and not while it is waited: who opens the
+    /// replica again waits for all that hold it.
+    fn await_settled(&self, name: &Name) -> Result<(), ControlError> {
         let since = Instant::now();
-        while !set.is_settled(found) {
-            if since.elapsed() >= SETTLES || self.stopping.load(Ordering::SeqCst) {
-                return Err(snapshot_error(&SnapshotError::Unsettled(found.name.to_string())));
+        loop {
+            {
+                let set = self.set()?;
+                let found = set.find(name.as_str()).map_err(|it| snapshot_error(&it))?;
+                if found.torn || set.is_settled(&found) {
+                    return Ok(());
+                }
+                let goes_on = self.look_at().map_err(ControlError::failed)?.settles();
+                let waited = since.elapsed() >= SETTLES;
+                if !goes_on || waited || self.stopping.load(Ordering::SeqCst) {
+                    return Err(unsettled(&found));
+                }
             }
             std::thread::sleep(LOOK);
         }
-        Ok(())
     }
 
     /// Holds the snapshot that a point builds on: it stays until `holder` lets go.
@@ -218,6 +232,10 @@ fn settled(set: &SnapshotSet) -> Result<Vec<Snapshot>, ControlError> {
     let mut all = set.points().map_err(|it| snapshot_error(&it))?;
     all.retain(|it| set.is_settled(it));
     Ok(all)
+}
+
+fn unsettled(found: &Snapshot) -> ControlError {
+    snapshot_error(&SnapshotError::Unsettled(found.name.to_string()))
 }
 
 fn too_old(group: &Name, all: &[Snapshot]) -> ControlError {

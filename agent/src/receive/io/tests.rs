@@ -101,6 +101,21 @@ pub(super) async fn until(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
+/// Goal: who waits for a checkpoint is told at once when none can come.
+#[tokio::test]
+async fn nothing_settles_where_nothing_is_applied() {
+    let engine = Host::new().open().unwrap();
+    let view = engine.view();
+    assert!(view.settles());
+    let why = || Some("a reason".to_owned());
+    assert!(!View { rolled: Some(Rolled::came(Seq(1))), ..view.clone() }.settles());
+    assert!(!View { holds: why(), ..view.clone() }.settles());
+    assert!(!View { turned: true, ..view.clone() }.settles());
+    assert!(!View { fault: why(), ..view.clone() }.settles());
+    assert!(View { waits: why(), ..view }.settles(), "what was taken is applied all the same");
+    engine.stop();
+}
+
 /// Goal: on a full disk nothing is taken and nothing given up; when there is room it goes on by
 /// itself, where it was; what waits does not keep it from stopping.
 #[tokio::test]

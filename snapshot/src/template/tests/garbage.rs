@@ -53,7 +53,7 @@ fn condemned_objects_wait_for_those_who_may_have_seen_them() {
     assert_eq!((session.nodes().count(), late.nodes().count()), (2, 0));
     let (pack, _) = session.nodes().next().unwrap().unwrap();
     assert!(session.uses(place::Ref { kind: Kind::Node, id: pack }));
-    session.put(Kind::Pack, b"of its own").unwrap();
+    session.put(Kind::Pack, b"of its own".to_vec()).unwrap();
     assert_eq!(collect_garbage(&store, HOUR).unwrap().condemned, 3);
     // It ends by being given up. What it wrote is garbage as well, which waits for the one who came
     // late and may have seen it.
@@ -118,7 +118,7 @@ fn a_writer_at_work_says_so_and_learns_that_it_was_given_up() {
 fn who_comes_too_late_is_told_so() {
     let store = MemoryObjects::default();
     let mut late = Session::begin(&store, &name("gold")).unwrap();
-    let root = late.put(Kind::Node, b"no matter").unwrap();
+    let root = late.put(Kind::Node, b"no matter".to_vec()).unwrap();
     collect_garbage(&store, Duration::ZERO).unwrap();
     make(&store, "gold", &[disk(2, &[1])]).unwrap();
     collect_garbage(&store, HOUR).unwrap();
