@@ -176,6 +176,8 @@ fn source_status(source: &SourceGroup) -> GroupStatus {
     status.generation = core.generation().to_string();
     let issued = core.issued();
     status.seq.issued = issued.0;
+    let taken_over = core.is_alone_since_takeover();
+    let giving = core.handed().is_some();
     let (now, tick) = (source.tap.clock().wall(), source.tap.clock().now());
     let epoch = source.config.epoch.0.as_secs_f64();
     let extent = core.layout().extent.bytes();
@@ -215,6 +217,16 @@ fn source_status(source: &SourceGroup) -> GroupStatus {
             status.outbox = worst.outbox;
             status.consistent = worst.consistent;
         }
+    }
+    if taken_over && matches!(status.state, State::Disconnected | State::Map) {
+        let why = status.reason.map_or_else(String::new, |why| format!(": {why}"));
+        let text = format!("this agent took over, and no other side follows it yet{why}");
+        (status.state, status.reason) = (State::Promoted, Some(text));
+    }
+    if giving {
+        let text = "the role is being handed over: nothing can be written here before the other \
+                    side has said whether it took it";
+        status.reason = Some(text.into());
     }
     if let Some(why) = source.watched.stopped() {
         (status.state, status.reason) = (State::Paused, Some(why));

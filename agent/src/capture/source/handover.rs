@@ -10,7 +10,7 @@ use vgship_base::record::{Body, ResyncReason};
 use super::Source;
 use crate::capture::ledger_format::ReplicaState;
 use crate::ship::dirty::DirtyMap;
-use crate::ship::replica::Flow;
+use crate::ship::replica::{Flow, Replica};
 use crate::ship::standing::Out;
 use crate::ship::verdict::ReplicaPoint;
 
@@ -116,6 +116,12 @@ impl Source {
             let seq = self.push_for(handed.to, Body::Handover { generation });
             assert_eq!(seq, handed.seq, "nothing is numbered behind the reservation");
         }
+    }
+
+    /// Whether this history began behind another's, and nobody has followed it yet.
+    pub fn is_alone_since_takeover(&self) -> bool {
+        let met = |replica: &Replica| replica.met != Start(0);
+        !self.lineage.is_empty() && !self.replicas.iter().any(met)
     }
 
     /// The handover that is under way.
