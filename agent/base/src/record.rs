@@ -168,10 +168,12 @@ pub enum ResyncReason {
     Grown,
     /// A volume of the source was away, or was another for a while.
     Drifted,
+    /// The replica is blind, and a write could not be veiled, or its content was not so far.
+    Veil,
 }
 
 impl ResyncReason {
-    const ALL: [ResyncReason; 9] = [
+    const ALL: [ResyncReason; 10] = [
         ResyncReason::Initial,
         ResyncReason::Overflow,
         ResyncReason::UncleanStart,
@@ -181,6 +183,7 @@ impl ResyncReason {
         ResyncReason::Mismatch,
         ResyncReason::Grown,
         ResyncReason::Drifted,
+        ResyncReason::Veil,
     ];
 
     /// Its number in formats.
@@ -206,6 +209,7 @@ impl ResyncReason {
             ResyncReason::Mismatch => "the self-check found a difference",
             ResyncReason::Grown => "the volumes have grown",
             ResyncReason::Drifted => "a volume was changed behind the source's back",
+            ResyncReason::Veil => "a write of part of a sector, which cannot be veiled by itself",
         }
     }
 }

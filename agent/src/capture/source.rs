@@ -9,6 +9,7 @@ mod checkpoint;
 mod grow;
 mod links;
 mod marks;
+mod ready;
 mod resync;
 mod sync;
 mod time;
@@ -25,6 +26,7 @@ use vgship_base::units::{Span, Tick};
 
 pub use check::{CheckReport, Checks};
 pub use marks::Reach;
+pub use ready::{Ready, Wants};
 pub use resync::Shipped;
 pub use sync::{After, Complete};
 pub use writes::{Begin, Change, Ticket};
@@ -252,6 +254,8 @@ impl Source {
 
 #[cfg(test)]
 mod check_tests;
+#[cfg(test)]
+mod ready_tests;
 #[cfg(test)]
 mod sync_tests;
 #[cfg(test)]
