@@ -15,8 +15,8 @@ use super::control::{
 };
 use super::io::Server;
 use super::keys::{
-    EndRequest, Ended, KeyRoom, KeyRow, KeyState, Kind, Need, NewKey, RewrapRequest, Rewrapped,
-    Ring, Rings, Rotated, To,
+    EndRequest, Ended, EscrowRequest, Escrowed, KeyRoom, KeyRow, KeyState, Kind, Need, NewKey,
+    RewrapRequest, Rewrapped, Ring, Rings, Rotated, To,
 };
 use super::past::{
     EnvEnd, EnvLog, EnvRequest, Environment, Environments, ExportRequest, Exported, History,
@@ -234,6 +234,7 @@ impl KeyRoom for Fake {
             group: Some(group.to_string()),
             store: None,
             keys: vec![key_row()],
+            veil: None,
         };
         ready(Ok(Rings { rings: group.into_iter().map(ring).collect() }))
     }
@@ -249,6 +250,11 @@ impl KeyRoom for Fake {
             None => Err(ControlError::refused(format!("key {key} is still needed"))),
             Some(_) => Ok(Ended { group, store: None, key, lost: key_row().needs }),
         })
+    }
+
+    fn key_escrow(&self, group: Name, request: EscrowRequest) -> Answer<'_, Escrowed> {
+        let (key, opens_with) = ("0d".repeat(8), "0b".repeat(8));
+        ready(Ok(Escrowed { group: group.to_string(), key, opens_with, path: request.to }))
     }
 
     fn key_rewrap(&self, request: RewrapRequest) -> Answer<'_, Rewrapped> {
