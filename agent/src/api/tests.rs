@@ -199,8 +199,8 @@ impl Control for Fake {
 
     fn pair_invite(&self, invite: InviteRequest) -> Answer<'_, Invitation> {
         let (token, expires) = ("vg1-token".into(), "2026-02-03T04:05:06Z".into());
-        let (group, role) = (invite.group.to_string(), invite.role);
-        ready(Ok(Invitation { token, group, role, expires }))
+        let (group, role, blind) = (invite.group.to_string(), invite.role, invite.blind);
+        ready(Ok(Invitation { token, group, role, blind, wants_escrow: blind, expires }))
     }
 
     fn pair_join(&self, join: JoinRequest) -> Answer<'_, Joined> {
@@ -340,7 +340,7 @@ async fn every_command_arrives_and_its_answer_comes_back() {
     assert_eq!(refused.kind, ErrorKind::Refused);
     assert_eq!(client.resume(&payroll()).await.unwrap().done, "resumed");
     let expires: Period = "1 h".parse().unwrap();
-    let invite = InviteRequest { group: payroll(), role: Role::Replica, expires };
+    let invite = InviteRequest { group: payroll(), role: Role::Replica, blind: true, expires };
     assert_eq!(client.pair_invite(&invite).await.unwrap().role, Role::Replica);
     assert_eq!(client.pair_list().await.unwrap().pairs, []);
     let revoke = RevokeRequest { peer: "recovery / 2".into() };

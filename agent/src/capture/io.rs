@@ -395,19 +395,29 @@ pub struct TappedVolume {
     tap: Arc<Tap>,
     volume: VolumeId,
     bytes: u64,
+    /// Unit: bytes.
+    min_block: u32,
 }
 
 impl TappedVolume {
     /// The volume of a tap.
     pub fn new(tap: Arc<Tap>, volume: VolumeId) -> TappedVolume {
-        let bytes = tap.core().layout().volume(volume).map_or(0, |known| known.bytes);
-        TappedVolume { tap, volume, bytes }
+        let core = tap.core();
+        let bytes = core.layout().volume(volume).map_or(0, |known| known.bytes);
+        // Parts of sectors cannot be veiled. Clients that came before keep what they were told.
+        let min_block = if core.has_blind() { 512 } else { 1 };
+        drop(core);
+        TappedVolume { tap, volume, bytes, min_block }
     }
 }
 
 impl Export for TappedVolume {
     fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    fn min_block(&self) -> u32 {
+        self.min_block
     }
 
     fn read_only(&self) -> bool {

@@ -51,6 +51,8 @@ pub mod template;
 
 pub mod template_key;
 
+pub mod unveil;
+
 pub mod vg;
 
 pub mod wait;
@@ -122,6 +124,7 @@ enum Command {
     Template(template::Command),
     #[command(subcommand)]
     Key(key::Command),
+    Unveil(unveil::Args),
     #[command(subcommand)]
     Env(env::Command),
     Bisect(bisect::Args),
@@ -230,6 +233,7 @@ fn run(command: Command, context: &Context<'_>) -> Result<(), ControlError> {
         Command::History(args) => history::run(&args, context),
         Command::Template(command) => template::run(command, context),
         Command::Key(command) => key::run(command, context),
+        Command::Unveil(args) => unveil::run(&args, context),
         Command::Env(command) => env::run(command, context),
         Command::Bisect(args) => bisect::run(&args, context),
         Command::Rollback(args) => rollback::run(&args, context),

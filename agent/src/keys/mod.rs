@@ -8,6 +8,7 @@ pub mod report;
 pub mod rewrap;
 mod ring;
 mod veil;
+pub mod veiled;
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};

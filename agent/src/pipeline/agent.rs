@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex as Gate, Semaphore};
 use vgship_base::ids::{GroupId, Name, PeerId};
 use vgship_base::io::Clock;
+use vgship_snapshot::seal::KeyId;
 
 use super::control::Controlled;
 use super::exports::Served;
@@ -23,6 +24,7 @@ use crate::capture::nbd::io::socket::Listener;
 use crate::capture::nbd::io::{NbdClients, NbdServer};
 use crate::cli::parts::Running;
 use crate::home::{Config, GroupConfig, LockedHome};
+use crate::keys;
 use crate::wire::batch::Compression;
 use crate::wire::io::{
     Close, Config as EndpointConfig, Endpoint, Link, PairingHost, PeerBook, Tuning,
@@ -105,6 +107,20 @@ impl PairingHost for Host {
         match self.0.upgrade()?.group_by_id(group)? {
             Group::Source(source) => Some(source.tap.core().layout().encode()),
             _ => None,
+        }
+    }
+
+    fn veil(&self, group: GroupId) -> Option<KeyId> {
+        let agent = self.0.upgrade()?;
+        let group = agent.group_by_id(group)?;
+        let known = keys::known_veil(&agent.home.group(&group.config().name), group.config().id);
+        match known {
+            Ok(known) => known.map(|known| known.id),
+            Err(error) => {
+                let error = error.told();
+                tracing::error!(group = %group.config().name, %error, "the veil key is not to be had");
+                None
+            }
         }
     }
 }
@@ -271,12 +287,12 @@ impl Inner {
         &self,
         config: GroupConfig,
     ) -> Result<Arc<SourceGroup>, ControlError> {
-        let peers: Vec<(PeerId, String)> = self
+        let peers: Vec<(PeerId, String, bool)> = self
             .book
             .peers()
             .into_iter()
             .filter(|peer| self.book.allows(peer.id, config.id, Role::Replica))
-            .map(|peer| (peer.id, peer.name.to_string()))
+            .map(|it| (it.id, it.name.to_string(), self.book.is_blind(it.id, config.id)))
             .collect();
         let source = Arc::new(SourceGroup::start(&self.home, config, self.clock, &peers)?);
         self.served.add(source.config.name.as_str(), &source.tap);
@@ -307,7 +323,10 @@ impl Inner {
         name: &str,
     ) -> Result<(), ControlError> {
         match self.group_by_id(group) {
-            Some(Group::Source(source)) => source.add_replica(peer, name),
+            Some(Group::Source(source)) => {
+                let blind = self.book.is_blind(peer, group);
+                source.add_replica(&self.home, peer, name, blind)
+            }
             _ => Err(ControlError::failed(format!("group {group} is not served here"))),
         }
     }

@@ -250,6 +250,7 @@ impl Controlled {
             GroupSpec::new(local.clone(), volumes).into_config(granted.group, Role::Replica);
         config.extent = home::Size(vgship_base::units::ByteLen(layout.extent.bytes()));
         config.peer = Some(token.inviter);
+        config.blind = granted.veil;
         let agent = Arc::clone(&self.0);
         let bytes = offer.layout;
         let replica = blocking(move || {
@@ -267,6 +268,7 @@ impl Controlled {
             role: Role::Replica,
             peer: granted.name.to_string(),
             peer_id: token.inviter.to_string(),
+            blind: token.blind,
         })
     }
 }

@@ -67,6 +67,9 @@ impl KeyRoom for Controlled {
         blocking(move || {
             let group = agent.group(&group)?;
             let done = escrow::escrow(&agent.home, group.config(), &request)?;
+            if let Group::Source(source) = &group {
+                source.learn_veil()?;
+            }
             tracing::info!(group = done.group, key = done.key, to = %done.path.display(),
                 "an escrow of the veil key was made");
             Ok(done)

@@ -24,7 +24,7 @@ use crate::capture::io::{Tap, report};
 use crate::capture::ledger::Ledger;
 use crate::capture::source::{Policy, Source};
 use crate::home::{GroupConfig, GroupHome, Home, Settings};
-use crate::keys;
+use crate::keys::{self, KnownVeil};
 use crate::outbox::queue::Budget;
 use crate::outbox::spill::Spill;
 use crate::ship::io::{carry, check_extents, move_spill, read_extents};
@@ -59,6 +59,8 @@ pub(super) struct SourceGroup {
     gone: watch::Sender<bool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     replicas: Mutex<BTreeMap<ReplicaId, Arc<ReplicaLink>>>,
+    /// What is known of its veil key.
+    veil: Mutex<Option<KnownVeil>>,
 }
 
 /// One replica's place at its source.
@@ -109,10 +111,14 @@ impl SourceGroup {
         home: &Home,
         config: GroupConfig,
         clock: Clock,
-        peers: &[(PeerId, String)],
+        peers: &[(PeerId, String, bool)],
     ) -> Result<SourceGroup, ControlError> {
         let group_home = home.group(&config.name);
         let keys = keys::ring(home, &group_home, config.id).map_err(|it| it.told())?;
+        let veil = keys::veil(home, &group_home, config.id).map_err(|it| it.told())?;
+        if veil.is_none() && peers.iter().any(|(.., blind)| *blind) {
+            return Err(keys::lost_veil(&group_home).told());
+        }
         let extent = ExtentSize::from_bytes(config.extent.0.0)
             .ok_or_else(|| ControlError::usage("extent: a power of two from 4 KiB to 1 MiB"))?;
         let spec = config.volumes.parse().map_err(|it| ControlError::from_error(&it))?;
@@ -134,6 +140,7 @@ impl SourceGroup {
             core.suspect(id);
         }
         let tap = Arc::new(Tap::new(core, ledger, volumes, clock));
+        veil.into_iter().for_each(|key| tap.set_veil(key));
         let (name, home) = (config.name.clone(), group_home.clone());
         let watched = Arc::new(Watched::new(name, spec, home, Arc::clone(&tap), known));
         let group = SourceGroup {
@@ -150,12 +157,14 @@ impl SourceGroup {
             gone: watch::Sender::new(false),
             threads: Mutex::default(),
             replicas: Mutex::default(),
+            veil: Mutex::default(),
         };
+        group.learn_veil()?;
         group.begin(peers)?;
         Ok(group)
     }
 
-    fn begin(&self, peers: &[(PeerId, String)]) -> Result<(), ControlError> {
+    fn begin(&self, peers: &[(PeerId, String, bool)]) -> Result<(), ControlError> {
         // What an earlier life left unflushed must be stable before it is offered (R4), and the
         // new start durable before it numbers anything.
         let ids: Vec<_> = self.tap.core().layout().ids().collect();
@@ -167,15 +176,15 @@ impl SourceGroup {
             // stored; nothing may be offered by it (R8).
             self.tap.volumes()[volume.index()].forget_cache();
         }
-        for (peer, _) in peers {
+        for (peer, _, blind) in peers {
             let mut core = self.tap.core();
-            if core.find(*peer).is_none() {
-                core.add_replica(*peer);
-            }
+            let id = core.find(*peer).unwrap_or_else(|| core.add_replica(*peer));
+            // As when it was paired: another kind of pairing is met by a replica that begins anew.
+            core.replica_mut(id).blind = *blind;
         }
         self.must_checkpoint()?;
         self.watched.store_identities()?;
-        for (peer, name) in peers {
+        for (peer, name, _) in peers {
             let id = self.tap.core().find(*peer);
             self.serve(id.expect("it was just added"), name)?;
         }
@@ -219,11 +228,24 @@ impl SourceGroup {
         }
     }
 
-    /// Takes a new replica in.
-    pub(super) fn add_replica(&self, peer: PeerId, name: &str) -> Result<(), ControlError> {
+    /// Takes a new replica in, or one that was paired anew.
+    pub(super) fn add_replica(
+        &self,
+        home: &Home,
+        peer: PeerId,
+        name: &str,
+        blind: bool,
+    ) -> Result<(), ControlError> {
+        if blind && self.tap.veil().is_none() {
+            let veil = keys::veil(home, &self.group_home, self.config.id);
+            let veil = veil.map_err(|it| it.told())?;
+            self.tap.set_veil(veil.ok_or_else(|| keys::lost_veil(&self.group_home).told())?);
+            self.learn_veil()?;
+        }
         let known = self.tap.core().find(peer);
-        if known.is_some_and(|id| self.replicas().contains_key(&id)) {
-            return Ok(());
+        if let Some(id) = known.filter(|id| self.replicas().contains_key(id)) {
+            self.tap.core().set_blind(id, blind);
+            return self.must_checkpoint();
         }
         let full = self.tap.core().ids().count() >= REPLICAS_MAX;
         if known.is_none() && full {
@@ -233,11 +255,28 @@ impl SourceGroup {
             ))
             .hint("add the volumes as a new group and pair that"));
         }
-        let id = known.unwrap_or_else(|| self.tap.core().add_replica(peer));
+        let id = {
+            let mut core = self.tap.core();
+            let id = known.unwrap_or_else(|| core.add_replica(peer));
+            core.set_blind(id, blind);
+            id
+        };
         // A group that an operator paused stays so for those who come later.
         self.watched.tell_paused();
         self.must_checkpoint()?;
         self.serve(id, name)
+    }
+
+    /// Looks anew at what is known of its veil key.
+    pub(super) fn learn_veil(&self) -> Result<(), ControlError> {
+        let known = keys::known_veil(&self.group_home, self.config.id).map_err(|it| it.told())?;
+        *self.veil.lock().unwrap_or_else(PoisonError::into_inner) = known;
+        Ok(())
+    }
+
+    /// What is known of its veil key; `None` when it has none.
+    pub(super) fn known_veil(&self) -> Option<KnownVeil> {
+        self.veil.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn serve(&self, id: ReplicaId, name: &str) -> Result<(), ControlError> {
@@ -327,15 +366,22 @@ impl SourceGroup {
         let begun = {
             let mut core = self.tap.core();
             match self.watched.stopped() {
-                Some(why) => Err(Some(why)),
-                None if hello.layout != core.layout_hash() => Err(None),
+                Some(why) => Err(Unfit::Stopped(why)),
+                // In one breath with the verdict: content of one replica is wholly veiled or not.
+                None if hello.blind != core.replica(id).blind => Err(Unfit::Veil),
+                None if hello.layout != core.layout_hash() => Err(Unfit::Layout),
                 None => Ok(core.link_up(id, &point, fresh)),
             }
         };
         let verdict = match begun {
             Ok(verdict) => verdict,
-            Err(None) => return Err(self.tell_layout(greeting, id, name).await),
-            Err(Some(why)) => {
+            Err(Unfit::Layout) => return Err(self.tell_layout(greeting, id, name).await),
+            Err(Unfit::Veil) => {
+                let why = veil_differs(hello.blind);
+                let _ = greeting.refuse(Refusal::Veil, why).await;
+                return Err(End::Lost(why.into()));
+            }
+            Err(Unfit::Stopped(why)) => {
                 let _ = greeting.refuse(Refusal::Unavailable, &why).await;
                 return Err(End::Lost(why));
             }
@@ -382,6 +428,7 @@ impl SourceGroup {
             consistent: true,
             damaged: false,
             fresh: false,
+            blind: core.replica(id).blind,
             generation: core.generation(),
             start: core.start(),
             durable: core.issued(),
@@ -481,6 +528,30 @@ impl SourceGroup {
         if let Err(error) = self.tap.close() {
             tracing::error!(group = %self.config.name, error = %report(&error),
                 "the group could not be closed cleanly; the next start resyncs what is in doubt");
+        }
+    }
+}
+
+/// Why a hello gets no verdict.
+enum Unfit {
+    /// The group does not replicate now.
+    Stopped(String),
+    /// It knows other volumes.
+    Layout,
+    /// Only one side takes the replica for a blind one.
+    Veil,
+}
+
+/// Why a hello is refused of which `theirs` says whether it is blind.
+fn veil_differs(theirs: bool) -> &'static str {
+    match theirs {
+        true => {
+            "the replica was paired as a blind one, and here it is none: remove the group there and \
+             pair it again"
+        }
+        false => {
+            "the replica was not paired as a blind one, and here it is one: remove the group there \
+             and pair it again with a token of pair invite --blind"
         }
     }
 }

@@ -16,7 +16,8 @@
 //! at  size  field       unit     rule
 //!  0    16  group       -        the group's id
 //! 16     1  role        -        the sender's: 1 source, 2 replica
-//! 17     1  flags       -        bit 0 consistent, bit 1 damaged, bit 2 fresh
+//! 17     1  flags       -        bit 0 consistent, bit 1 damaged, bit 2 fresh, bit 3 blind (since
+//!                                version 2; a blind hello speaks none below)
 //! 18    16  generation  -
 //! 34     2  start       starts   the source's start that the sender is at
 //! 36     8  durable     records  seq
@@ -40,7 +41,10 @@ use super::peers::Role;
 pub const LOWEST: u16 = 1;
 
 /// Newest version of the link that this program speaks.
-pub const HIGHEST: u16 = 1;
+pub const HIGHEST: u16 = 2;
+
+/// Oldest version that knows blind replicas.
+pub const BLIND_SINCE: u16 = 2;
 
 /// Length of the part before the body, from which the rest's length is known. Unit: bytes.
 pub const PREFIX_LEN: usize = 12;
@@ -52,6 +56,7 @@ const REPLY_MAGIC: [u8; 4] = *b"VGSR";
 const CONSISTENT: u8 = 1;
 const DAMAGED: u8 = 2;
 const FRESH: u8 = 4;
+const BLIND: u8 = 8;
 
 /// Where a side of a group stands (R11).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +71,8 @@ pub struct Hello {
     pub damaged: bool,
     /// Replica: it holds nothing of the group yet. Source: false.
     pub fresh: bool,
+    /// Whether the replica is blind. Both sides must say the same.
+    pub blind: bool,
     /// The history that the sender's state belongs to.
     pub generation: Generation,
     /// Source: its present start. Replica: the start of its last record.
@@ -97,6 +104,8 @@ pub enum Refusal {
     Busy,
     /// The side cannot serve the group: paused, failed or stopping.
     Unavailable,
+    /// One side says that the replica is blind, the other does not.
+    Veil,
     /// A code that this version does not know.
     Other(u16),
 }
@@ -112,6 +121,7 @@ impl Refusal {
             Refusal::Diverged => 5,
             Refusal::Busy => 6,
             Refusal::Unavailable => 7,
+            Refusal::Veil => 8,
             Refusal::Other(code) => code,
         }
     }
@@ -125,6 +135,7 @@ impl Refusal {
             5 => Refusal::Diverged,
             6 => Refusal::Busy,
             7 => Refusal::Unavailable,
+            8 => Refusal::Veil,
             code => Refusal::Other(code),
         }
     }
@@ -157,7 +168,8 @@ pub enum Reply {
 impl Hello {
     /// The hello as sent by the dialling side.
     pub fn encode(&self) -> Vec<u8> {
-        self.encode_versions(LOWEST, HIGHEST)
+        // One that knows no veil must not take it for another replica.
+        self.encode_versions(if self.blind { BLIND_SINCE } else { LOWEST }, HIGHEST)
     }
 
     fn encode_versions(&self, lowest: u16, highest: u16) -> Vec<u8> {
@@ -172,7 +184,7 @@ impl Hello {
         require("highest", highest, "at least the lowest", highest >= lowest)?;
         let version = highest.min(HIGHEST);
         match version >= lowest.max(LOWEST) {
-            true => Ok(Some((version, Hello::decode_body(body)?))),
+            true => Ok(Some((version, Hello::decode_body(body, version)?))),
             false => Ok(None),
         }
     }
@@ -181,7 +193,8 @@ impl Hello {
         let flag = |set, bit| if set { bit } else { 0 };
         let flags = flag(self.consistent, CONSISTENT)
             | flag(self.damaged, DAMAGED)
-            | flag(self.fresh, FRESH);
+            | flag(self.fresh, FRESH)
+            | flag(self.blind, BLIND);
         let mut out = Writer::default();
         out.put(&self.group.0).u8(self.role.code()).u8(flags).put(&self.generation.0);
         out.u16(self.start.0).u64(self.durable.0).u64(self.applied.0).put(&self.layout);
@@ -189,18 +202,21 @@ impl Hello {
         out
     }
 
-    /// Takes the fields of version 1 and skips what later versions append.
-    fn decode_body(body: &[u8]) -> Result<Hello, FormatError> {
+    /// Takes the fields of the version and skips what later versions append.
+    fn decode_body(body: &[u8], version: u16) -> Result<Hello, FormatError> {
         let mut from = Reader::new(body);
         let (group, role) = (GroupId(from.array("group")?), Role::decode(from.u8("role")?)?);
         let flags = from.u8("flags")?;
-        require("flags", flags, "bits 0 to 2", flags & !(CONSISTENT | DAMAGED | FRESH) == 0)?;
+        let blind = if version >= BLIND_SINCE { BLIND } else { 0 };
+        let known = CONSISTENT | DAMAGED | FRESH | blind;
+        require("flags", flags, "bits 0 to 2, and 3 from version 2 on", flags & !known == 0)?;
         Ok(Hello {
             group,
             role,
             consistent: flags & CONSISTENT != 0,
             damaged: flags & DAMAGED != 0,
             fresh: flags & FRESH != 0,
+            blind: flags & BLIND != 0,
             generation: Generation(from.array("generation")?),
             start: Start(from.u16("start")?),
             durable: Seq(from.u64("durable")?),
@@ -230,7 +246,7 @@ impl Reply {
         if code == 0 {
             let spoken = (LOWEST..=HIGHEST).contains(&version);
             require("version", version, "one that was offered", spoken)?;
-            return Ok(Reply::Accepted { version, hello: Hello::decode_body(body)? });
+            return Ok(Reply::Accepted { version, hello: Hello::decode_body(body, version)? });
         }
         require("version", version, "0 when refused", version == 0)?;
         let text = Reader::new(body).text("text", TEXT_MAX)?.to_owned();

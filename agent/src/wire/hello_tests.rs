@@ -10,6 +10,7 @@ fn example() -> Hello {
         consistent: true,
         damaged: false,
         fresh: true,
+        blind: false,
         generation: Generation([8; 16]),
         start: Start(3),
         durable: Seq(0x0003_0000_0000_0009),
@@ -21,10 +22,29 @@ fn example() -> Hello {
 
 // Written by hand from the tables; the checksums by an independent program.
 
-const HELLO: &[u8] = &hex!(
+/// As programs wrote it that know no veil.
+const HELLO_1: &[u8] = &hex!(
     "56475348000100010000005b07070707070707070707070707070707020508080808080808080808"
     "08080808080800030003000000000009000300000000000409090909090909090909090909090909"
     "0909090909090909090909090909090900056c7061723208c6b6be"
+);
+
+const HELLO: &[u8] = &hex!(
+    "56475348000100020000005b07070707070707070707070707070707020508080808080808080808"
+    "08080808080800030003000000000009000300000000000409090909090909090909090909090909"
+    "0909090909090909090909090909090900056c70617232408b11e6"
+);
+
+const BLIND_HELLO: &[u8] = &hex!(
+    "56475348000200020000005b07070707070707070707070707070707020d08080808080808080808"
+    "08080808080800030003000000000009000300000000000409090909090909090909090909090909"
+    "0909090909090909090909090909090900056c7061723285723134"
+);
+
+const BLIND_ACCEPTED: &[u8] = &hex!(
+    "56475352000200000000005b07070707070707070707070707070707020d08080808080808080808"
+    "08080808080800030003000000000009000300000000000409090909090909090909090909090909"
+    "0909090909090909090909090909090900056c70617232612d9232"
 );
 
 const ACCEPTED: &[u8] = &hex!(
@@ -42,7 +62,14 @@ fn refused() -> Reply {
 #[test]
 fn golden_bytes_hold_both_ways() {
     assert_eq!(example().encode(), HELLO);
-    assert_eq!(Hello::decode(HELLO), Ok(Some((1, example()))));
+    assert_eq!(Hello::decode(HELLO), Ok(Some((2, example()))));
+    assert_eq!(Hello::decode(HELLO_1), Ok(Some((1, example()))));
+    let blind = Hello { blind: true, ..example() };
+    assert_eq!(blind.encode(), BLIND_HELLO);
+    assert_eq!(Hello::decode(BLIND_HELLO), Ok(Some((2, blind.clone()))));
+    let accepted = Reply::Accepted { version: 2, hello: blind };
+    assert_eq!(accepted.encode(), BLIND_ACCEPTED);
+    assert_eq!(Reply::decode(BLIND_ACCEPTED), Ok(accepted));
     let accepted = Reply::Accepted { version: 1, hello: example() };
     assert_eq!(accepted.encode(), ACCEPTED);
     assert_eq!(Reply::decode(ACCEPTED), Ok(accepted));
@@ -52,7 +79,7 @@ fn golden_bytes_hold_both_ways() {
 
 #[test]
 fn every_bit_flip_and_every_cut_is_noticed() {
-    for bytes in [HELLO, ACCEPTED, REFUSED] {
+    for bytes in [HELLO, BLIND_HELLO, ACCEPTED, BLIND_ACCEPTED, REFUSED] {
         let fails = |bytes: &[u8]| Hello::decode(bytes).is_err() && Reply::decode(bytes).is_err();
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.to_vec();
@@ -82,7 +109,7 @@ fn a_newer_program_is_met_at_the_newest_common_version() {
     let mut longer = example().body();
     longer.put(b"fields of a later version");
     let newer = framed(HELLO_MAGIC, 1, 7, &longer);
-    assert_eq!(Hello::decode(&newer), Ok(Some((1, example()))));
+    assert_eq!(Hello::decode(&newer), Ok(Some((2, example()))));
     let strange = framed(HELLO_MAGIC, HIGHEST + 1, 9, &Writer::default());
     assert_eq!(Hello::decode(&strange), Ok(None), "not even looked at");
     for (lowest, highest) in [(0, 1), (2, 1)] {
@@ -90,12 +117,25 @@ fn a_newer_program_is_met_at_the_newest_common_version() {
     }
 }
 
+/// Goal: nobody takes what is blind for what is not, whatever versions meet.
+#[test]
+fn a_blind_side_is_met_by_those_alone_that_know_the_veil() {
+    let blind = Hello { blind: true, ..example() };
+    let forged = framed(HELLO_MAGIC, 1, 1, &blind.body());
+    assert!(Hello::decode(&forged).is_err(), "no bit of version 1");
+    let reply = Reply::Accepted { version: 1, hello: blind };
+    assert!(Reply::decode(&reply.encode()).is_err());
+    // What a program of version 1 does with it: nothing spoken by both.
+    let (lowest, highest, _) = unframed(HELLO_MAGIC, "VGSH", BLIND_HELLO).unwrap();
+    assert_eq!((lowest, highest), (BLIND_SINCE, HIGHEST));
+}
+
 #[test]
 fn every_refusal_comes_back() {
-    for code in 1..=9 {
+    for code in 1..=10 {
         assert_eq!(Refusal::from_code(code).code(), code);
     }
-    assert!(matches!(Refusal::from_code(9), Refusal::Other(9)));
+    assert!(matches!(Refusal::from_code(10), Refusal::Other(10)));
 }
 
 proptest! {
