@@ -18,8 +18,8 @@ fn holds(bytes: &[u8], fill: u8) -> bool {
 }
 
 fn files(folder: &SimFolder) -> Vec<u8> {
-    let names = folder.list().unwrap();
-    names.iter().flat_map(|name| folder.file(name).unwrap().live()).collect()
+    let names = folder.list().expect("the power is on");
+    names.iter().flat_map(|name| folder.file(name).expect("it was listed").live()).collect()
 }
 
 #[test]

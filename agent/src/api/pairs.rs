@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use jiff::Timestamp;
 use vgship_base::ids::PeerId;
+use vgship_base::layout::Layout;
+use vgship_snapshot::veil::is_whole;
 
 use super::control::{
     ControlError, Invitation, InviteRequest, Pairing, Pairings, Removed, Revoked,
@@ -68,6 +70,19 @@ fn invitable(group: &GroupConfig, theirs: Role) -> Result<(), ControlError> {
 /// Durable: the key, once this has returned.
 fn veil_of(home: &Home, group: &GroupConfig) -> Result<bool, ControlError> {
     let place = home.group(&group.name);
+    let path = place.layout();
+    if let Ok(bytes) = std::fs::read(&path) {
+        let layout = Layout::decode(&bytes).map_err(|it| {
+            ControlError::failed(format!("the layout in {} is damaged: {it}", path.display()))
+        })?;
+        if let Some(volume) = layout.volumes.iter().find(|it| !is_whole(0, it.masked.into())) {
+            // What is masked is never written there, and half a sector cannot be veiled.
+            return Err(ControlError::refused(format!(
+                "volume {} of group {} has a masked head of {} bytes, which is no whole sectors",
+                volume.name, group.name, volume.masked
+            )));
+        }
+    }
     keys::veil_or_make(home, &place, group.id).map_err(|it| it.told())?;
     let known = keys::known_veil(&place, group.id).map_err(|it| it.told())?;
     Ok(known.is_none_or(|known| known.escrow.is_none()))

@@ -195,7 +195,7 @@ fn list(group: Option<&Name>, context: &Context<'_>) -> Result<(), ControlError>
                 let veil = keys::known_veil(&group, config.id).map_err(|it| it.told())?;
                 let needs = scan(&group).map_err(|it| it.told())?;
                 let now = Clock::start().wall();
-                Ok(ring_of(config.name.as_str(), (&known, veil), &needs, now))
+                Ok(ring_of(config.name.as_str(), (&known, veil.as_ref()), &needs, now))
             };
             let rings: Result<_, _> = chosen(home, group)?.into_iter().map(ring).collect();
             Ok(Rings { rings: rings? })

@@ -13,7 +13,7 @@ use crate::history::spec::rfc3339;
 /// The keys of a group with what needs each, as of `now`. Unit: microseconds since 1970.
 pub fn ring_of(
     group: &str,
-    (known, veil): (&[KnownKey], Option<KnownVeil>),
+    (known, veil): (&[KnownKey], Option<&KnownVeil>),
     needs: &Needs,
     now: u64,
 ) -> Ring {
@@ -36,7 +36,7 @@ pub fn ring_of(
 }
 
 /// What is told of a veil key.
-pub fn veil_row(known: KnownVeil) -> VeilRow {
+pub fn veil_row(known: &KnownVeil) -> VeilRow {
     VeilRow {
         id: known.id.to_string(),
         made: rfc3339(known.made),

@@ -181,7 +181,7 @@ pub fn veil_or_make(home: &Home, group: &GroupHome, id: GroupId) -> Result<VeilK
     })
 }
 
-/// What is known of a group's veil key. Needs no key.
+/// What is known of a group's veil key. Needs no key. To be called by whoever holds the home.
 ///
 /// # Errors
 /// The disk refused, or a file is damaged.
@@ -190,7 +190,10 @@ pub fn known_veil(group: &GroupHome, id: GroupId) -> Result<Option<KnownVeil>, K
         return Ok(None);
     }
     let _alone = alone();
-    with_files(group, id, |files| files.known_veil())
+    with_files(group, id, |files| {
+        files.mend()?;
+        files.known_veil()
+    })
 }
 
 /// That the veil key of a group is gone, which no new one can replace.

@@ -24,7 +24,6 @@ use crate::capture::nbd::io::socket::Listener;
 use crate::capture::nbd::io::{NbdClients, NbdServer};
 use crate::cli::parts::Running;
 use crate::home::{Config, GroupConfig, LockedHome};
-use crate::keys;
 use crate::wire::batch::Compression;
 use crate::wire::io::{
     Close, Config as EndpointConfig, Endpoint, Link, PairingHost, PeerBook, Tuning,
@@ -111,16 +110,9 @@ impl PairingHost for Host {
     }
 
     fn veil(&self, group: GroupId) -> Option<KeyId> {
-        let agent = self.0.upgrade()?;
-        let group = agent.group_by_id(group)?;
-        let known = keys::known_veil(&agent.home.group(&group.config().name), group.config().id);
-        match known {
-            Ok(known) => known.map(|known| known.id),
-            Err(error) => {
-                let error = error.told();
-                tracing::error!(group = %group.config().name, %error, "the veil key is not to be had");
-                None
-            }
+        match self.0.upgrade()?.group_by_id(group)? {
+            Group::Source(source) => source.known_veil().map(|known| known.id),
+            _ => None,
         }
     }
 }

@@ -109,7 +109,7 @@ impl Inner {
         let known = known.map_err(|it| it.told())?;
         let veil = keys::known_veil(&self.home.group(&config.name), config.id);
         let (veil, needs) = (veil.map_err(|it| it.told())?, self.needs(group)?);
-        Ok(ring_of(config.name.as_str(), (&known, veil), &needs, self.clock.wall()))
+        Ok(ring_of(config.name.as_str(), (&known, veil.as_ref()), &needs, self.clock.wall()))
     }
 
     /// What of a group needs which key.

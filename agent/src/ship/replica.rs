@@ -67,6 +67,7 @@ struct Link {
 
 /// One replica of a source.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each asked by itself")]
 pub struct Replica {
     /// Its index among the source's replicas.
     pub id: ReplicaId,

@@ -60,6 +60,7 @@ const BLIND: u8 = 8;
 
 /// Where a side of a group stands (R11).
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "the flags of the format")]
 pub struct Hello {
     /// The group, by id.
     pub group: GroupId,
