@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::common::{Agent, MIB, Nbd, Pair, noise, until};
+use super::common::{Agent, MIB, Nbd, Pair, Stamps, noise, until};
 
 /// What must never be found on the far side.
 const SECRET: &[u8] = b"this line is for the eyes of the source alone, whatever it is kept for";
@@ -187,6 +187,45 @@ fn a_blind_replica_keeps_what_it_cannot_read() {
     pair.source.wait("in-sync");
     let mended = unveiled(&pair, "g@now", "mended");
     assert_same(&mended.join("data"), &pair.source_image("data"));
+}
+
+/// Goal: under load, over kills of either side, each point of a blind replica is, once it is unveiled, a
+/// state that the source was in, and nothing is lost that was acknowledged before it.
+#[test]
+fn points_of_a_blind_replica_are_states_of_the_source() {
+    let mut pair = Pair::unpaired(&[("data", 24 * MIB), ("log", 8 * MIB)], &[]);
+    join_blind(&pair);
+    pair.source.wait("in-sync");
+    let mut load = Stamps::start(&pair.source.nbd_socket(), &["data", "log"], 2, 7);
+    let more = |load: &Stamps| {
+        let before = load.writes();
+        until("the application writes", || load.writes() >= before + 200);
+    };
+    for round in 0..4 {
+        more(&load);
+        if round % 2 == 0 {
+            pair.replica.kill();
+            pair.replica.start();
+        } else {
+            pair.source.kill();
+            pair.restart_source();
+        }
+        pair.source.wait("in-sync");
+    }
+    let floor = load.acknowledged();
+    pair.source.ok(&["snapshot", "create", "g", "busy"]);
+    more(&load);
+    load.rest();
+    let written = load.acknowledged();
+    pair.source.wait("in-sync");
+    pair.source.wait("applied");
+    pair.source.ok(&["snapshot", "create", "g", "end"]);
+    let busy = unveiled(&pair, "g@busy", "busy");
+    let found = load.check(|volume| busy.join(volume), &floor).unwrap();
+    assert!(found != written, "the load went on");
+    let end = unveiled(&pair, "g@end", "end");
+    assert_eq!(load.check(|volume| end.join(volume), &written), Ok(written.clone()));
+    assert!(load.check(|volume| pair.replica_image(volume), &written).is_err(), "it is veiled");
 }
 
 /// Goal: a journal that decays on the blind side is found by its own recovery, which has no key of the
