@@ -401,3 +401,30 @@ fn unveiling_refuses_what_does_not_fit() {
     fs::write(&escrow, bytes).unwrap();
     unveil(&key, &images, &fresh(&pair, "three")).expect(1, &["cannot be used"]);
 }
+
+/// Goal: an escrow that was made before a volume grew still reads all of it.
+#[test]
+fn an_escrow_outlives_the_growth_of_volumes() {
+    let pair = Pair::unpaired(&[("data", 2 * MIB + 512)], &[]);
+    join_blind(&pair);
+    pair.source.wait("in-sync");
+    let escrow = fresh(&pair, "escrow");
+    pair.source.ok(&["key", "escrow", "g", "--to", &escrow]);
+    let image = fs::File::options().write(true).open(pair.source_image("data")).unwrap();
+    image.set_len(3 * MIB).unwrap();
+    let grown = |group: &Value| group["volumes"][0]["bytes"] == 3 * MIB;
+    pair.source.until("grown", grown);
+    pair.replica.until("grown", grown);
+    pair.source.wait("in-sync");
+    pair.open("data").write(2 * MIB, &secret(1024)).unwrap();
+    pair.source.wait("applied");
+    pair.source.ok(&["snapshot", "create", "g", "large"]);
+    let (images, plain) = (fresh(&pair, "images"), fresh(&pair, "plain"));
+    pair.replica.ok(&["snapshot", "export", "g@large", "--to", &images]);
+    let key = pair.source.path("key").display().to_string();
+    let words = ["--escrow", &escrow, "--key-file", &key, "--from", &images, "--to", &plain];
+    let done = pair.replica.json(&[&["unveil"][..], &words].concat());
+    assert_eq!(done["notes"][0], "data has grown since the escrow was made");
+    assert_same(&Path::new(&plain).join("data"), &pair.source_image("data"));
+    assert_eq!(shown_there(&pair), None);
+}
