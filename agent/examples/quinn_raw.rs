@@ -35,6 +35,10 @@ impl PairingHost for NoGroups {
     fn layout(&self, _: GroupId) -> Option<Vec<u8>> {
         None
     }
+
+    fn veil(&self, _: GroupId) -> Option<vgship_snapshot::seal::KeyId> {
+        None
+    }
 }
 
 #[tokio::main]
@@ -154,7 +158,7 @@ fn agent(
 }
 
 fn peer(of: &Endpoint, role: Role) -> Result<Peer> {
-    let grants = vec![Grant { group: GROUP, name: "bench".parse()?, role }];
+    let grants = vec![Grant { group: GROUP, name: "bench".parse()?, role, blind: false }];
     Ok(Peer { name: of.config().name.clone(), id: of.id(), address: None, since: 0, grants })
 }
 
@@ -165,6 +169,7 @@ fn hello(role: Role) -> Result<Hello> {
         consistent: true,
         damaged: false,
         fresh: false,
+        blind: false,
         generation: Generation([0; 16]),
         start: Start(1),
         durable: Seq::ZERO,

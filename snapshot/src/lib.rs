@@ -1,4 +1,4 @@
-//! Snapshots of volume groups, and sealed files. Knows nothing of networks, tasks or agents; files
+//! Snapshots of volume groups, sealed files, and the veil over what blind replicas hold. Knows nothing of networks, tasks or agents; files
 //! come through [`vgship_base::folder::Folder`], so that everything runs on simulated disks too.
 //!
 //! ```
@@ -64,6 +64,8 @@ pub mod seal;
 pub mod set;
 
 pub mod template;
+
+pub mod veil;
 
 pub use error::SnapshotError;
 pub use packs::{EXTENT_BYTES_MAX, ExtentId, PACK_BYTES};

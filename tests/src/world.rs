@@ -158,7 +158,10 @@ impl World {
             lag: settings.lag,
         };
         World {
-            model: Model::new(Arc::clone(&layout), count),
+            model: Model::new(
+                Arc::clone(&layout),
+                (0..count).map(|index| settings.is_blind(index)).collect(),
+            ),
             promises: Promises::new(&layout),
             owed: (0..count).map(|_| None).collect(),
             skew: 0,
@@ -191,7 +194,8 @@ impl World {
     /// The world of a seed.
     pub fn of_seed(seed: u64, verbose: bool) -> World {
         let mut rng = Rng::new(seed);
-        let settings = Settings::throw(&mut rng, disorder::ACTIONS.len());
+        let mut settings = Settings::throw(&mut rng, disorder::ACTIONS.len());
+        settings.throw_blind(seed);
         World::new(settings, rng, verbose)
     }
 

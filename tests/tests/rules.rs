@@ -464,9 +464,9 @@ fn a_checkpoint_leaves_a_fresh_mark_to_its_write() {
     let volume = VolumeId(0);
     let span = vgship_base::units::Span::new(0, 512);
     let change = vgship::capture::source::Change { volume, span, data };
-    let hashes = change.hashes();
+    let ready = change.ready(None);
     assert!(matches!(
-        source.begin(&change, Some(&hashes), true),
+        source.begin(&change, Some(&ready), true),
         vgship::capture::source::Begin::Mark
     ));
     let wanted = source.wanted_marks();

@@ -174,12 +174,14 @@ pub enum ResyncReason {
     Grown,
     /// A volume of the source was away, or was another for a while.
     Drifted,
+    /// The replica is blind, and a write could not be veiled, or its content was not so far.
+    Veil,
     /// The replica gave up a history of its own.
     Returned,
 }
 
 impl ResyncReason {
-    const ALL: [ResyncReason; 10] = [
+    const ALL: [ResyncReason; 11] = [
         ResyncReason::Initial,
         ResyncReason::Overflow,
         ResyncReason::UncleanStart,
@@ -189,6 +191,7 @@ impl ResyncReason {
         ResyncReason::Mismatch,
         ResyncReason::Grown,
         ResyncReason::Drifted,
+        ResyncReason::Veil,
         ResyncReason::Returned,
     ];
 
@@ -215,6 +218,7 @@ impl ResyncReason {
             ResyncReason::Mismatch => "the self-check found a difference",
             ResyncReason::Grown => "the volumes have grown",
             ResyncReason::Drifted => "a volume was changed behind the source's back",
+            ResyncReason::Veil => "a write of part of a sector, which cannot be veiled by itself",
             ResyncReason::Returned => "the replica gave up a history of its own",
         }
     }

@@ -169,6 +169,9 @@ pub struct InviteRequest {
     pub group: Name,
     /// What the peer will be.
     pub role: Role,
+    /// Whether it will be a blind replica: one that keeps what it cannot read.
+    #[serde(default)]
+    pub blind: bool,
     /// How long the token can be used.
     pub expires: Period,
 }
@@ -265,6 +268,12 @@ pub struct Invitation {
     pub group: String,
     /// What the peer will be.
     pub role: Role,
+    /// Whether it will be a blind replica.
+    #[serde(default)]
+    pub blind: bool,
+    /// A blind replica, and no escrow of the veil key has been made yet.
+    #[serde(default)]
+    pub wants_escrow: bool,
     /// Until when, RFC 3339.
     pub expires: String,
 }
@@ -280,6 +289,9 @@ pub struct Joined {
     pub peer: String,
     /// The peer's id.
     pub peer_id: String,
+    /// Whether this agent is a blind replica.
+    #[serde(default)]
+    pub blind: bool,
 }
 
 /// One thing that one peer may do.
@@ -293,6 +305,9 @@ pub struct Pairing {
     pub group: String,
     /// What it is there.
     pub role: Role,
+    /// Whether the replica of the two is blind.
+    #[serde(default)]
+    pub blind: bool,
     /// Where it was last reached or came from.
     pub address: Option<String>,
     /// Since when, RFC 3339.

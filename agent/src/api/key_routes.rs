@@ -8,7 +8,9 @@ use vgship_base::ids::Name;
 
 use super::Client;
 use super::control::ControlError;
-use super::keys::{EndRequest, Ended, RewrapRequest, Rewrapped, Rings, Rotated, Which};
+use super::keys::{
+    EndRequest, Ended, EscrowRequest, Escrowed, RewrapRequest, Rewrapped, Rings, Rotated, Which,
+};
 use super::routes::{Body, Reply, Served, name};
 
 /// All of them.
@@ -18,6 +20,7 @@ pub(super) fn router() -> Router<Served> {
         .route("/v1/keys/rotate", post(rotate))
         .route("/v1/keys/rewrap", post(rewrap))
         .route("/v1/groups/{group}/keys/end", post(end))
+        .route("/v1/groups/{group}/keys/escrow", post(escrow))
 }
 
 fn chosen(which: &Which) -> Result<Option<Name>, ControlError> {
@@ -47,6 +50,14 @@ async fn end(
     served.control.keys().key_end(name(&group)?, request?).await.map(Json)
 }
 
+async fn escrow(
+    Shared(served): Shared<Served>,
+    Path(group): Path<String>,
+    Body(request): Body<EscrowRequest>,
+) -> Reply<Escrowed> {
+    served.control.keys().key_escrow(name(&group)?, request?).await.map(Json)
+}
+
 impl Client {
     /// The keys of one group, or of all.
     pub async fn key_list(&self, which: &Which) -> Result<Rings, ControlError> {
@@ -61,6 +72,15 @@ impl Client {
     /// Has all keys wrapped by another key-encryption key.
     pub async fn key_rewrap(&self, request: &RewrapRequest) -> Result<Rewrapped, ControlError> {
         self.post("/v1/keys/rewrap", request).await
+    }
+
+    /// Has a veil key written to a file that is kept elsewhere.
+    pub async fn key_escrow(
+        &self,
+        group: &Name,
+        request: &EscrowRequest,
+    ) -> Result<Escrowed, ControlError> {
+        self.post(&format!("/v1/groups/{group}/keys/escrow"), request).await
     }
 
     /// Destroys a key.

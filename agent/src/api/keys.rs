@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use vgship_base::ids::Name;
 
 use super::control::Answer;
+pub use crate::keys::escrow::{EscrowRequest, Escrowed};
 pub use crate::keys::needs::{Kind, Need};
 pub use crate::keys::rewrap::{RewrapRequest, Rewrapped, To};
 
@@ -17,6 +18,9 @@ pub trait KeyRoom: Send + Sync {
 
     /// Destroys a key: that nothing needs, or with what needs it.
     fn key_end(&self, group: Name, request: EndRequest) -> Answer<'_, Ended>;
+
+    /// Writes the group's veil key to a file that is kept elsewhere.
+    fn key_escrow(&self, group: Name, request: EscrowRequest) -> Answer<'_, Escrowed>;
 
     /// Has all keys wrapped by another key-encryption key.
     fn key_rewrap(&self, request: RewrapRequest) -> Answer<'_, Rewrapped>;
@@ -93,6 +97,24 @@ pub struct Ring {
     pub store: Option<String>,
     /// Oldest first; the current one is the last.
     pub keys: Vec<KeyRow>,
+    /// What veils the content of blind replicas, once there was one.
+    #[serde(default)]
+    pub veil: Option<VeilRow>,
+}
+
+/// The veil key of a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VeilRow {
+    /// Names it.
+    pub id: String,
+    /// When it was made, RFC 3339.
+    pub made: String,
+    /// The key-encryption keys that open it.
+    pub wrapped_by: Vec<String>,
+    /// When an escrow of it was made last, RFC 3339.
+    pub escrowed: Option<String>,
+    /// The key-encryption key that opens that escrow.
+    pub escrow_opens_with: Option<String>,
 }
 
 /// Keys that were asked for.

@@ -5,12 +5,15 @@ use std::net::SocketAddr;
 
 use jiff::Timestamp;
 use vgship_base::ids::PeerId;
+use vgship_base::layout::Layout;
+use vgship_snapshot::veil::is_whole;
 
 use super::control::{
     ControlError, Invitation, InviteRequest, Pairing, Pairings, Removed, Revoked,
 };
 use crate::home::io::own_address;
 use crate::home::{GroupConfig, Home, LockedHome, Role};
+use crate::keys;
 use crate::wire::io::PeerBook;
 use crate::wire::peers::{Grant, Peer};
 
@@ -26,18 +29,21 @@ pub fn invite(
 ) -> Result<Invitation, ControlError> {
     let group = home.load_group(&request.group)?;
     invitable(&group, request.role)?;
+    let wants_escrow = request.blind && veil_of(home, &group)?;
     let at = home.load_config()?.reachable_at(bound, own_address()).ok_or_else(|| {
         ControlError::refused("no address is known at which a peer reaches this agent")
             .hint("start the agent first, or name an address in config.toml: listen or advertise")
     })?;
     let name = (request.group.clone(), Some(group.id));
     let token = book
-        .invite(inviter, vec![at], name, request.role, request.expires.0)
+        .invite(inviter, vec![at], name, (request.role, request.blind), request.expires.0)
         .map_err(|error| ControlError::from_error(&error))?;
     Ok(Invitation {
         token: token.encode(),
         group: request.group.to_string(),
         role: request.role,
+        blind: request.blind,
+        wants_escrow,
         expires: moment(token.expires),
     })
 }
@@ -56,6 +62,30 @@ fn invitable(group: &GroupConfig, theirs: Role) -> Result<(), ControlError> {
         ))
         .hint("run vgship pair invite there")),
     }
+}
+
+/// Makes the veil key of a group that has none yet, before anybody can be told that there is one.
+/// Whether no escrow was made of it.
+///
+/// Durable: the key, once this has returned.
+fn veil_of(home: &Home, group: &GroupConfig) -> Result<bool, ControlError> {
+    let place = home.group(&group.name);
+    let path = place.layout();
+    if let Ok(bytes) = std::fs::read(&path) {
+        let layout = Layout::decode(&bytes).map_err(|it| {
+            ControlError::failed(format!("the layout in {} is damaged: {it}", path.display()))
+        })?;
+        if let Some(volume) = layout.volumes.iter().find(|it| !is_whole(0, it.masked.into())) {
+            // What is masked is never written there, and half a sector cannot be veiled.
+            return Err(ControlError::refused(format!(
+                "volume {} of group {} has a masked head of {} bytes, which is no whole sectors",
+                volume.name, group.name, volume.masked
+            )));
+        }
+    }
+    keys::veil_or_make(home, &place, group.id).map_err(|it| it.told())?;
+    let known = keys::known_veil(&place, group.id).map_err(|it| it.told())?;
+    Ok(known.is_none_or(|known| known.escrow.is_none()))
 }
 
 /// Who may do what.
@@ -107,6 +137,7 @@ fn pairing(peer: &Peer, grant: &Grant) -> Pairing {
         peer: peer.name.to_string(),
         group: grant.name.to_string(),
         role: grant.role,
+        blind: grant.blind,
         address: peer.address.map(|address| address.to_string()),
         since: Some(moment(peer.since)),
     }

@@ -110,6 +110,21 @@ pub struct GroupStatus {
     /// What the self-check has come to; `null` on a replica.
     #[serde(default)]
     pub self_check: Option<CheckStatus>,
+    /// Replica: it keeps what it cannot read. Source: one of its replicas does.
+    #[serde(default)]
+    pub blind: bool,
+    /// What veils the content of blind replicas; `null` when there never was one.
+    #[serde(default)]
+    pub veil: Option<VeilStatus>,
+}
+
+/// What veils the content of blind replicas.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VeilStatus {
+    /// The veil key's id.
+    pub key: String,
+    /// Source: when an escrow was made last, RFC 3339.
+    pub escrowed: Option<String>,
 }
 
 /// How a sync group, or one sync replica, stands.
@@ -272,6 +287,9 @@ pub struct PeerStatus {
     /// Source: how this replica stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sync: Option<SyncState>,
+    /// Source: whether this replica is blind.
+    #[serde(default)]
+    pub blind: bool,
     /// Tries that failed since it last stood soundly; 0 while it is connected.
     #[serde(default)]
     pub tries: u64,
@@ -332,6 +350,7 @@ pub(crate) mod tests {
                 last_error: None,
                 sent_bytes: 0,
                 sync: None,
+                blind: false,
                 tries: 0,
             }],
             consistent: true,
@@ -339,6 +358,8 @@ pub(crate) mod tests {
             outbox: OutboxStatus::default(),
             sync: None,
             self_check: None,
+            blind: false,
+            veil: None,
         }
     }
 

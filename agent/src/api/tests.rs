@@ -15,8 +15,8 @@ use super::control::{
 };
 use super::io::Server;
 use super::keys::{
-    EndRequest, Ended, KeyRoom, KeyRow, KeyState, Kind, Need, NewKey, RewrapRequest, Rewrapped,
-    Ring, Rings, Rotated, To,
+    EndRequest, Ended, EscrowRequest, Escrowed, KeyRoom, KeyRow, KeyState, Kind, Need, NewKey,
+    RewrapRequest, Rewrapped, Ring, Rings, Rotated, To,
 };
 use super::past::{
     EnvEnd, EnvLog, EnvRequest, Environment, Environments, ExportRequest, Exported, History,
@@ -225,8 +225,8 @@ impl Control for Fake {
 
     fn pair_invite(&self, invite: InviteRequest) -> Answer<'_, Invitation> {
         let (token, expires) = ("vg1-token".into(), "2026-02-03T04:05:06Z".into());
-        let (group, role) = (invite.group.to_string(), invite.role);
-        ready(Ok(Invitation { token, group, role, expires }))
+        let (group, role, blind) = (invite.group.to_string(), invite.role, invite.blind);
+        ready(Ok(Invitation { token, group, role, blind, wants_escrow: blind, expires }))
     }
 
     fn pair_join(&self, join: JoinRequest) -> Answer<'_, Joined> {
@@ -264,6 +264,7 @@ impl KeyRoom for Fake {
             group: Some(group.to_string()),
             store: None,
             keys: vec![key_row()],
+            veil: None,
         };
         ready(Ok(Rings { rings: group.into_iter().map(ring).collect() }))
     }
@@ -279,6 +280,11 @@ impl KeyRoom for Fake {
             None => Err(ControlError::refused(format!("key {key} is still needed"))),
             Some(_) => Ok(Ended { group, store: None, key, lost: key_row().needs }),
         })
+    }
+
+    fn key_escrow(&self, group: Name, request: EscrowRequest) -> Answer<'_, Escrowed> {
+        let (key, opens_with) = ("0d".repeat(8), "0b".repeat(8));
+        ready(Ok(Escrowed { group: group.to_string(), key, opens_with, path: request.to }))
     }
 
     fn key_rewrap(&self, request: RewrapRequest) -> Answer<'_, Rewrapped> {
@@ -364,7 +370,7 @@ async fn every_command_arrives_and_its_answer_comes_back() {
     assert_eq!(refused.kind, ErrorKind::Refused);
     assert_eq!(client.resume(&payroll()).await.unwrap().done, "resumed");
     let expires: Period = "1 h".parse().unwrap();
-    let invite = InviteRequest { group: payroll(), role: Role::Replica, expires };
+    let invite = InviteRequest { group: payroll(), role: Role::Replica, blind: true, expires };
     assert_eq!(client.pair_invite(&invite).await.unwrap().role, Role::Replica);
     assert_eq!(client.pair_list().await.unwrap().pairs, []);
     let revoke = RevokeRequest { peer: "recovery / 2".into() };

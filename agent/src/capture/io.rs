@@ -7,22 +7,23 @@ mod guard;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 use vgship_base::disk::{Allocation, SharedDisk};
-use vgship_base::ids::{Seq, VolumeId};
+use vgship_base::ids::{ReplicaId, Seq, VolumeId};
 use vgship_base::io::Clock;
 use vgship_base::layout::Layout;
 use vgship_base::units::Span;
 use vgship_snapshot::set::SnapshotSet;
+use vgship_snapshot::veil::VeilKey;
 
 use super::activity::{Barrier, Stable};
 use super::ledger::{Ledger, LedgerError};
 use super::nbd::backend::Export;
-use super::source::{After, Begin, Change, Complete, Source, Ticket};
+use super::source::{After, Begin, Change, Complete, Ready, Source, Ticket, Wants};
 pub use guard::{Guard, LOST};
 
 /// How long a write waits for the spill before its group falls to the map.
@@ -43,6 +44,8 @@ pub struct Tap {
     changed: Condvar,
     waiting: AtomicU32,
     hashing: AtomicBool,
+    veiling: AtomicBool,
+    veil: OnceLock<VeilKey>,
     ledger: Mutex<Ledger>,
     /// Exchanged when volumes grow.
     volumes: RwLock<Arc<[SharedDisk]>>,
@@ -66,6 +69,8 @@ impl Tap {
             changed: Condvar::new(),
             waiting: AtomicU32::new(0),
             hashing: AtomicBool::new(false),
+            veiling: AtomicBool::new(false),
+            veil: OnceLock::new(),
             ledger: Mutex::new(ledger),
             flushes: volumes.iter().map(|_| Mutex::default()).collect(),
             volumes: RwLock::new(volumes.into()),
@@ -194,16 +199,49 @@ impl Tap {
         }
     }
 
+    /// Takes the veil key of the group, before any replica is blind. A group has one for life.
+    pub fn set_veil(&self, key: VeilKey) {
+        let id = key.id();
+        let known = self.veil.get_or_init(|| key);
+        assert!(known.id() == id, "a group has one veil key for life");
+    }
+
+    /// The veil key, when there is one.
+    pub fn veil(&self) -> Option<&VeilKey> {
+        self.veil.get()
+    }
+
+    /// What a replica's content is veiled with; `None` when it is not blind.
+    ///
+    /// # Panics
+    /// When it is blind and there is no key: nothing may be read for it then.
+    pub fn veil_of(&self, id: ReplicaId) -> Option<&VeilKey> {
+        let blind = self.core().replica(id).blind;
+        blind.then(|| self.veil.get().expect("the key came before the blind replica"))
+    }
+
+    /// What was wanted of the last write.
+    fn wants(&self) -> Wants {
+        let (hashes, veil) = (&self.hashing, &self.veiling);
+        Wants { hashes: hashes.load(Ordering::Relaxed), veil: veil.load(Ordering::Relaxed) }
+    }
+
+    fn ready(&self, change: &Change, wants: Wants) -> Option<Ready> {
+        let veil = self.veil.get().filter(|_| wants.veil);
+        (change.data.is_some() && wants.any()).then(|| change.ready(veil))
+    }
+
     fn begin(&self, change: &Change) -> io::Result<Ticket> {
-        let hashing = self.hashing.load(Ordering::Relaxed) && change.data.is_some();
-        let mut hashes = hashing.then(|| change.hashes());
+        let mut ready = self.ready(change, self.wants());
         let mut waits = None;
         let mut core = self.core();
         loop {
             let patient = waits.is_none_or(|since: Instant| since.elapsed() < PATIENCE);
-            match core.begin(change, hashes.as_deref(), patient) {
+            match core.begin(change, ready.as_ref(), patient) {
                 Begin::Go(ticket) => {
-                    self.hashing.store(core.wants_hashes(), Ordering::Relaxed);
+                    let wants = core.wanted();
+                    self.hashing.store(wants.hashes, Ordering::Relaxed);
+                    self.veiling.store(wants.veil, Ordering::Relaxed);
                     return Ok(ticket);
                 }
                 Begin::Fenced => return Err(fenced()),
@@ -221,9 +259,10 @@ impl Tap {
                     self.mark();
                     core = self.core();
                 }
-                Begin::Hash => {
+                Begin::Ready => {
+                    let wants = core.wanted();
                     drop(core);
-                    hashes = Some(change.hashes());
+                    ready = self.ready(change, wants);
                     core = self.core();
                 }
             }
@@ -386,19 +425,29 @@ pub struct TappedVolume {
     tap: Arc<Tap>,
     volume: VolumeId,
     bytes: u64,
+    /// Unit: bytes.
+    min_block: u32,
 }
 
 impl TappedVolume {
     /// The volume of a tap.
     pub fn new(tap: Arc<Tap>, volume: VolumeId) -> TappedVolume {
-        let bytes = tap.core().layout().volume(volume).map_or(0, |known| known.bytes);
-        TappedVolume { tap, volume, bytes }
+        let core = tap.core();
+        let bytes = core.layout().volume(volume).map_or(0, |known| known.bytes);
+        // Parts of sectors cannot be veiled. Clients that came before keep what they were told.
+        let min_block = if core.has_blind() { 512 } else { 1 };
+        drop(core);
+        TappedVolume { tap, volume, bytes, min_block }
     }
 }
 
 impl Export for TappedVolume {
     fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    fn min_block(&self) -> u32 {
+        self.min_block
     }
 
     fn read_only(&self) -> bool {

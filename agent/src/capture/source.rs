@@ -10,6 +10,7 @@ mod grow;
 mod handover;
 mod links;
 mod marks;
+mod ready;
 mod resync;
 mod sync;
 mod time;
@@ -27,6 +28,7 @@ use vgship_base::units::{Span, Tick};
 pub use check::{CheckReport, Checks};
 pub use handover::{Handed, NoHandover, former_source};
 pub use marks::Reach;
+pub use ready::{Ready, Wants};
 pub use resync::Shipped;
 pub use sync::{After, Complete};
 pub use writes::{Begin, Change, Ticket};
@@ -264,6 +266,8 @@ impl Source {
 mod check_tests;
 #[cfg(test)]
 mod handover_tests;
+#[cfg(test)]
+mod ready_tests;
 #[cfg(test)]
 mod sync_tests;
 #[cfg(test)]

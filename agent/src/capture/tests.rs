@@ -54,9 +54,9 @@ fn extent(index: u64) -> Extent {
 fn begin(source: &mut Source, index: u64) -> Ticket {
     let span = Span::new(index << 12, 512);
     let change = Change { volume: LV, span, data: Some(Bytes::from(vec![7; 512])) };
-    let hashes = change.hashes();
+    let ready = change.ready(None);
     loop {
-        match source.begin(&change, Some(&hashes), false) {
+        match source.begin(&change, Some(&ready), false) {
             Begin::Go(ticket) => return ticket,
             Begin::Mark => {
                 let wanted = source.wanted_marks();
@@ -106,8 +106,8 @@ fn a_reader_that_waits_for_a_hot_extent_gets_it() {
     // Another block of the extent: does not overlap the first write, but the reader was first.
     let span = Span::new((job.extent.index << 12) + 512, 512);
     let change = Change { volume: LV, span, data: Some(Bytes::from(vec![8; 512])) };
-    let hashes = change.hashes();
-    let second = source.begin(&change, Some(&hashes), false);
+    let ready = change.ready(None);
+    let second = source.begin(&change, Some(&ready), false);
     assert!(matches!(second, Begin::Busy), "writers overtake the reader for ever: {second:?}");
     assert_eq!(source.end(first, true), After::Done);
 }

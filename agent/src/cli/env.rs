@@ -28,6 +28,9 @@ pub enum Command {
 }
 
 /// Make an environment
+///
+/// On a blind replica its volumes are veiled: file systems do not mount, and masks and steps that look for
+/// content find none.
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("form").required(true)))]
 pub struct Create {

@@ -1,5 +1,7 @@
 //! `vgship key`: the data keys of groups, and the key that wraps them.
 
+use std::path::PathBuf;
+
 use vgship_base::ids::Name;
 use vgship_base::io::Clock;
 
@@ -7,19 +9,20 @@ use super::Context;
 use super::table::Table;
 use crate::api::ControlError;
 use crate::api::keys::{
-    EndRequest, Ended, KeyRow, Kind, Need, NewKey, RewrapRequest, Rewrapped, Ring, Rings, Rotated,
-    To, Which,
+    EndRequest, Ended, EscrowRequest, Escrowed, KeyRow, Kind, Need, NewKey, RewrapRequest,
+    Rewrapped, Ring, Rings, Rotated, To, VeilRow, Which,
 };
 use crate::home::{GroupConfig, LockedHome};
 use crate::keys::needs::scan;
 use crate::keys::report::{may_end, ring_of};
-use crate::keys::{self, rewrap};
+use crate::keys::{self, escrow, rewrap};
 
 /// Make, list, retire and destroy data keys; wrap them anew
 ///
 /// A group's journal, spill and preserved extents are sealed with its data keys, of which one is
 /// current. They are wrapped by the agent's key: the file "key", or what key_command prints. Keys of
-/// templates: vgship template key.
+/// templates: vgship template key. A group with blind replicas has a veil key besides, which is never
+/// exchanged.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Make a new data key for a group, or for all: what is new is sealed with it
@@ -32,11 +35,14 @@ pub enum Command {
     Destroy(Destroy),
     /// Wrap all data keys by a new key of the agent
     Rewrap(Rewrap),
+    /// Write the veil key of a group to a file that is kept elsewhere
+    Escrow(Escrow),
 }
 
 /// Make a new data key
 ///
-/// Nothing stops for it, and what was sealed before stays readable.
+/// Nothing stops for it, and what was sealed before stays readable. The veil key of a group with blind
+/// replicas stays what it is.
 #[derive(Debug, clap::Args)]
 pub struct Rotate {
     /// Which group [default: all]
@@ -103,6 +109,26 @@ pub struct Rewrap {
     store: Vec<String>,
 }
 
+/// Write the veil key of a group to a file that is kept elsewhere
+///
+/// Without it nobody can read what blind replicas hold once the source is lost. The file holds the
+/// veil key, wrapped, and the group's volumes with their sizes; it opens with the key that wrapped it
+/// and with no other: the agent's own, or that of KEYFILE, which is 64 hexadecimal digits (openssl rand
+/// -hex 32). Keep file and key apart from each other and away from this machine. Read what a blind
+/// replica holds with: vgship unveil
+#[derive(Debug, clap::Args)]
+pub struct Escrow {
+    /// Which group; its source is here
+    #[arg(value_name = "G")]
+    group: Name,
+    /// The file, which must not be there yet
+    #[arg(long, value_name = "FILE")]
+    to: PathBuf,
+    /// The key that opens it [default: the agent's]
+    #[arg(long, value_name = "KEYFILE")]
+    key_file: Option<PathBuf>,
+}
+
 pub(super) fn run(command: Command, context: &Context<'_>) -> Result<(), ControlError> {
     match command {
         Command::Rotate(Rotate { group }) => rotate(group.as_ref(), context),
@@ -114,6 +140,7 @@ pub(super) fn run(command: Command, context: &Context<'_>) -> Result<(), Control
             end(&group, &EndRequest { key, lose: Some(i_lose) }, context)
         }
         Command::Rewrap(args) => run_rewrap(args, context),
+        Command::Escrow(args) => run_escrow(&args, context),
     }
 }
 
@@ -165,8 +192,10 @@ fn list(group: Option<&Name>, context: &Context<'_>) -> Result<(), ControlError>
             let ring = |config: GroupConfig| -> Result<Ring, ControlError> {
                 let group = home.group(&config.name);
                 let known = keys::list(&group, config.id).map_err(|it| it.told())?;
+                let veil = keys::known_veil(&group, config.id).map_err(|it| it.told())?;
                 let needs = scan(&group).map_err(|it| it.told())?;
-                Ok(ring_of(config.name.as_str(), &known, &needs, Clock::start().wall()))
+                let now = Clock::start().wall();
+                Ok(ring_of(config.name.as_str(), (&known, veil.as_ref()), &needs, now))
             };
             let rings: Result<_, _> = chosen(home, group)?.into_iter().map(ring).collect();
             Ok(Rings { rings: rings? })
@@ -191,8 +220,20 @@ pub(super) fn listed(rings: &Rings) -> String {
             };
             table.row([of.clone(), key.id.clone(), state, key.made.clone(), wrapped, needed(key)]);
         }
+        if let Some(veil) = &ring.veil {
+            let (id, made) = (veil.id.clone(), veil.made.clone());
+            table.row([of, id, "veil".into(), made, veil.wrapped_by.join(", "), escrowed(veil)]);
+        }
     }
     table.to_string()
+}
+
+fn escrowed(veil: &VeilRow) -> String {
+    let escrow = match &veil.escrowed {
+        Some(time) => format!("escrow of {time}"),
+        None => "NO ESCROW YET: vgship key escrow".to_owned(),
+    };
+    format!("blind replicas; {escrow}")
 }
 
 fn needed(key: &KeyRow) -> String {
@@ -267,5 +308,26 @@ fn run_rewrap(args: Rewrap, context: &Context<'_>) -> Result<(), ControlError> {
         }
         lines.extend(done.next.iter().map(|next| format!("next: {next}")));
         lines.join("\n")
+    })
+}
+
+fn run_escrow(args: &Escrow, context: &Context<'_>) -> Result<(), ControlError> {
+    // The agent has another working folder.
+    let absolute = |path: &PathBuf| std::path::absolute(path).map_err(ControlError::usage);
+    let (to, key_file) = (absolute(&args.to)?, args.key_file.as_ref().map(absolute).transpose()?);
+    let request = EscrowRequest { to, key_file };
+    let done = context.by_agent_or_alone(
+        async |client| client.key_escrow(&args.group, &request).await,
+        |home| escrow::escrow(home, &home.load_group(&args.group)?, &request),
+    )?;
+    context.output.result(&done, |done: &Escrowed| {
+        format!(
+            "{} holds the veil key {} of group {} and opens with key {}\nKeep both away from this \
+             machine and apart from each other; try them: vgship unveil",
+            done.path.display(),
+            done.key,
+            done.group,
+            done.opens_with
+        )
     })
 }

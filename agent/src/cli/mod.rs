@@ -52,6 +52,8 @@ pub mod template;
 
 pub mod template_key;
 
+pub mod unveil;
+
 pub mod vg;
 
 pub mod wait;
@@ -123,6 +125,7 @@ enum Command {
     Template(template::Command),
     #[command(subcommand)]
     Key(key::Command),
+    Unveil(unveil::Args),
     #[command(subcommand)]
     Env(env::Command),
     Bisect(bisect::Args),
@@ -234,6 +237,7 @@ fn run(command: Command, context: &Context<'_>) -> Result<(), ControlError> {
         Command::History(args) => history::run(&args, context),
         Command::Template(command) => template::run(command, context),
         Command::Key(command) => key::run(command, context),
+        Command::Unveil(args) => unveil::run(&args, context),
         Command::Env(command) => env::run(command, context),
         Command::Bisect(args) => bisect::run(&args, context),
         Command::Switchover(args) => roles::switchover(args, context),

@@ -23,6 +23,12 @@ pub enum Command {
         /// What the peer will be
         #[arg(long)]
         role: Role,
+        /// The replica keeps, checks and serves what it cannot read
+        ///
+        /// Its content is veiled here before it leaves, with a key that stays here. Make an escrow of
+        /// that key (vgship key escrow): when this agent is lost, nobody reads the replica without.
+        #[arg(long)]
+        blind: bool,
         /// How long the token can be used
         #[arg(long, value_name = "DURATION", default_value = "1h")]
         expires: Period,
@@ -55,8 +61,11 @@ pub enum Command {
 
 pub(super) fn run(command: Command, context: &Context<'_>) -> Result<(), ControlError> {
     match command {
-        Command::Invite { group, role, expires } => {
-            invite(&InviteRequest { group, role, expires }, context)
+        Command::Invite { group, role, blind, expires } => {
+            if blind && role != Role::Replica {
+                return Err(ControlError::usage("--blind is for --role replica"));
+            }
+            invite(&InviteRequest { group, role, blind, expires }, context)
         }
         Command::Join { token, group, volumes } => {
             let volumes = volumes.map(|spec| context.parts.resolve_volumes(&spec)).transpose()?;
@@ -84,11 +93,19 @@ fn invite(invite: &InviteRequest, context: &Context<'_>) -> Result<(), ControlEr
     let made = context.by_agent_or_alone(by_agent, alone)?;
     if !context.output.is_json() {
         super::output::note(&format!(
-            "for one {} of group {}, until {}; there: vgship pair join TOKEN",
+            "for one {}{} of group {}, until {}; there: vgship pair join TOKEN",
+            if made.blind { "blind " } else { "" },
             made.role.as_str(),
             made.group,
             made.expires
         ));
+        if made.wants_escrow {
+            super::output::note(&format!(
+                "no escrow of the veil key has been made: if this agent is lost, nobody can read \
+                 what the replica holds; next: vgship key escrow {} --to FILE",
+                made.group
+            ));
+        }
     }
     context.output.result(&made, |made: &Invitation| made.token.clone())
 }
@@ -99,8 +116,9 @@ fn join(join: &JoinRequest, context: &Context<'_>) -> Result<(), ControlError> {
     let watch = format!("{} status {} --watch", context.home.command(), joined.group);
     context.output.result(&joined, |joined| {
         format!(
-            "paired with {}: this agent is the {} of group {}\nWatch it with: {watch}",
+            "paired with {}: this agent is the {}{} of group {}\nWatch it with: {watch}",
             joined.peer,
+            if joined.blind { "blind " } else { "" },
             joined.role.as_str(),
             joined.group
         )
@@ -126,7 +144,7 @@ fn rendered(pairings: &Pairings) -> String {
             pair.peer.clone(),
             pair.peer_id.get(..8).unwrap_or(&pair.peer_id).to_owned(),
             pair.group.clone(),
-            pair.role.as_str().to_owned(),
+            format!("{}{}", pair.role.as_str(), if pair.blind { " (blind)" } else { "" }),
             pair.address.clone().unwrap_or_else(|| "-".to_owned()),
             pair.since.clone().unwrap_or_else(|| "-".to_owned()),
         ]);

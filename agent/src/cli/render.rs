@@ -50,7 +50,7 @@ fn overview(groups: &[GroupStatus]) -> String {
             group.volumes.iter().fold(0_u64, |sum, volume| sum.saturating_add(volume.bytes));
         table.row([
             group.name.clone(),
-            group.role.as_str().to_owned(),
+            role(group),
             group.state.as_str().to_owned(),
             group.mode.as_str().to_owned(),
             group.generation.get(..4).unwrap_or("-").to_owned(),
@@ -88,6 +88,7 @@ fn details(group: &GroupStatus, now: Timestamp) -> String {
     }
     lines.extend(group.sync.as_ref().map(|known| format!("  sync: {}", sync(known))));
     lines.extend(group.self_check.as_ref().map(|known| format!("  self-check: {}", check(known))));
+    lines.extend(veil(group).map(|text| format!("  veil: {text}")));
     if group.role == Role::Source {
         lines.push(format!(
             "  outbox: {} in memory, {} on disk; when full: {}",
@@ -101,6 +102,27 @@ fn details(group: &GroupStatus, now: Timestamp) -> String {
     }
     lines.extend(group.peers.iter().map(|known| format!("  {}", peer(known, now))));
     lines.join("\n") + "\n"
+}
+
+/// What this agent is in it, in a word or two.
+fn role(group: &GroupStatus) -> String {
+    let blind = group.role == Role::Replica && group.blind;
+    format!("{}{}", if blind { "blind " } else { "" }, group.role.as_str())
+}
+
+/// What hides the content from blind replicas, and whether somebody keeps the key.
+fn veil(group: &GroupStatus) -> Option<String> {
+    let veil = group.veil.as_ref()?;
+    let escrow = match (&veil.escrowed, group.role) {
+        (_, Role::Replica) => "kept by the source; what is read here is veiled".to_owned(),
+        (Some(time), _) => format!("an escrow was made at {time}"),
+        (None, _) => format!(
+            "NO ESCROW has been made: without this agent nobody can read what blind replicas hold; \
+             next: vgship key escrow {} --to FILE",
+            group.name
+        ),
+    };
+    Some(format!("key {}, {escrow}", veil.key))
 }
 
 fn sentence(group: &GroupStatus) -> String {
@@ -197,7 +219,8 @@ fn peer(peer: &PeerStatus, now: Timestamp) -> String {
         1 => ", 1 try".to_owned(),
         tries => format!(", {tries} tries"),
     };
-    format!("peer {}: {state}{address}{since}{tries}{error}", peer.name)
+    let blind = if peer.blind { " (blind)" } else { "" };
+    format!("peer {}{blind}: {state}{address}{since}{tries}{error}", peer.name)
 }
 
 fn elapsed(since: Timestamp, now: Timestamp) -> f64 {
@@ -226,7 +249,7 @@ fn line(group: &GroupStatus) -> String {
     let warning = if group.consistent { "" } else { ", NOT consistent" };
     format!(
         "{} {}: {}{warning}, lag {:.1} s, behind {}, dirty {}{bar}\n",
-        group.role.as_str(),
+        role(group),
         group.name,
         sentence(group),
         group.lag.seconds,

@@ -80,6 +80,8 @@ pub struct One {
 }
 
 /// Write a point to image files
+///
+/// On a blind replica they are veiled: whoever has the key makes plain ones with vgship unveil.
 #[derive(Debug, clap::Args)]
 pub struct Export {
     /// Which snapshot or point

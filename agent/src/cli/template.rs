@@ -51,6 +51,8 @@ pub enum Command {
 }
 
 /// Make a template
+///
+/// That of a blind replica holds veiled volumes.
 #[derive(Debug, clap::Args)]
 pub struct Create {
     /// What it is called

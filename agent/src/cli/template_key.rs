@@ -126,7 +126,7 @@ fn list(of: &Of, context: &Context<'_>) -> Result<(), ControlError> {
         needs: needs.remove(&key.id).unwrap_or_default(),
     };
     let keys = known.iter().map(row).collect();
-    let ring = Ring { group: None, store: Some(name_of(of)), keys };
+    let ring = Ring { group: None, store: Some(name_of(of)), keys, veil: None };
     context.output.result(&Rings { rings: vec![ring] }, listed)
 }
 

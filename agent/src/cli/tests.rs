@@ -93,7 +93,9 @@ impl Parts for FakeParts {
         invite: InviteRequest,
     ) -> Result<Invitation, ControlError> {
         let (group, role) = (invite.group.to_string(), invite.role);
-        Ok(Invitation { token: "token".into(), group, role, expires: invite.expires.to_string() })
+        let (blind, expires) = (invite.blind, invite.expires.to_string());
+        let token = "token".into();
+        Ok(Invitation { token, group, role, blind, wants_escrow: false, expires })
     }
 
     fn group_remove(&self, home: &LockedHome, group: &Name) -> Result<Removed, ControlError> {

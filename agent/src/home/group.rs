@@ -8,6 +8,7 @@ use vgship_base::extent::ExtentSize;
 use vgship_base::ids::{GroupId, Name, PeerId};
 use vgship_base::limits::EXTENT_LOG2_DEFAULT;
 use vgship_base::units::ByteLen;
+use vgship_snapshot::seal::KeyId;
 
 use super::config::parse;
 use super::error::HomeError;
@@ -88,6 +89,9 @@ pub struct GroupConfig {
     /// The other side, once paired.
     #[serde(default, with = "text::some_id", skip_serializing_if = "Option::is_none")]
     pub peer: Option<PeerId>,
+    /// A blind replica: what its source veils the content with.
+    #[serde(default, with = "text::some_id", skip_serializing_if = "Option::is_none")]
+    pub blind: Option<KeyId>,
     /// What may be changed while it runs: `vgship group set`.
     #[serde(default)]
     pub policy: Settings,
@@ -149,6 +153,7 @@ impl GroupSpec {
             spill: self.spill,
             epoch: self.epoch,
             peer: None,
+            blind: None,
             policy: self.policy,
         }
     }

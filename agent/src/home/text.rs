@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::de::{Error, Visitor};
 use serde::{Deserializer, Serializer};
 use vgship_base::ids::{GroupId, PeerId};
+use vgship_snapshot::seal::KeyId;
 
 /// Writes a value as its text. For `#[serde(with = "text")]`.
 pub fn serialize<T: fmt::Display, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
@@ -79,6 +80,14 @@ impl FromHex for PeerId {
 
     fn from_hex(digits: &str) -> Option<PeerId> {
         hex(digits).map(PeerId)
+    }
+}
+
+impl FromHex for KeyId {
+    const WHAT: &'static str = "a key's id: 16 hexadecimal digits";
+
+    fn from_hex(digits: &str) -> Option<KeyId> {
+        hex(digits).map(KeyId)
     }
 }
 

@@ -10,7 +10,7 @@
 //!                      of it is overwritten
 //! ```
 //!
-//! NUMBER and WRAPPER are 16 hexadecimal digits.
+//! NUMBER and WRAPPER are 16 hexadecimal digits. Beside them lies the veil key: `veil.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -86,7 +86,7 @@ fn named(name: &str) -> Named {
 }
 
 impl KeyFiles<'_> {
-    fn failed<'a>(
+    pub(super) fn failed<'a>(
         &'a self,
         action: &'static str,
         name: &'a str,
@@ -95,16 +95,16 @@ impl KeyFiles<'_> {
         move |source| KeyError::Io { action, name, folder, source }
     }
 
-    fn sealed(&self, name: &str) -> impl FnOnce(SealError) -> KeyError {
+    pub(super) fn sealed(&self, name: &str) -> impl FnOnce(SealError) -> KeyError {
         let (name, folder) = (name.to_owned(), self.place.clone());
         move |source| KeyError::Seal { name, folder, source }
     }
 
-    fn strange(&self, why: impl Into<String>) -> KeyError {
+    pub(super) fn strange(&self, why: impl Into<String>) -> KeyError {
         KeyError::Strange { folder: self.place.clone(), why: why.into() }
     }
 
-    fn names(&self) -> Result<Vec<String>, KeyError> {
+    pub(super) fn names(&self) -> Result<Vec<String>, KeyError> {
         self.folder.list().map_err(self.failed("list", "*"))
     }
 

@@ -1,11 +1,14 @@
 //! The data keys of groups: several each, wrapped by the agent's key-encryption key, in the group's
 //! folder; what still needs which of them; and a new key-encryption key.
 
+pub mod escrow;
 mod files;
 pub mod needs;
 pub mod report;
 pub mod rewrap;
 mod ring;
+mod veil;
+pub mod veiled;
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,6 +20,7 @@ use crate::home::HomeError;
 
 pub use files::{KeyFiles, KnownKey};
 pub use ring::{check, destroy, find_old, list, ring, rotate};
+pub use veil::{KnownVeil, known_veil, lost_veil, veil, veil_or_make};
 
 /// Why keys cannot be had or changed.
 #[derive(Debug, thiserror::Error)]

@@ -5,12 +5,18 @@ use vgship_snapshot::seal::KeyId;
 
 use super::files::KnownKey;
 use super::needs::{Kind, Need, Needs};
+use super::veil::KnownVeil;
 use crate::api::ControlError;
-use crate::api::keys::{KeyRow, KeyState, Ring};
+use crate::api::keys::{KeyRow, KeyState, Ring, VeilRow};
 use crate::history::spec::rfc3339;
 
 /// The keys of a group with what needs each, as of `now`. Unit: microseconds since 1970.
-pub fn ring_of(group: &str, known: &[KnownKey], needs: &Needs, now: u64) -> Ring {
+pub fn ring_of(
+    group: &str,
+    (known, veil): (&[KnownKey], Option<&KnownVeil>),
+    needs: &Needs,
+    now: u64,
+) -> Ring {
     let last = known.last().map(|it| it.number);
     let row = |key: &KnownKey| KeyRow {
         id: key.kept.id.to_string(),
@@ -26,7 +32,18 @@ pub fn ring_of(group: &str, known: &[KnownKey], needs: &Needs, now: u64) -> Ring
         needs: needs.get(&key.kept.id).cloned().unwrap_or_default(),
     };
     let keys = known.iter().map(row).collect();
-    Ring { group: Some(group.to_owned()), store: None, keys }
+    Ring { group: Some(group.to_owned()), store: None, keys, veil: veil.map(veil_row) }
+}
+
+/// What is told of a veil key.
+pub fn veil_row(known: &KnownVeil) -> VeilRow {
+    VeilRow {
+        id: known.id.to_string(),
+        made: rfc3339(known.made),
+        wrapped_by: known.wrappers.iter().map(ToString::to_string).collect(),
+        escrowed: known.escrow.map(|(_, made)| rfc3339(made)),
+        escrow_opens_with: known.escrow.map(|(by, _)| by.to_string()),
+    }
 }
 
 fn texts(needs: &[Need]) -> String {

@@ -131,7 +131,7 @@ pub fn rewrap(home: &Home, request: &RewrapRequest) -> Result<Rewrapped, Control
     for (group, config) in groups(home)? {
         wrapped += with_files(&group, config.id, |files| {
             take_single(&own, &group, files)?;
-            files.wrap_also(&own, &next)
+            Ok(files.wrap_also(&own, &next)? + files.wrap_veil_also(&own, &next)?)
         })
         .map_err(|it| told(&it))?;
     }
@@ -178,12 +178,15 @@ fn wrap_only(home: &Home, own: &KeyEncryptionKey, urls: &[String]) -> Result<usi
     let groups = groups(home)?;
     // All of it is proven before anything goes.
     for (group, config) in &groups {
-        let proven = with_files(group, config.id, |files| files.load(own).map(drop));
+        let proven = with_files(group, config.id, |files| {
+            files.load(own)?;
+            files.veil(own).map(drop)
+        });
         proven.map_err(|it| told(&it))?;
     }
     let mut removed = 0;
     for (group, config) in &groups {
-        let only = |files: &KeyFiles<'_>| files.wrap_only(own);
+        let only = |files: &KeyFiles<'_>| Ok(files.wrap_only(own)? + files.wrap_veil_only(own)?);
         removed += with_files(group, config.id, only).map_err(|it| told(&it))?;
     }
     for store in stores(home, urls)? {
@@ -196,7 +199,7 @@ fn wrap_only(home: &Home, own: &KeyEncryptionKey, urls: &[String]) -> Result<usi
 mod tests {
     use super::*;
     use crate::home::GroupSpec;
-    use crate::keys::{ring, rotate};
+    use crate::keys::{ring, rotate, veil_or_make};
     use crate::templates::template_key;
 
     fn home() -> (tempfile::TempDir, Home, GroupConfig) {
@@ -224,17 +227,19 @@ mod tests {
         let second = rotate(&home, &group, config.id, None).unwrap().id();
         let store = open_store(&home, None).unwrap();
         let template = template_key(&home, &*store).unwrap().id();
+        let veil = veil_or_make(&home, &group, config.id).unwrap().id();
         let own = home.wrapping_key().unwrap();
         // One that was cut off has left its key.
         replace(&home.next_key(), "2e".repeat(32).as_bytes(), SECRET).unwrap();
         let done = rewrap(&home, &request(To::NewFile)).unwrap();
-        assert_eq!((done.from, done.wrapped, done.removed), (own.id().to_string(), 3, 3));
+        assert_eq!((done.from, done.wrapped, done.removed), (own.id().to_string(), 4, 4));
         let now = home.wrapping_key().unwrap();
         assert_eq!(std::fs::read(home.key()).unwrap(), "2e".repeat(32).as_bytes());
         assert!(!home.next_key().exists() && done.former.unwrap().exists());
         let opened = ring(&home, &group, config.id).unwrap();
         assert!(opened.holds(first) && opened.current_id() == second);
         assert_eq!(template_key(&home, &*store).unwrap().id(), template);
+        assert_eq!(crate::keys::veil(&home, &group, config.id).unwrap().unwrap().id(), veil);
         let known = crate::keys::list(&group, config.id).unwrap();
         assert!(known.iter().all(|it| it.wrappers == [now.id()]));
         assert_eq!(home.opening_keys().unwrap().len(), 2);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex as Gate, Semaphore};
 use vgship_base::ids::{GroupId, Name, PeerId};
 use vgship_base::io::Clock;
+use vgship_snapshot::seal::KeyId;
 
 use super::control::Controlled;
 use super::exports::Served;
@@ -109,6 +110,13 @@ impl PairingHost for Host {
     fn layout(&self, group: GroupId) -> Option<Vec<u8>> {
         match self.0.upgrade()?.group_by_id(group)? {
             Group::Source(source) => Some(source.tap.core().layout().encode()),
+            _ => None,
+        }
+    }
+
+    fn veil(&self, group: GroupId) -> Option<KeyId> {
+        match self.0.upgrade()?.group_by_id(group)? {
+            Group::Source(source) => source.known_veil().map(|known| known.id),
             _ => None,
         }
     }
@@ -287,12 +295,12 @@ impl Inner {
         config: GroupConfig,
     ) -> Result<Arc<SourceGroup>, ControlError> {
         self.set_book(&config);
-        let peers: Vec<(PeerId, String)> = self
+        let peers: Vec<(PeerId, String, bool)> = self
             .book
             .peers()
             .into_iter()
             .filter(|peer| self.book.allows(peer.id, config.id, Role::Replica))
-            .map(|peer| (peer.id, peer.name.to_string()))
+            .map(|it| (it.id, it.name.to_string(), self.book.is_blind(it.id, config.id)))
             .collect();
         let source = Arc::new(SourceGroup::start(&self.home, config, self.clock, &peers)?);
         self.served.add(source.config.name.as_str(), &source.tap);
@@ -326,7 +334,10 @@ impl Inner {
         name: &str,
     ) -> Result<(), ControlError> {
         match self.group_by_id(group) {
-            Some(Group::Source(source)) => source.add_replica(peer, name),
+            Some(Group::Source(source)) => {
+                let blind = self.book.is_blind(peer, group);
+                source.add_replica(&self.home, peer, name, blind)
+            }
             _ => Err(ControlError::failed(format!("group {group} is not served here"))),
         }
     }

@@ -108,9 +108,14 @@ impl Control for Controlled {
     }
 
     fn pair_invite(&self, request: InviteRequest) -> Answer<'_, Invitation> {
-        Box::pin(async move {
-            let bound = self.0.endpoint().local_addr().ok();
-            pairs::invite(&self.0.home, &self.0.book, self.0.peer_id, bound, &request)
+        let agent = Arc::clone(&self.0);
+        blocking(move || {
+            let bound = agent.endpoint().local_addr().ok();
+            let made = pairs::invite(&agent.home, &agent.book, agent.peer_id, bound, &request)?;
+            if let (true, Group::Source(source)) = (request.blind, agent.group(&request.group)?) {
+                source.learn_veil()?;
+            }
+            Ok(made)
         })
     }
 
@@ -255,6 +260,7 @@ impl Controlled {
             GroupSpec::new(local.clone(), volumes).into_config(granted.group, Role::Replica);
         config.extent = home::Size(vgship_base::units::ByteLen(layout.extent.bytes()));
         config.peer = Some(token.inviter);
+        config.blind = granted.veil;
         let agent = Arc::clone(&self.0);
         let bytes = offer.layout;
         let replica = blocking(move || {
@@ -272,6 +278,7 @@ impl Controlled {
             role: Role::Replica,
             peer: granted.name.to_string(),
             peer_id: token.inviter.to_string(),
+            blind: token.blind,
         })
     }
 }

@@ -14,11 +14,12 @@ use super::replica::ReplicaGroup;
 use crate::api::ControlError;
 use crate::api::control::Answer;
 use crate::api::keys::{
-    EndRequest, Ended, KeyRoom, Kind, Need, NewKey, RewrapRequest, Rewrapped, Ring, Rings, Rotated,
+    EndRequest, Ended, EscrowRequest, Escrowed, KeyRoom, Kind, Need, NewKey, RewrapRequest,
+    Rewrapped, Ring, Rings, Rotated,
 };
 use crate::keys::needs::{Needs, scan};
 use crate::keys::report::{may_end, ring_of};
-use crate::keys::{self, KeyError, rewrap};
+use crate::keys::{self, KeyError, escrow, rewrap};
 use crate::receive::io::Stays;
 
 /// Before-images that are looked at to name snapshots.
@@ -61,6 +62,20 @@ impl KeyRoom for Controlled {
         blocking(move || agent.end_key(&agent.group(&group)?, &request))
     }
 
+    fn key_escrow(&self, group: Name, request: EscrowRequest) -> Answer<'_, Escrowed> {
+        let agent = Arc::clone(&self.0);
+        blocking(move || {
+            let group = agent.group(&group)?;
+            let done = escrow::escrow(&agent.home, group.config(), &request)?;
+            if let Group::Source(source) = &group {
+                source.learn_veil()?;
+            }
+            tracing::info!(group = done.group, key = done.key, to = %done.path.display(),
+                "an escrow of the veil key was made");
+            Ok(done)
+        })
+    }
+
     fn key_rewrap(&self, request: RewrapRequest) -> Answer<'_, Rewrapped> {
         let agent = Arc::clone(&self.0);
         blocking(move || {
@@ -92,8 +107,9 @@ impl Inner {
         let config = group.config();
         let known = keys::list(&self.home.group(&config.name), config.id);
         let known = known.map_err(|it| it.told())?;
-        let needs = self.needs(group)?;
-        Ok(ring_of(config.name.as_str(), &known, &needs, self.clock.wall()))
+        let veil = keys::known_veil(&self.home.group(&config.name), config.id);
+        let (veil, needs) = (veil.map_err(|it| it.told())?, self.needs(group)?);
+        Ok(ring_of(config.name.as_str(), (&known, veil.as_ref()), &needs, self.clock.wall()))
     }
 
     /// What of a group needs which key.

@@ -446,6 +446,11 @@ impl ReplicaGroup {
         if theirs.role != Role::Source {
             return Err(Trouble::Lost("the peer is no source of this group".into()));
         }
+        if theirs.blind != ours.blind {
+            let text = "one side takes this replica for a blind one and the other does not: remove \
+                        the group here and pair it again";
+            return Err(Trouble::Refused(Refusal::Veil, text.into()));
+        }
         if theirs.layout != ours.layout {
             return Err(self.hear_layout(receiver).await);
         }
@@ -487,6 +492,7 @@ impl ReplicaGroup {
             consistent: durable.consistent(),
             damaged,
             fresh: durable.generation.is_none(),
+            blind: self.config.blind.is_some(),
             generation,
             start: durable.seq.start(),
             durable: durable.seq,

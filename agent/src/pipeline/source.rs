@@ -29,7 +29,7 @@ use crate::capture::io::{Guard, Tap, report};
 use crate::capture::ledger::Ledger;
 use crate::capture::source::{Handed, Policy, Source};
 use crate::home::{GroupConfig, GroupHome, Home, Settings};
-use crate::keys;
+use crate::keys::{self, KnownVeil};
 use crate::outbox::queue::Budget;
 use crate::outbox::spill::Spill;
 use crate::role::handing;
@@ -60,6 +60,8 @@ pub(super) struct SourceGroup {
     replicas: Mutex<BTreeMap<ReplicaId, Arc<ReplicaLink>>>,
     /// Peers that are a source of the group too, and what they are to this one.
     met: Mutex<BTreeMap<PeerId, Meeting>>,
+    /// What is known of its veil key.
+    veil: Mutex<Option<KnownVeil>>,
 }
 
 /// One replica's place at its source.
@@ -111,10 +113,14 @@ impl SourceGroup {
         home: &Home,
         config: GroupConfig,
         clock: Clock,
-        peers: &[(PeerId, String)],
+        peers: &[(PeerId, String, bool)],
     ) -> Result<SourceGroup, ControlError> {
         let group_home = home.group(&config.name);
         let keys = keys::ring(home, &group_home, config.id).map_err(|it| it.told())?;
+        let veil = keys::veil(home, &group_home, config.id).map_err(|it| it.told())?;
+        if veil.is_none() && peers.iter().any(|(.., blind)| *blind) {
+            return Err(keys::lost_veil(&group_home).told());
+        }
         let extent = ExtentSize::from_bytes(config.extent.0.0)
             .ok_or_else(|| ControlError::usage("extent: a power of two from 4 KiB to 1 MiB"))?;
         let spec = config.volumes.parse().map_err(|it| ControlError::from_error(&it))?;
@@ -137,6 +143,7 @@ impl SourceGroup {
         }
         let guard = guard(&group_home, &config, &keys, &layout, &volumes)?;
         let tap = Arc::new(Tap::new(core, ledger, volumes, clock).guarded(guard));
+        veil.into_iter().for_each(|key| tap.set_veil(key));
         let (name, home) = (config.name.clone(), group_home.clone());
         let watched = Arc::new(Watched::new(name, spec, home, Arc::clone(&tap), known));
         let group = SourceGroup {
@@ -154,12 +161,14 @@ impl SourceGroup {
             threads: Mutex::default(),
             replicas: Mutex::default(),
             met: Mutex::default(),
+            veil: Mutex::default(),
         };
+        group.learn_veil()?;
         group.begin(peers)?;
         Ok(group)
     }
 
-    fn begin(&self, peers: &[(PeerId, String)]) -> Result<(), ControlError> {
+    fn begin(&self, peers: &[(PeerId, String, bool)]) -> Result<(), ControlError> {
         // What an earlier life left unflushed must be stable before it is offered (R4), and the
         // new start durable before it numbers anything.
         let ids: Vec<_> = self.tap.core().layout().ids().collect();
@@ -171,16 +180,16 @@ impl SourceGroup {
             // stored; nothing may be offered by it (R8).
             self.tap.volumes()[volume.index()].forget_cache();
         }
-        for (peer, _) in peers {
+        for (peer, _, blind) in peers {
             let mut core = self.tap.core();
-            if core.find(*peer).is_none() {
-                core.add_replica(*peer);
-            }
+            let id = core.find(*peer).unwrap_or_else(|| core.add_replica(*peer));
+            // As when it was paired: another kind of pairing is met by a replica that begins anew.
+            core.replica_mut(id).blind = *blind;
         }
         self.remember_handing()?;
         self.must_checkpoint()?;
         self.watched.store_identities()?;
-        for (peer, name) in peers {
+        for (peer, name, _) in peers {
             let id = self.tap.core().find(*peer);
             self.serve(id.expect("it was just added"), name)?;
         }
@@ -260,11 +269,24 @@ impl SourceGroup {
         }
     }
 
-    /// Takes a new replica in.
-    pub(super) fn add_replica(&self, peer: PeerId, name: &str) -> Result<(), ControlError> {
+    /// Takes a new replica in, or one that was paired anew.
+    pub(super) fn add_replica(
+        &self,
+        home: &Home,
+        peer: PeerId,
+        name: &str,
+        blind: bool,
+    ) -> Result<(), ControlError> {
+        if blind && self.tap.veil().is_none() {
+            let veil = keys::veil(home, &self.group_home, self.config.id);
+            let veil = veil.map_err(|it| it.told())?;
+            self.tap.set_veil(veil.ok_or_else(|| keys::lost_veil(&self.group_home).told())?);
+            self.learn_veil()?;
+        }
         let known = self.tap.core().find(peer);
-        if known.is_some_and(|id| self.replicas().contains_key(&id)) {
-            return Ok(());
+        if let Some(id) = known.filter(|id| self.replicas().contains_key(id)) {
+            self.tap.core().set_blind(id, blind);
+            return self.must_checkpoint();
         }
         let full = self.tap.core().ids().count() >= REPLICAS_MAX;
         if known.is_none() && full {
@@ -274,11 +296,28 @@ impl SourceGroup {
             ))
             .hint("add the volumes as a new group and pair that"));
         }
-        let id = known.unwrap_or_else(|| self.tap.core().add_replica(peer));
+        let id = {
+            let mut core = self.tap.core();
+            let id = known.unwrap_or_else(|| core.add_replica(peer));
+            core.set_blind(id, blind);
+            id
+        };
         // A group that an operator paused stays so for those who come later.
         self.watched.tell_paused();
         self.must_checkpoint()?;
         self.serve(id, name)
+    }
+
+    /// Looks anew at what is known of its veil key.
+    pub(super) fn learn_veil(&self) -> Result<(), ControlError> {
+        let known = keys::known_veil(&self.group_home, self.config.id).map_err(|it| it.told())?;
+        *self.veil.lock().unwrap_or_else(PoisonError::into_inner) = known;
+        Ok(())
+    }
+
+    /// What is known of its veil key; `None` when it has none.
+    pub(super) fn known_veil(&self) -> Option<KnownVeil> {
+        self.veil.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn serve(&self, id: ReplicaId, name: &str) -> Result<(), ControlError> {

@@ -14,10 +14,11 @@ use super::replica::ReplicaGroup;
 use super::source::{ReplicaLink, SourceGroup};
 use crate::api::status::{
     AgentStatus, CheckStatus, GroupStatus, Lag, MismatchStatus, OutboxStatus, PeerStatus, Rpo,
-    SeqStatus, State, Status, SyncState, SyncStatus, VolumeStatus,
+    SeqStatus, State, Status, SyncState, SyncStatus, VeilStatus, VolumeStatus,
 };
 use crate::apply::rolled::{Phase, Rolled};
 use crate::capture::source::Source;
+use crate::history::spec::rfc3339;
 use crate::home::{GroupConfig, Mode, Settings};
 use crate::receive::io::View;
 use crate::ship::replica::{Flow, Replica};
@@ -80,6 +81,8 @@ fn bare(config: &GroupConfig, role: Role, volumes: &[VolumeStatus]) -> GroupStat
         outbox: OutboxStatus::default(),
         sync: None,
         self_check: None,
+        blind: config.blind.is_some(),
+        veil: config.blind.map(|key| VeilStatus { key: key.to_string(), escrowed: None }),
     }
 }
 
@@ -172,6 +175,12 @@ fn source_status(source: &SourceGroup) -> GroupStatus {
     status.self_check = Some(check_status(&core));
     let syncs: Vec<SyncState> =
         links.iter().map(|(id, _)| sync_of(core.replica(*id), &settings).0).collect();
+    let blind: Vec<bool> = links.iter().map(|(id, _)| core.replica(*id).blind).collect();
+    status.blind = blind.contains(&true);
+    status.veil = source.known_veil().map(|known| VeilStatus {
+        key: known.id.to_string(),
+        escrowed: known.escrow.map(|(_, made)| rfc3339(made)),
+    });
     let in_force = core.is_in_force();
     status.generation = core.generation().to_string();
     let issued = core.issued();
@@ -186,11 +195,14 @@ fn source_status(source: &SourceGroup) -> GroupStatus {
         .map(|(id, link)| shown(core.replica(*id), link, (issued, now, tick, epoch, extent)))
         .collect();
     drop(core);
-    let peer = |((_, link), sync): (&(ReplicaId, Arc<ReplicaLink>), SyncState)| PeerStatus {
-        sync: Some(sync),
-        ..link.view.status(link.sent.load(Ordering::Relaxed))
+    let peer = |(((_, link), sync), blind): ((&(ReplicaId, Arc<ReplicaLink>), SyncState), bool)| {
+        PeerStatus {
+            sync: Some(sync),
+            blind,
+            ..link.view.status(link.sent.load(Ordering::Relaxed))
+        }
     };
-    status.peers = links.iter().zip(syncs).map(peer).collect();
+    status.peers = links.iter().zip(syncs).zip(blind).map(peer).collect();
     status.consistent = true;
     // With several replicas, what holds for all of them.
     let least = |of: fn(&SeqStatus) -> u64| shown.iter().map(|one| of(&one.seq)).min();

@@ -137,6 +137,7 @@ impl PeerView {
             last_error: seen.last_error.clone(),
             sent_bytes,
             sync: None,
+            blind: false,
             tries: seen.complaint.tries(),
         }
     }

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use vgship_base::extent::Extent;
 use vgship_base::ids::{ReplicaId, Seq};
+use vgship_base::layout::Layout;
 use vgship_base::record::Record;
+use vgship_base::units::Span;
 
 use super::budget::Budget;
 use super::flight::{Job, Purpose};
@@ -174,7 +176,7 @@ pub fn check_extents(tap: &Tap, id: ReplicaId, rate: &AtomicU64, stop: &AtomicBo
             continue;
         };
         let layout = Arc::clone(tap.core().layout());
-        match read_extent(&layout, &tap.volumes(), extent, |_, _| ()) {
+        match read_for(tap, id, &layout, extent) {
             Ok(bytes) => {
                 budget.spend(bytes.len() as u64);
                 let hash = content_hash(&bytes);
@@ -213,9 +215,23 @@ fn next_job(tap: &Tap, id: ReplicaId, stop: &AtomicBool) -> Option<(Job, u64)> {
     None
 }
 
+/// Reads an extent as a replica has it: veiled when it is blind.
+fn read_for(
+    tap: &Tap,
+    id: ReplicaId,
+    layout: &Layout,
+    extent: Extent,
+) -> Result<Vec<u8>, (Span, std::io::Error)> {
+    let mut bytes = read_extent(layout, &tap.volumes(), extent, |_, _| ())?;
+    if let (Some(veil), Some(span)) = (tap.veil_of(id), layout.span(extent)) {
+        veil.veil(extent.volume, span.offset, &mut bytes);
+    }
+    Ok(bytes)
+}
+
 fn read(tap: &Tap, id: ReplicaId, job: &Job) -> Option<Bytes> {
     let layout = Arc::clone(tap.core().layout());
-    match read_extent(&layout, &tap.volumes(), job.extent, |_, _| ()) {
+    match read_for(tap, id, &layout, job.extent) {
         Ok(bytes) => Some(bytes.into()),
         Err((span, error)) => {
             tracing::error!(%error, volume = job.extent.volume.0, offset = span.offset,

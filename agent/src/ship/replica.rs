@@ -67,11 +67,14 @@ struct Link {
 
 /// One replica of a source.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each asked by itself")]
 pub struct Replica {
     /// Its index among the source's replicas.
     pub id: ReplicaId,
     /// Who it is.
     pub peer: PeerId,
+    /// Whether it keeps what it cannot read: all that is in its outbox is veiled.
+    pub blind: bool,
     /// The last start of the source in which it had a link.
     pub met: Start,
     /// Whether the operator stopped shipping to it.
@@ -124,6 +127,7 @@ impl Replica {
         Replica {
             id,
             peer,
+            blind: false,
             met: Start(0),
             paused: false,
             durable: Seq::ZERO,

@@ -16,8 +16,9 @@
 //! at  size  field       unit     rule
 //!  0    16  group       -        the group's id
 //! 16     1  role        -        the sender's: 1 source, 2 replica
-//! 17     1  flags       -        bit 0 consistent, bit 1 damaged, bit 2 fresh,
-//!                                bit 3 yields (version 2)
+//! 17     1  flags       -        bit 0 consistent, bit 1 damaged, bit 2 fresh; since version 2:
+//!                                bit 3 blind, bit 4 yields (with one of both it speaks none
+//!                                below)
 //! 18    16  generation  -
 //! 34     2  start       starts   the source's start that the sender is at
 //! 36     8  durable     records  seq
@@ -47,6 +48,9 @@ pub const LOWEST: u16 = 1;
 /// Newest version of the link that this program speaks.
 pub const HIGHEST: u16 = 2;
 
+/// Oldest version that knows blind replicas, and such that yield.
+pub const BLIND_SINCE: u16 = 2;
+
 /// Length of the part before the body, from which the rest's length is known. Unit: bytes.
 pub const PREFIX_LEN: usize = 12;
 
@@ -57,7 +61,8 @@ const REPLY_MAGIC: [u8; 4] = *b"VGSR";
 const CONSISTENT: u8 = 1;
 const DAMAGED: u8 = 2;
 const FRESH: u8 = 4;
-const YIELDS: u8 = 8;
+const BLIND: u8 = 8;
+const YIELDS: u8 = 16;
 
 /// Where a side of a group stands (R11).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +78,8 @@ pub struct Hello {
     pub damaged: bool,
     /// Replica: it holds nothing of the group yet. Source: false.
     pub fresh: bool,
+    /// Whether the replica is blind. Both sides must say the same.
+    pub blind: bool,
     /// The history that the sender's state belongs to.
     pub generation: Generation,
     /// Source: its present start. Replica: the start of its last record.
@@ -110,6 +117,8 @@ pub enum Refusal {
     Busy,
     /// The side cannot serve the group: paused, failed or stopping.
     Unavailable,
+    /// One side says that the replica is blind, the other does not.
+    Veil,
     /// A code that this version does not know.
     Other(u16),
 }
@@ -125,6 +134,7 @@ impl Refusal {
             Refusal::Diverged => 5,
             Refusal::Busy => 6,
             Refusal::Unavailable => 7,
+            Refusal::Veil => 8,
             Refusal::Other(code) => code,
         }
     }
@@ -138,6 +148,7 @@ impl Refusal {
             5 => Refusal::Diverged,
             6 => Refusal::Busy,
             7 => Refusal::Unavailable,
+            8 => Refusal::Veil,
             code => Refusal::Other(code),
         }
     }
@@ -170,7 +181,9 @@ pub enum Reply {
 impl Hello {
     /// The hello as sent by the dialling side.
     pub fn encode(&self) -> Vec<u8> {
-        self.encode_versions(LOWEST, HIGHEST)
+        // One that knows neither must not take it for another replica.
+        let needs = self.blind || self.yields;
+        self.encode_versions(if needs { BLIND_SINCE } else { LOWEST }, HIGHEST)
     }
 
     fn encode_versions(&self, lowest: u16, highest: u16) -> Vec<u8> {
@@ -195,6 +208,7 @@ impl Hello {
         let flags = flag(self.consistent, CONSISTENT)
             | flag(self.damaged, DAMAGED)
             | flag(self.fresh, FRESH)
+            | flag(self.blind, BLIND)
             | flag(self.yields, YIELDS);
         let mut out = Writer::default();
         out.put(&self.group.0).u8(self.role.code()).u8(flags).put(&self.generation.0);
@@ -213,7 +227,8 @@ impl Hello {
         let mut from = Reader::new(body);
         let (group, role) = (GroupId(from.array("group")?), Role::decode(from.u8("role")?)?);
         let flags = from.u8("flags")?;
-        let known = CONSISTENT | DAMAGED | FRESH | if version >= 2 { YIELDS } else { 0 };
+        let later = if version >= 2 { BLIND | YIELDS } else { 0 };
+        let known = CONSISTENT | DAMAGED | FRESH | later;
         require("flags", flags, "bits of this version", flags & !known == 0)?;
         let mut hello = Hello {
             group,
@@ -221,6 +236,7 @@ impl Hello {
             consistent: flags & CONSISTENT != 0,
             damaged: flags & DAMAGED != 0,
             fresh: flags & FRESH != 0,
+            blind: flags & BLIND != 0,
             generation: Generation(from.array("generation")?),
             start: Start(from.u16("start")?),
             durable: Seq(from.u64("durable")?),

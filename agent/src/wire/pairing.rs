@@ -18,10 +18,11 @@
 //! join                                      answer
 //! at  size  field    rule                   at  size  field    rule
 //!  0     4  magic    the letters VGPJ        0     4  magic    the letters VGPA
-//!  4     2  version  1                       4     2  version  1
+//!  4     2  version  1; 2 when blind         4     2  version  1; 2 when blind
 //!  6     8  invite   id                      6     2  code     0 granted, else why not
 //! 14    32  proof                               then, when granted:
 //! 46     1  role     1 source, 2 replica          16  group    id
+//!                                                  8  veil     version 2: id of the veil key
 //!     2+n  name     the joiner's agent          2+n  name     the inviter's agent
 //!     2+n  address  its own, may be empty       2+n  called   the group's name there
 //!        .  offer                                  .  offer
@@ -30,7 +31,9 @@
 //! offer: 1 present (0 or 1); if 1: 16 group, 4 length (at most 1 MiB), layout manifest
 //! ```
 //!
-//! The source's side brings the offer: the joiner when its role is source, else the inviter.
+//! A join of version 2 says that the joiner will be a blind replica, and its answer names the key that
+//! veils its content; a program that knows no veil refuses that version. The source's side brings the
+//! offer: the joiner when its role is source, else the inviter.
 //! Integers are big-endian.
 
 use core::net::SocketAddr;
@@ -38,6 +41,7 @@ use core::net::SocketAddr;
 use thiserror::Error;
 use vgship_base::bytes::{FormatError, Reader, Writer, checked, require, with_checksum};
 use vgship_base::ids::{GroupId, Name, PeerId};
+use vgship_snapshot::seal::KeyId;
 
 use super::hello::name;
 use super::peers::Role;
@@ -48,6 +52,7 @@ pub const MESSAGE_MAX: usize = (1 << 20) + 1024;
 const LAYOUT_MAX: u32 = 1 << 20;
 const ADDRESS_MAX: usize = 64;
 const VERSION: u16 = 1;
+const VERSION_BLIND: u16 = 2;
 const JOIN_MAGIC: [u8; 4] = *b"VGPJ";
 const ANSWER_MAGIC: [u8; 4] = *b"VGPA";
 const VERIFIER_LABEL: &str = "vgship pairing verifier, version 1";
@@ -151,6 +156,8 @@ pub struct Join {
     pub name: Name,
     /// Where the joiner listens; `None`: it will call.
     pub address: Option<SocketAddr>,
+    /// Whether the joiner will be a blind replica.
+    pub blind: bool,
     /// The joiner's group, when it is the source.
     pub offer: Option<GroupOffer>,
 }
@@ -167,6 +174,8 @@ pub struct Granted {
     pub name: Name,
     /// The group's name at the inviter.
     pub called: Name,
+    /// What veils the joiner's content, when it is a blind replica.
+    pub veil: Option<KeyId>,
     /// The inviter's group, when it is the source.
     pub offer: Option<GroupOffer>,
 }
@@ -195,6 +204,12 @@ pub enum Refused {
     /// The inviter could not store the pairing, or no longer has the group.
     #[error("the inviter could not carry out the pairing: see its log")]
     Failed,
+    /// One side means a blind replica, the other does not; or the inviter has no veil key.
+    #[error(
+        "one side means a blind replica and the other does not, or the source has lost its veil \
+         key: make a new token, and see the source's log"
+    )]
+    Veil,
     /// A code that this version does not know.
     #[error("refused with code {0}, which this program does not know")]
     Other(u16),
@@ -208,6 +223,7 @@ impl Refused {
             Refused::Role => 3,
             Refused::NameTaken => 4,
             Refused::Failed => 5,
+            Refused::Veil => 6,
             Refused::Other(code) => code,
         }
     }
@@ -219,6 +235,7 @@ impl Refused {
             3 => Refused::Role,
             4 => Refused::NameTaken,
             5 => Refused::Failed,
+            6 => Refused::Veil,
             code => Refused::Other(code),
         }
     }
@@ -228,7 +245,7 @@ impl Join {
     /// The message.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer::default();
-        out.put(&JOIN_MAGIC).u16(VERSION).put(&self.invite.0).put(&self.proof);
+        out.put(&JOIN_MAGIC).u16(version_of(self.blind)).put(&self.invite.0).put(&self.proof);
         out.u8(self.role.code()).text(self.name.as_str());
         out.text(&self.address.map(|address| address.to_string()).unwrap_or_default());
         encode_offer(self.offer.as_ref(), &mut out);
@@ -237,13 +254,14 @@ impl Join {
 
     /// Reads and checks a message.
     pub fn decode(bytes: &[u8]) -> Result<Join, FormatError> {
-        let mut from = opened(bytes, JOIN_MAGIC, "VGPJ")?;
+        let (mut from, blind) = opened(bytes, JOIN_MAGIC, "VGPJ")?;
         let join = Join {
             invite: InviteId(from.array("invite")?),
             proof: from.array("proof")?,
             role: Role::decode(from.u8("role")?)?,
             name: name(&mut from, "name")?,
             address: decode_address(&mut from)?,
+            blind,
             offer: decode_offer(&mut from)?,
         };
         from.finish()?;
@@ -254,10 +272,15 @@ impl Join {
 /// The message that carries an answer.
 pub fn encode_answer(answer: &Answer) -> Vec<u8> {
     let mut out = Writer::default();
-    out.put(&ANSWER_MAGIC).u16(VERSION);
+    let veil = answer.as_ref().ok().and_then(|granted| granted.veil);
+    out.put(&ANSWER_MAGIC).u16(version_of(veil.is_some()));
     match answer {
         Ok(granted) => {
-            out.u16(0).put(&granted.group.0).text(granted.name.as_str());
+            out.u16(0).put(&granted.group.0);
+            if let Some(KeyId(id)) = &veil {
+                out.put(id);
+            }
+            out.text(granted.name.as_str());
             out.text(granted.called.as_str());
             encode_offer(granted.offer.as_ref(), &mut out);
         }
@@ -270,11 +293,12 @@ pub fn encode_answer(answer: &Answer) -> Vec<u8> {
 
 /// Reads and checks an answer.
 pub fn decode_answer(bytes: &[u8]) -> Result<Answer, FormatError> {
-    let mut from = opened(bytes, ANSWER_MAGIC, "VGPA")?;
+    let (mut from, blind) = opened(bytes, ANSWER_MAGIC, "VGPA")?;
     let code = from.u16("code")?;
     let answer = if code == 0 {
         Ok(Granted {
             group: GroupId(from.array("group")?),
+            veil: blind.then(|| from.array("veil").map(KeyId)).transpose()?,
             name: name(&mut from, "name")?,
             called: name(&mut from, "called")?,
             offer: decode_offer(&mut from)?,
@@ -286,19 +310,25 @@ pub fn decode_answer(bytes: &[u8]) -> Result<Answer, FormatError> {
     Ok(answer)
 }
 
+const fn version_of(blind: bool) -> u16 {
+    if blind { VERSION_BLIND } else { VERSION }
+}
+
+/// The fields of a message, and whether its version is that of blind replicas.
 fn opened<'a>(
     bytes: &'a [u8],
     magic: [u8; 4],
     expected: &'static str,
-) -> Result<Reader<'a>, FormatError> {
+) -> Result<(Reader<'a>, bool), FormatError> {
     if bytes.get(..4) != Some(&magic) {
         return Err(FormatError::Magic { expected });
     }
     let mut from = checked(bytes)?;
     from.take("magic", 4)?;
     match from.u16("version")? {
-        VERSION => Ok(from),
-        found => Err(FormatError::Version { found, known: VERSION }),
+        VERSION => Ok((from, false)),
+        VERSION_BLIND => Ok((from, true)),
+        found => Err(FormatError::Version { found, known: VERSION_BLIND }),
     }
 }
 

@@ -16,6 +16,17 @@ const GRANTED: &[u8] = &hex!(
     "a7c5d379"
 );
 
+/// Of a blind replica.
+const JOIN_BLIND: &[u8] = &hex!(
+    "5647504a000200010203040506070202020202020202020202020202020202020202020202020202"
+    "0202020202020200056c706172320000005cf6ed65"
+);
+
+const GRANTED_BLIND: &[u8] = &hex!(
+    "564750410002000003030303030303030303030303030303040404040404040400056c7061723100"
+    "0664617461766701030303030303030303030303030303030000000361626345c5e494"
+);
+
 const REFUSED: &[u8] = &hex!("5647504100010002435b3382");
 
 fn join() -> Join {
@@ -25,6 +36,7 @@ fn join() -> Join {
         role: Role::Source,
         name: "lpar2".parse().unwrap(),
         address: Some("192.0.2.7:7300".parse().unwrap()),
+        blind: false,
         offer: Some(GroupOffer { group: GroupId([3; 16]), layout: b"abc".to_vec() }),
     }
 }
@@ -34,6 +46,7 @@ fn granted() -> Granted {
         group: GroupId([3; 16]),
         name: "lpar1".parse().unwrap(),
         called: "datavg".parse().unwrap(),
+        veil: None,
         offer: None,
     }
 }
@@ -44,13 +57,20 @@ fn golden_bytes_hold_both_ways() {
     assert_eq!(Join::decode(JOIN), Ok(join()));
     assert_eq!(encode_answer(&Ok(granted())), GRANTED);
     assert_eq!(decode_answer(GRANTED), Ok(Ok(granted())));
+    let offer = join().offer;
+    let blind = Join { role: Role::Replica, address: None, blind: true, offer: None, ..join() };
+    assert_eq!(blind.encode(), JOIN_BLIND);
+    assert_eq!(Join::decode(JOIN_BLIND), Ok(blind));
+    let blind = Granted { veil: Some(KeyId([4; 8])), offer, ..granted() };
+    assert_eq!(encode_answer(&Ok(blind.clone())), GRANTED_BLIND);
+    assert_eq!(decode_answer(GRANTED_BLIND), Ok(Ok(blind)));
     assert_eq!(encode_answer(&Err(Refused::Expired)), REFUSED);
     assert_eq!(decode_answer(REFUSED), Ok(Err(Refused::Expired)));
 }
 
 #[test]
 fn every_bit_flip_and_every_cut_is_noticed() {
-    for bytes in [JOIN, GRANTED, REFUSED] {
+    for bytes in [JOIN, GRANTED, JOIN_BLIND, GRANTED_BLIND, REFUSED] {
         let fails = |bytes: &[u8]| Join::decode(bytes).is_err() && decode_answer(bytes).is_err();
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.to_vec();
@@ -111,7 +131,7 @@ fn what_the_inviter_keeps_makes_no_proof() {
 
 #[test]
 fn every_refusal_comes_back() {
-    for code in 1..=7 {
+    for code in 1..=8 {
         assert_eq!(Refused::from_code(code).code(), code);
     }
 }

@@ -4,7 +4,7 @@
 //! The file is TOML, so that a person can read it, with ids and digests in hexadecimal:
 //!
 //! ```toml
-//! version = 1
+//! version = 1                     # 2 when something in it is blind
 //!
 //! [[peer]]
 //! name = "recovery"
@@ -15,6 +15,7 @@
 //! group = "5be1..."
 //! name = "datavg"
 //! role = "replica"                # what the peer is in that group
+//! blind = true                    # the replica of this pair is blind; absent: it is not (version 2)
 //!
 //! [[invite]]
 //! id = "91c0..."
@@ -22,6 +23,7 @@
 //! name = "datavg"
 //! group = "5be1..."               # absent: the joiner brings the group
 //! role = "replica"                # what the joiner will be
+//! blind = true                    # the replica will be blind; absent: it will not (version 2)
 //! expires = 1764003600            # seconds since 1970
 //! attempts = 3                    # left
 //! ```
@@ -45,7 +47,10 @@ pub const INVITES_MAX: usize = 64;
 /// Longest book that is read. Unit: bytes.
 pub const BOOK_MAX: u64 = 1 << 20;
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+
+/// Of books in which nothing is blind, which older programs read too.
+const VERSION_PLAIN: u32 = 1;
 
 /// What an agent is in a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
@@ -114,6 +119,8 @@ pub struct Grant {
     pub name: Name,
     /// As what.
     pub role: Role,
+    /// Whether the replica of the two keeps what it cannot read.
+    pub blind: bool,
 }
 
 /// An open invite.
@@ -129,6 +136,8 @@ pub struct Invite {
     pub group: Option<GroupId>,
     /// What the joiner will be.
     pub role: Role,
+    /// Whether it will be a blind replica.
+    pub blind: bool,
     /// Unit: seconds since 1970.
     pub expires: u64,
     /// Wrong proofs that it still stands.
@@ -150,7 +159,7 @@ pub enum BookError {
     #[error("does not read as a book of peers")]
     Text(#[from] toml::de::Error),
     /// A later program wrote it.
-    #[error("is of version {0}, this program reads version {VERSION}: run the newer program")]
+    #[error("is of version {0}, this program reads up to version {VERSION}: run the newer program")]
     Version(u32),
     /// Two peers of one name or one id, or two invites of one id.
     #[error("holds {0} twice: remove one of the two entries")]
@@ -183,6 +192,17 @@ impl Book {
     pub fn allows(&self, id: PeerId, group: GroupId, role: Role) -> bool {
         let granted = |grant: &Grant| grant.group == group && grant.role == role;
         self.peer(id).is_some_and(|peer| peer.grants.iter().any(granted))
+    }
+
+    /// Whether the replica of a pair is blind: the peer's content of `group`, or ours of its.
+    pub fn is_blind(&self, id: PeerId, group: GroupId) -> bool {
+        let granted = |grant: &Grant| grant.group == group && grant.blind;
+        self.peer(id).is_some_and(|peer| peer.grants.iter().any(granted))
+    }
+
+    fn has_blind(&self) -> bool {
+        let grants = self.peers.iter().flat_map(|peer| &peer.grants);
+        grants.map(|it| it.blind).chain(self.invites.iter().map(|it| it.blind)).any(|blind| blind)
     }
 
     /// Whether an invite could still be redeemed. Unit of `now`: seconds since 1970.
@@ -276,7 +296,7 @@ impl Book {
     /// The book's text.
     pub fn encode(&self) -> String {
         let file = File {
-            version: VERSION,
+            version: if self.has_blind() { VERSION } else { VERSION_PLAIN },
             peer: self.peers.iter().map(PeerEntry::from).collect(),
             invite: self.invites.iter().map(InviteEntry::from).collect(),
         };
@@ -286,7 +306,7 @@ impl Book {
     /// Reads and checks a book's text.
     pub fn decode(text: &str) -> Result<Book, BookError> {
         let file: File = toml::from_str(text)?;
-        if file.version != VERSION {
+        if !(VERSION_PLAIN..=VERSION).contains(&file.version) {
             return Err(BookError::Version(file.version));
         }
         let mut book = Book::default();
@@ -335,6 +355,8 @@ struct GrantEntry {
     group: Hex<16>,
     name: NameText,
     role: Role,
+    #[serde(default, skip_serializing_if = "is_false")]
+    blind: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -346,8 +368,15 @@ struct InviteEntry {
     #[serde(skip_serializing_if = "Option::is_none")]
     group: Option<Hex<16>>,
     role: Role,
+    #[serde(default, skip_serializing_if = "is_false")]
+    blind: bool,
     expires: u64,
     attempts: u8,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde wants")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// A [`Name`] in text files.
@@ -375,6 +404,7 @@ impl From<&Peer> for PeerEntry {
             group: Hex(grant.group.0),
             name: NameText(grant.name.clone()),
             role: grant.role,
+            blind: grant.blind,
         };
         PeerEntry {
             name: NameText(peer.name.clone()),
@@ -392,6 +422,7 @@ impl From<PeerEntry> for Peer {
             group: GroupId(grant.group.0),
             name: grant.name.0,
             role: grant.role,
+            blind: grant.blind,
         };
         Peer {
             name: entry.name.0,
@@ -411,6 +442,7 @@ impl From<&Invite> for InviteEntry {
             name: NameText(invite.name.clone()),
             group: invite.group.map(|group| Hex(group.0)),
             role: invite.role,
+            blind: invite.blind,
             expires: invite.expires,
             attempts: invite.attempts,
         }
@@ -425,6 +457,7 @@ impl From<InviteEntry> for Invite {
             name: entry.name.0,
             group: entry.group.map(|group| GroupId(group.0)),
             role: entry.role,
+            blind: entry.blind,
             expires: entry.expires,
             attempts: entry.attempts,
         }

@@ -11,8 +11,12 @@ fn peer(text: &str, id: u8) -> Peer {
         id: PeerId([id; 32]),
         address: Some("192.0.2.7:7300".parse().unwrap()),
         since: 1_764_000_000,
-        grants: vec![Grant { group: GroupId([5; 16]), name: name("datavg"), role: Role::Replica }],
+        grants: vec![grant(5, Role::Replica)],
     }
+}
+
+fn grant(group: u8, role: Role) -> Grant {
+    Grant { group: GroupId([group; 16]), name: name("datavg"), role, blind: false }
 }
 
 fn invite(id: u8) -> Invite {
@@ -22,6 +26,7 @@ fn invite(id: u8) -> Invite {
         name: name("datavg"),
         group: Some(GroupId([5; 16])),
         role: Role::Replica,
+        blind: false,
         expires: 100,
         attempts: ATTEMPTS,
     }
@@ -70,10 +75,35 @@ fn the_text_holds_both_ways() {
     assert_eq!(Book::decode(TEXT).unwrap(), book);
 }
 
+/// Goal: older programs read a book as long as nothing in it is blind, and else say that they cannot.
+#[test]
+fn what_is_blind_makes_it_a_book_of_version_2() {
+    let blind = TEXT
+        .replace("version = 1", "version = 2")
+        .replace("role = \"replica\"", "role = \"replica\"\nblind = true");
+    let mut book = Book::default();
+    let grants = vec![Grant { blind: true, ..grant(5, Role::Replica) }];
+    book.admit(Peer { grants, ..peer("recovery", 0x11) }).unwrap();
+    let verifier = Verifier([4; 32]);
+    let invite = Invite { group: None, role: Role::Source, verifier, ..invite(9) };
+    book.invite(invite.clone(), 0).unwrap();
+    assert_eq!(book.encode(), blind);
+    assert_eq!(Book::decode(&blind).unwrap(), book);
+    let id = PeerId([0x11; 32]);
+    assert!(book.is_blind(id, GroupId([5; 16])) && !book.is_blind(id, GroupId([6; 16])));
+    let mut invited = Book::default();
+    invited.invite(Invite { blind: true, ..invite }, 0).unwrap();
+    assert!(invited.encode().starts_with("version = 2"));
+    assert_eq!(Book::decode(&invited.encode()).unwrap(), invited);
+    // Paired anew, it is what it is paired as last.
+    book.admit(peer("recovery", 0x11)).unwrap();
+    assert!(!book.is_blind(id, GroupId([5; 16])));
+}
+
 #[test]
 fn a_book_that_is_none_is_refused() {
     for (from, to) in [
-        ("version = 1", "version = 2"),
+        ("version = 1", "version = 3"),
         ("since", "sinse"),
         ("1111", "111g"),
         ("\"replica\"", "\"both\""),
@@ -108,7 +138,7 @@ fn only_what_was_granted_is_allowed() {
 fn a_second_pairing_adds_to_the_first_and_a_name_cannot_be_taken_over() {
     let mut book = Book::default();
     book.admit(peer("recovery", 1)).unwrap();
-    let grants = vec![Grant { group: GroupId([6; 16]), name: name("logvg"), role: Role::Source }];
+    let grants = vec![Grant { name: name("logvg"), ..grant(6, Role::Source) }];
     book.admit(Peer { address: None, since: 9, grants, ..peer("recovery", 1) }).unwrap();
     let [known] = book.peers() else { panic!("one peer") };
     assert_eq!((known.grants.len(), known.since), (2, 1_764_000_000));
@@ -121,7 +151,7 @@ fn a_forgotten_group_takes_its_grants_and_invites_and_leaves_all_others() {
     let mut book = Book::default();
     let (gone, kept) = (GroupId([5; 16]), GroupId([6; 16]));
     let grants = |groups: &[GroupId]| {
-        let grant = |&group| Grant { group, name: name("datavg"), role: Role::Replica };
+        let grant = |&group| Grant { group, ..grant(0, Role::Replica) };
         groups.iter().map(grant).collect::<Vec<_>>()
     };
     for (text, id, groups) in [

@@ -1,8 +1,9 @@
-//! The one-time pairing token: `vgship1-` and the base32 of these bytes.
+//! The one-time pairing token: `vgship1-` and the base32 of these bytes. That of a blind replica is
+//! of version 2 and begins with `vgship2-`, so that a program that knows no veil does not take it.
 //!
 //! ```text
 //! at  size  field      unit   rule
-//!  0     1  version    -      1
+//!  0     1  version    -      1; 2 for a blind replica
 //!  1     1  role       -      the joiner's: 1 source, 2 replica
 //!  2     8  invite     -      id
 //! 10    32  secret     -
@@ -31,6 +32,9 @@ use super::text::{from_base32, to_base32};
 /// What every token begins with; a later format would begin otherwise.
 pub const PREFIX: &str = "vgship1-";
 
+/// What the token of a blind replica begins with.
+pub const PREFIX_BLIND: &str = "vgship2-";
+
 /// Longest text that is looked at. Unit: bytes.
 const TEXT_MAX: usize = 1024;
 
@@ -38,6 +42,8 @@ const TEXT_MAX: usize = 1024;
 pub const ADDRESSES_MAX: usize = 8;
 
 const VERSION: u8 = 1;
+
+const VERSION_BLIND: u8 = 2;
 
 /// All that a joiner needs. Whoever holds it can join, once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +62,8 @@ pub struct Token {
     pub group: Name,
     /// What the joiner will be.
     pub role: Role,
+    /// Whether it will be a blind replica.
+    pub blind: bool,
 }
 
 /// Why a text is no token that can be used.
@@ -85,7 +93,11 @@ impl Token {
             "a token names 1 to {ADDRESSES_MAX} addresses"
         );
         let mut out = Writer::default();
-        out.u8(VERSION).u8(self.role.code()).put(&self.invite.0).put(&self.secret.0);
+        let (version, prefix) = match self.blind {
+            true => (VERSION_BLIND, PREFIX_BLIND),
+            false => (VERSION, PREFIX),
+        };
+        out.u8(version).u8(self.role.code()).put(&self.invite.0).put(&self.secret.0);
         out.put(&self.inviter.0).u64(self.expires).text(self.group.as_str());
         out.u8(u8::try_from(count).expect("at most 8"));
         for address in &self.addresses {
@@ -95,7 +107,7 @@ impl Token {
             };
             out.u16(address.port());
         }
-        format!("{PREFIX}{}", to_base32(&with_checksum(out)))
+        format!("{prefix}{}", to_base32(&with_checksum(out)))
     }
 
     /// Reads and checks a token. Unit of `now`: seconds since 1970.
@@ -105,16 +117,21 @@ impl Token {
         }
         let text: String = text.split_whitespace().collect();
         let text = text.to_ascii_lowercase();
-        let digits = text.strip_prefix(PREFIX).ok_or(TokenError::NotAToken)?;
+        let (digits, version) = match (text.strip_prefix(PREFIX), text.strip_prefix(PREFIX_BLIND)) {
+            (Some(digits), _) => (digits, VERSION),
+            (None, Some(digits)) => (digits, VERSION_BLIND),
+            (None, None) => return Err(TokenError::NotAToken),
+        };
         let bytes = from_base32(digits).ok_or(TokenError::Damaged(None))?;
-        let token = Token::decode_bytes(&bytes).map_err(|why| TokenError::Damaged(Some(why)))?;
+        let token =
+            Token::decode_bytes(&bytes, version).map_err(|why| TokenError::Damaged(Some(why)))?;
         if now >= token.expires { Err(TokenError::Expired) } else { Ok(token) }
     }
 
-    fn decode_bytes(bytes: &[u8]) -> Result<Token, FormatError> {
+    fn decode_bytes(bytes: &[u8], expected: u8) -> Result<Token, FormatError> {
         let mut from = checked(bytes)?;
         let version = from.u8("version")?;
-        require("version", version, "1", version == VERSION)?;
+        require("version", version, "that of the letters before it", version == expected)?;
         let role = Role::decode(from.u8("role")?)?;
         let (invite, secret) = (InviteId(from.array("invite")?), Secret(from.array("secret")?));
         let (inviter, expires) = (PeerId(from.array("inviter")?), from.u64("expires")?);
@@ -124,7 +141,16 @@ impl Token {
         require("addresses", count, "1 to 8", fits)?;
         let addresses = (0..count).map(|_| address(&mut from)).collect::<Result<_, _>>()?;
         from.finish()?;
-        Ok(Token { addresses, inviter, invite, secret, expires, group, role })
+        Ok(Token {
+            addresses,
+            inviter,
+            invite,
+            secret,
+            expires,
+            group,
+            role,
+            blind: version == VERSION_BLIND,
+        })
     }
 }
 

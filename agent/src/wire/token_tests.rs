@@ -13,6 +13,7 @@ fn example() -> Token {
         expires: NOW + 1,
         group: "datavg".parse().unwrap(),
         role: Role::Replica,
+        blind: false,
     }
 }
 
@@ -22,10 +23,24 @@ const GOLDEN: &str = "\
     aqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaaaaaaa2jeqeaaabtemf2gc5thaicmaaac\
     a4oiibraaeg3qaaaaaaaaaaaaaaaaaabdscuuizadq";
 
+/// The same for a blind replica.
+const BLIND: &str = "\
+    vgship2-aibaaaicamcakbqhaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaibae\
+    aqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaaaaaaa2jeqeaaabtemf2gc5thaicmaaac\
+    a4oiibraaeg3qaaaaaaaaaaaaaaaaaabdsc7ekkvda";
+
 #[test]
 fn golden_text_holds_both_ways() {
     assert_eq!(example().encode(), GOLDEN);
     assert_eq!(Token::decode(GOLDEN, NOW), Ok(example()));
+    let blind = Token { blind: true, ..example() };
+    assert_eq!(blind.encode(), BLIND);
+    assert_eq!(Token::decode(BLIND, NOW), Ok(blind));
+    // What stands before the letters is no way to another kind of replica.
+    let swapped = [GOLDEN.replace("vgship1-", "vgship2-"), BLIND.replace("vgship2-", "vgship1-")];
+    for text in swapped {
+        assert!(matches!(Token::decode(&text, NOW), Err(TokenError::Damaged(Some(_)))));
+    }
 }
 
 #[test]
@@ -63,7 +78,7 @@ fn every_typing_error_is_told_as_damage() {
 
 #[test]
 fn other_texts_and_old_tokens_are_told_apart_from_damage() {
-    for other in ["", "hello", "vgship2-abcd", &"x".repeat(1 << 20)] {
+    for other in ["", "hello", "vgship3-abcd", &"x".repeat(1 << 20)] {
         assert_eq!(Token::decode(other, NOW), Err(TokenError::NotAToken));
     }
     assert_eq!(Token::decode(GOLDEN, NOW + 1), Err(TokenError::Expired));
@@ -72,9 +87,9 @@ fn other_texts_and_old_tokens_are_told_apart_from_damage() {
 proptest! {
     #[test]
     fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        let _ = Token::decode_bytes(&bytes);
+        let _ = Token::decode_bytes(&bytes, VERSION);
         let mut out = Writer::default();
         out.u8(VERSION).u8(2).put(&bytes);
-        let _ = Token::decode_bytes(&with_checksum(out));
+        let _ = Token::decode_bytes(&with_checksum(out), VERSION);
     }
 }

@@ -5,6 +5,7 @@
 
 use vgship_processes as common;
 
+mod blind;
 mod cli;
 mod clients;
 mod drift;

@@ -8,6 +8,7 @@ use vgship::wire::batch::Compression;
 use vgship::wire::identity::Identity;
 use vgship::wire::io::{Config, ConnectError, Endpoint, PairingHost, PeerBook, Tuning};
 use vgship_base::ids::GroupId;
+use vgship_snapshot::seal::KeyId;
 
 use super::common::{Agent, MIB, Pair};
 
@@ -105,6 +106,10 @@ struct NoHost;
 
 impl PairingHost for NoHost {
     fn layout(&self, _: GroupId) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn veil(&self, _: GroupId) -> Option<KeyId> {
         None
     }
 }

@@ -7,9 +7,9 @@ pub(super) use fast::Cipher;
 pub(super) use portable::Cipher;
 
 /// Length of a nonce. Unit: bytes.
-pub(super) const NONCE_LEN: usize = 12;
+pub(crate) const NONCE_LEN: usize = 12;
 /// Length of what authenticates. Unit: bytes.
-pub(super) const TAG_LEN: usize = 16;
+pub(crate) const TAG_LEN: usize = 16;
 
 /// The seal does not hold.
 #[derive(Debug, PartialEq, Eq)]

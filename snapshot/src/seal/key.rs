@@ -65,7 +65,7 @@ struct Secret {
 impl Secret {
     fn new(bytes: Zeroizing<[u8; 32]>) -> Secret {
         let mut id = [0; 8];
-        derive(&bytes, None, &[b"vgship key id v1"], &mut id);
+        derive(bytes.as_slice(), None, &[b"vgship key id v1"], &mut id);
         Secret { bytes: Box::new(bytes), id: KeyId(id) }
     }
 
@@ -74,7 +74,7 @@ impl Secret {
     }
 }
 
-fn derive(key: &[u8; 32], salt: Option<&[u8]>, info: &[&[u8]], into: &mut [u8]) {
+pub(crate) fn derive(key: &[u8], salt: Option<&[u8]>, info: &[&[u8]], into: &mut [u8]) {
     Hkdf::<Sha256>::new(salt, key)
         .expand_multi_info(info, into)
         .expect("at most 32 bytes are derived, HKDF-SHA256 gives 8160");
@@ -112,7 +112,7 @@ impl DataKey {
     /// A key for one purpose, told apart by `info`: never the key itself.
     pub(crate) fn derive(&self, salt: Option<&[u8]>, info: &[&[u8]]) -> Zeroizing<[u8; 32]> {
         let mut key = Zeroizing::new([0; 32]);
-        derive(&self.0.bytes, salt, info, key.as_mut());
+        derive(self.0.bytes.as_slice(), salt, info, key.as_mut());
         key
     }
 }
@@ -172,6 +172,28 @@ impl KeyEncryptionKey {
     /// Names it.
     pub const fn id(&self) -> KeyId {
         self.0.id
+    }
+
+    /// Encrypts another secret in place; `clear` is authenticated with it. The nonce is random for
+    /// each.
+    pub(crate) fn cover(
+        &self,
+        nonce: [u8; NONCE_LEN],
+        clear: &[u8],
+        secret: &mut [u8],
+    ) -> [u8; TAG_LEN] {
+        Cipher::new(&self.0.bytes).seal(nonce, clear, secret)
+    }
+
+    /// Decrypts such a secret with its tag behind it, in place; `None` when it is not what was
+    /// covered.
+    pub(crate) fn uncover<'a>(
+        &self,
+        nonce: [u8; NONCE_LEN],
+        clear: &[u8],
+        sealed: &'a mut [u8],
+    ) -> Option<&'a mut [u8]> {
+        Cipher::new(&self.0.bytes).open(nonce, clear, sealed).ok()
     }
 
     /// Wraps a group's data key: bytes that may lie beside the data.
@@ -240,7 +262,7 @@ impl Wrapped {
 }
 
 /// Reads a version and refuses those that this program does not know.
-pub(super) fn version(from: &mut Reader<'_>, known: u16) -> Result<(), FormatError> {
+pub(crate) fn version(from: &mut Reader<'_>, known: u16) -> Result<(), FormatError> {
     match from.u16("version")? {
         found if found == known => Ok(()),
         found => Err(FormatError::Version { found, known }),

@@ -10,12 +10,12 @@
 //! a file gets a [`SealedReader`], which cannot append (R6). Group, purpose, number and cleartext
 //! header of a frame are authenticated with it, so no frame can be moved.
 
-mod cipher;
+pub(crate) mod cipher;
 mod file;
 mod frame;
 mod header;
 mod kept;
-mod key;
+pub(crate) mod key;
 mod object;
 mod ring;
 

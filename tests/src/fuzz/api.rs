@@ -79,6 +79,7 @@ fn a_status() -> Status {
         last_error: None,
         sent_bytes: 7,
         sync: Some(SyncState::InForce),
+        blind: true,
         tries: 3,
     };
     let group = GroupStatus {
@@ -100,6 +101,8 @@ fn a_status() -> Status {
         outbox: OutboxStatus::default(),
         sync: None,
         self_check: Some(CheckStatus::default()),
+        blind: true,
+        veil: None,
     };
     let (name, version) = ("prod".into(), "0.1.0".into());
     let agent = AgentStatus { name, version, listen: None, peer_id: None };
@@ -113,6 +116,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let invite = InviteRequest {
         group: "payroll".parse().expect("a name"),
         role: Role::Replica,
+        blind: true,
         expires: "1 h".parse().expect("a period"),
     };
     let join =

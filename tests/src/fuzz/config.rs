@@ -80,7 +80,7 @@ fn a_book() -> Book {
     let name = |text: &str| -> Name { text.parse().expect("a name") };
     let group = GroupId([5; 16]);
     let mut book = Book::default();
-    let grant = Grant { group, name: name("datavg"), role: Role::Replica };
+    let grant = Grant { group, name: name("datavg"), role: Role::Replica, blind: true };
     let address = "192.0.2.7:7300".parse().ok();
     let peer = Peer {
         name: name("recovery"),
@@ -96,6 +96,7 @@ fn a_book() -> Book {
         name: name("datavg"),
         group: Some(group),
         role: Role::Replica,
+        blind: false,
         expires: 1_764_003_600,
         attempts: 3,
     };

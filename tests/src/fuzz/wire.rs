@@ -46,6 +46,7 @@ fn a_hello() -> Hello {
         consistent: true,
         damaged: false,
         fresh: false,
+        blind: true,
         generation: Generation([2; 16]),
         start: Start(3),
         durable: Seq(9),
@@ -263,12 +264,14 @@ pub fn pairing_seeds() -> Vec<Vec<u8>> {
     let offer = Some(GroupOffer { group: GroupId([1; 16]), layout: small_layout().encode() });
     let address = "[::1]:7300".parse().ok();
     let (invite, proof) = (InviteId([7; 8]), [8; 32]);
-    let join = Join { invite, proof, role: Role::Source, name: name(), address, offer };
-    let alone = Join { address: None, offer: None, ..join.clone() };
+    let join =
+        Join { invite, proof, role: Role::Source, name: name(), address, blind: false, offer };
+    let alone = Join { address: None, blind: true, offer: None, ..join.clone() };
     let granted = Granted {
         group: GroupId([1; 16]),
         name: name(),
         called: name(),
+        veil: None,
         offer: join.offer.clone(),
     };
     let answers = [Ok(granted), Err(Refused::Expired)];
@@ -308,6 +311,7 @@ pub fn token_seeds() -> Vec<Vec<u8>> {
         expires: 1_764_000_000,
         group: "datavg".parse().expect("a name"),
         role: Role::Replica,
+        blind: false,
     };
     let mut bytes = Writer::default();
     bytes.u8(1).u8(2).put(&[2; 8]).put(&[3; 32]).put(&[1; 32]).u64(9).text("g").u8(1);

@@ -118,6 +118,8 @@ pub struct Settings {
     pub overflow: Overflow,
     /// Of each replica.
     pub modes: Vec<Mode>,
+    /// Which replicas are blind; those that are not named are not.
+    pub blind: Vec<bool>,
     /// How sync replicas are waited for.
     pub sync: SyncPolicy,
     /// How far replicas may be behind.
@@ -172,6 +174,7 @@ impl Settings {
             spill_room: if rng.one_in(2) { spill / 2 } else { 64 << 20 },
             overflow: if rng.one_in(3) { Overflow::Stall } else { Overflow::Map },
             modes: (0..replicas).map(|_| mode(rng)).collect(),
+            blind: Vec::new(),
             sync: SyncPolicy {
                 timeout: pick(rng, &[20, 200, 2000]),
                 on_timeout: if rng.one_in(3) { OnTimeout::Stall } else { OnTimeout::Degrade },
@@ -245,6 +248,7 @@ impl Settings {
             spill_room: 64 << 20,
             overflow: Overflow::Map,
             modes: Vec::new(),
+            blind: Vec::new(),
             sync: SyncPolicy::default(),
             lag: None,
             epoch: 100,
@@ -264,6 +268,19 @@ impl Settings {
     /// Whether a fault starts a replica's content anew: too many of these, and nothing else is met.
     pub fn is_radical(fault: Fault) -> bool {
         matches!(fault, Fault::ReplicaReplaced | Fault::LedgerRestored | Fault::JournalDecays)
+    }
+
+    /// Makes replicas blind in some runs. These dice are others than those of the rest, which tell what
+    /// a seed is.
+    pub fn throw_blind(&mut self, seed: u64) {
+        let mut rng = Rng::new(!seed);
+        let some = rng.one_in(3);
+        self.blind = (0..self.replicas).map(|_| some && !rng.one_in(4)).collect();
+    }
+
+    /// Whether a replica is blind.
+    pub fn is_blind(&self, index: usize) -> bool {
+        self.blind.get(index).copied().unwrap_or_default()
     }
 
     /// Whether the run has this fault.

@@ -1,12 +1,13 @@
 //! What must be where: the source's content, and what a replica must hold at each seq.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use vgship::capture::source::Change;
 use vgship_base::ids::{ReplicaId, Seq, VolumeId};
 use vgship_base::layout::Layout;
 use vgship_base::sim::SimDisk;
 use vgship_base::units::Span;
+use vgship_snapshot::veil::VeilKey;
 
 /// The content of all volumes.
 pub type Images = Vec<Vec<u8>>;
@@ -37,8 +38,16 @@ pub struct Model {
     log: Vec<(Seq, Change)>,
     /// How long the log was each time the source went back to an older memory.
     forks: Vec<usize>,
+    /// Which replicas hold the veiled content.
+    blind: Vec<bool>,
     ends: Vec<Vec<End>>,
     caches: Vec<Option<Cache>>,
+}
+
+/// The veil key of every world.
+pub fn veil() -> &'static VeilKey {
+    static KEY: OnceLock<VeilKey> = OnceLock::new();
+    KEY.get_or_init(|| VeilKey::from_bytes(std::array::from_fn(|at| [3, 7][at / 32]).into()))
 }
 
 fn at(value: u64) -> usize {
@@ -80,11 +89,12 @@ pub fn equal(layout: &Layout, one: &Images, other: &Images) -> bool {
 
 impl Model {
     /// Volumes of zeroes.
-    pub fn new(layout: Arc<Layout>, replicas: usize) -> Model {
+    pub fn new(layout: Arc<Layout>, blind: Vec<bool>) -> Model {
+        let replicas = blind.len();
         let truth = layout.volumes.iter().map(|volume| vec![0; at(volume.bytes)]).collect();
         let ends = (0..replicas).map(|_| Vec::new()).collect();
         let caches = (0..replicas).map(|_| None).collect();
-        Model { layout, truth, log: Vec::new(), forks: Vec::new(), ends, caches }
+        Model { layout, truth, log: Vec::new(), forks: Vec::new(), blind, ends, caches }
     }
 
     /// A change took this seq.
@@ -102,13 +112,23 @@ impl Model {
     /// A replica's resync ended with this seq.
     pub fn resynced(&mut self, id: ReplicaId, seq: Seq) {
         let (position, forks) = (self.log.len(), self.forks.len());
-        let end = End { seq, position, forks, images: self.truth.clone() };
+        let end = End { seq, position, forks, images: self.seen(id, self.truth.clone()) };
         self.ends[usize::from(id.0)].push(end);
     }
 
     /// The source went back to an older memory: numbers may come again.
     pub fn fork(&mut self) {
         self.forks.push(self.log.len());
+    }
+
+    /// What the source's content is at a replica: veiled, where it is blind.
+    pub fn seen(&self, id: ReplicaId, mut images: Images) -> Images {
+        if self.blind[usize::from(id.0)] {
+            for (volume, image) in self.layout.ids().zip(&mut images) {
+                veil().veil(volume, 0, image);
+            }
+        }
+        images
     }
 
     /// What a replica must hold at `seq`, outside a resync.
@@ -126,7 +146,15 @@ impl Model {
         }
         let cache = cache.as_mut().expect("it was just filled");
         for (_, change) in &self.log[cache.position..wanted] {
-            change_image(&mut cache.images, change);
+            match &change.data {
+                Some(data) if self.blind[index] => {
+                    let mut data = data.to_vec();
+                    veil().veil(change.volume, change.span.offset, &mut data);
+                    let data = Some(data.into());
+                    change_image(&mut cache.images, &Change { data, ..change.clone() });
+                }
+                _ => change_image(&mut cache.images, change),
+            }
         }
         cache.position = wanted;
         &cache.images

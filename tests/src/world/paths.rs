@@ -174,14 +174,18 @@ const PATHS: &[&str] = &[
     "datagram came early",
     "datagram came again",
     "datagram lost",
+    // the veil
+    "settled with a blind replica",
 ];
 
 /// All that a campaign must reach.
 pub fn required() -> Vec<String> {
     let faults = Fault::ALL.iter().map(|fault| format!("fault {fault:?}"));
-    // Volumes do not change their size here: that is tested beside `Source::grow`.
-    let here =
-        |reason: &ResyncReason| !matches!(reason, ResyncReason::Grown | ResyncReason::Drifted);
+    // Volumes do not change their size here: that is tested beside `Source::grow`. Writes of whole
+    // sectors alone are made here: what others cost a blind replica, beside `Source::begin`.
+    let here = |reason: &ResyncReason| {
+        !matches!(reason, ResyncReason::Grown | ResyncReason::Drifted | ResyncReason::Veil)
+    };
     let reasons = (1..).map_while(ResyncReason::from_code).filter(here);
     let begun = reasons.map(|reason| format!("resync begun: {reason:?}"));
     PATHS.iter().map(|&path| path.to_owned()).chain(faults).chain(begun).collect()

@@ -7,6 +7,7 @@ use vgship::ship::flight::{Job, Purpose};
 use vgship::ship::pieces::pieces;
 use vgship_base::extent::Extent;
 
+use super::model::veil;
 use super::source::Reading;
 use super::{World, id_of};
 
@@ -125,7 +126,11 @@ impl World {
     /// Reads an extent of the source for a replica. What goes astray the world sees, and nobody else.
     pub(super) fn read(&mut self, index: usize, extent: Extent) -> Option<Vec<u8>> {
         let before = self.source.misdirected();
-        let bytes = self.source.read(extent);
+        let mut bytes = self.source.read(extent);
+        if let Some(bytes) = bytes.as_mut().filter(|_| self.settings.is_blind(index)) {
+            let span = self.layout.span(extent).expect("what is read is within the layout");
+            veil().veil(extent.volume, span.offset, bytes);
+        }
         if self.source.misdirected() > before {
             self.coverage.hit("source read what was not asked for");
             self.note_strays(index, std::iter::once((extent.volume, extent.index)));

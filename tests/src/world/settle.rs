@@ -51,6 +51,9 @@ impl World {
             }
         }
         self.compare();
+        if self.settings.blind.contains(&true) {
+            self.coverage.hit("settled with a blind replica");
+        }
         if checks {
             self.coverage.hit("self-check found nothing more");
         }
@@ -141,6 +144,7 @@ impl World {
         assert!(equal(&self.layout, &ours, &self.model.truth), "the model differs from the source");
         for index in 0..self.replicas.len() {
             let theirs = self.replicas[index].images();
+            let ours = self.model.seen(id_of(index), ours.clone());
             assert!(
                 equal(&self.layout, &ours, &theirs),
                 "I7: in sync, yet replica {index} differs in {:?}",

@@ -48,6 +48,8 @@ pub struct SourceHost {
     pub lost_power: bool,
     /// Of each replica, as the operator set it.
     pub modes: Vec<Mode>,
+    /// Which replicas are blind.
+    blind: Vec<bool>,
     spill_room: u64,
     layout: Arc<Layout>,
     policy: Policy,
@@ -202,6 +204,7 @@ impl SourceHost {
             modes: (0..usize::from(settings.replicas))
                 .map(|index| settings.modes.get(index).copied().unwrap_or_default())
                 .collect(),
+            blind: (0..usize::from(settings.replicas)).map(|it| settings.is_blind(it)).collect(),
             spill_room: settings.spill_room,
             layout: Arc::clone(layout),
             policy,
@@ -224,6 +227,7 @@ impl SourceHost {
         };
         for (id, mode) in (0..).map(ReplicaId).zip(&self.modes) {
             source.set_mode(id, *mode);
+            source.replica_mut(id).blind = self.blind[usize::from(id.0)];
         }
         let lane = |(index, folder): (usize, &SimFolder)| {
             let folder: Arc<dyn Folder> = Arc::new(folder.clone());

@@ -5,7 +5,7 @@ use vgship_base::ids::{Generation, Seq, Start, VolumeId};
 use vgship_base::sim::SimFolder;
 
 use super::model::{Images, differing};
-use super::{Owed, World};
+use super::{Owed, World, id_of};
 
 impl World {
     /// Starts the source: ledger, flush, first checkpoint. Power may fail meanwhile.
@@ -94,7 +94,8 @@ impl World {
         }
         for index in 0..self.replicas.len() {
             let known = self.known(index);
-            let owed = Owed { images: self.source.images(), dirty: known.durable_dirty() };
+            let images = self.model.seen(id_of(index), self.source.images());
+            let owed = Owed { images, dirty: known.durable_dirty() };
             if self.replicas[index].life.is_some() {
                 self.check_owed(index, &owed);
                 self.coverage.hit("I3 checked after a start");

@@ -123,6 +123,7 @@ impl World {
     fn compare_told(&self, index: usize) {
         let theirs = self.replicas[index].coming(true);
         let (content, told) = self.promises.content();
+        let content = self.model.seen(id_of(index), content.clone());
         let size = usize::try_from(SECTOR).expect("small");
         for (volume, lv) in self.layout.volumes.iter().enumerate() {
             let id = VolumeId(u16::try_from(volume).expect("few volumes"));

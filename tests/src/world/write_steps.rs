@@ -8,6 +8,7 @@ use vgship_base::ids::VolumeId;
 use vgship_base::units::Span;
 
 use super::World;
+use super::model::veil;
 use super::source::{Flying, Waiting};
 
 impl World {
@@ -66,9 +67,10 @@ impl World {
         }
         let patient = waiting.tries < 4;
         let life = self.life();
-        let hashes = life.source.wants_hashes().then(|| waiting.change.hashes());
+        let wants = life.source.wanted();
+        let ready = wants.any().then(|| waiting.change.ready(wants.veil.then(veil)));
         let before = self.look();
-        let begun = self.life().source.begin(&waiting.change, hashes.as_deref(), patient);
+        let begun = self.life().source.begin(&waiting.change, ready.as_ref(), patient);
         self.note_overflow(&before);
         match begun {
             Begin::Go(ticket) => {
@@ -101,7 +103,7 @@ impl World {
                 waiting.slowed = true;
                 self.check_pace();
             }
-            Begin::Hash => unreachable!("hashes are given when they are wanted"),
+            Begin::Ready => unreachable!("what is wanted is given"),
             Begin::Fenced => unreachable!("no role is given away in this world"),
         }
         waiting.tries += 1;

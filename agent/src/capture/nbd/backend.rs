@@ -13,6 +13,12 @@ pub trait Export: Send + Sync {
     /// Its size. Unit: bytes.
     fn bytes(&self) -> u64;
 
+    /// Smallest size of a request, of which every range is a multiple. Unit: bytes, a power of two.
+    /// Stays what it is for as long as a client is connected.
+    fn min_block(&self) -> u32 {
+        1
+    }
+
     /// Best size of a request. Unit: bytes, a power of two.
     fn preferred_block(&self) -> u32 {
         4096

@@ -211,6 +211,13 @@ fn judge(session: &Session, request: &Request, payload: Bytes) -> Result<Work, R
     if len == 0 {
         return refuse(Invalid, "an empty range");
     }
+    let block = session.export.min_block();
+    if !offset.is_multiple_of(block.into()) || !len.is_multiple_of(block) {
+        return refuse(
+            Invalid,
+            "the range is no multiple of the smallest block that was announced",
+        );
+    }
     if offset.checked_add(u64::from(len)).is_none_or(|end| end > session.export.bytes()) {
         let writes = matches!(command, Command::Write | Command::WriteZeroes);
         return refuse(if writes { NoSpace } else { Invalid }, "the range ends behind the export");
@@ -249,4 +256,38 @@ fn runs(
         at = until;
     }
     Ok(runs)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::capture::nbd::testing::Memory;
+
+    /// Goal: an export that takes whole blocks alone refuses others as disks do, and says why.
+    #[test]
+    fn ranges_that_are_no_blocks_are_refused_where_blocks_are_announced() {
+        let session = |min_block| {
+            let mut export = Memory::new(false);
+            export.min_block = min_block;
+            let (name, structured, allocation) = ("g/lv".into(), false, true);
+            Session { export: Arc::new(export), name, structured, allocation }
+        };
+        let ask = |command, offset, len| Request { command, flags: 0, cookie: 1, offset, len };
+        for command in [Command::Read, Command::Write, Command::Trim, Command::BlockStatus] {
+            for (offset, len, whole) in
+                [(512, 1024, true), (512, 100, false), (100, 512, false), (100, 412, false)]
+            {
+                let request = ask(command, offset, len);
+                assert!(judge(&session(1), &request, Bytes::new()).is_ok(), "{request:?}");
+                let judged = judge(&session(512), &request, Bytes::new());
+                let refused = judged.err().map(|refusal| refusal.error);
+                let expected = (!whole).then_some(ErrorNumber::Invalid);
+                assert_eq!(refused, expected, "{request:?}");
+            }
+        }
+        let flush = judge(&session(512), &ask(Command::Flush, 0, 0), Bytes::new());
+        assert_eq!(flush, Ok(Work::Flush));
+    }
 }

@@ -144,7 +144,7 @@ impl Negotiation {
         });
         let preferred = session.export.preferred_block().clamp(512, PAYLOAD_MAX);
         tell(info::BLOCK_SIZE, &|data| {
-            data.u32(1).u32(preferred).u32(PAYLOAD_MAX);
+            data.u32(session.export.min_block()).u32(preferred).u32(PAYLOAD_MAX);
         });
         for (kind, text) in [(info::NAME, name), (info::DESCRIPTION, DESCRIPTION)] {
             if asked.contains(&kind) {

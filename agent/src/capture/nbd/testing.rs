@@ -24,6 +24,7 @@ pub const HELD_OFFSET: u64 = 512 << 10;
 pub struct Memory {
     bytes: Mutex<Vec<u8>>,
     pub read_only: bool,
+    pub min_block: u32,
     held: Mutex<(bool, usize)>,
     change: Condvar,
 }
@@ -33,6 +34,7 @@ impl Memory {
         Memory {
             bytes: Mutex::new(vec![0; usize::try_from(BYTES).unwrap()]),
             read_only,
+            min_block: 1,
             held: Mutex::default(),
             change: Condvar::new(),
         }
@@ -64,6 +66,10 @@ impl Export for Memory {
 
     fn read_only(&self) -> bool {
         self.read_only
+    }
+
+    fn min_block(&self) -> u32 {
+        self.min_block
     }
 
     fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {

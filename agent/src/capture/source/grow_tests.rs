@@ -52,9 +52,9 @@ fn link(source: &mut Source, fresh: bool, durable: Seq) -> Verdict {
 fn begin(source: &mut Source, offset: u64) -> Ticket {
     let change =
         Change { volume: LV, span: Span::new(offset, 512), data: Some(vec![7; 512].into()) };
-    let hashes = change.hashes();
+    let ready = change.ready(None);
     loop {
-        match source.begin(&change, Some(&hashes), false) {
+        match source.begin(&change, Some(&ready), false) {
             Begin::Go(ticket) => return ticket,
             Begin::Mark => {
                 let wanted = source.wanted_marks();

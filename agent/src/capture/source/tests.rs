@@ -13,7 +13,7 @@ use crate::ship::verdict::{ReplicaPoint, Verdict};
 
 pub(super) const LV: VolumeId = VolumeId(0);
 const GEN: Generation = Generation([1; 16]);
-const NEXT: Generation = Generation([2; 16]);
+pub(super) const NEXT: Generation = Generation([2; 16]);
 pub(super) const ME: ReplicaId = ReplicaId(0);
 
 pub(super) fn layout() -> Arc<Layout> {
@@ -56,12 +56,12 @@ pub(super) fn streaming(overflow: Overflow) -> Source {
 pub(super) fn begin(source: &mut Source, at: u64) -> Begin {
     let data = Some(Bytes::from(vec![7; 512]));
     let change = Change { volume: LV, span: Span::new(at, 512), data };
-    let hashes = change.hashes();
-    match source.begin(&change, Some(&hashes), false) {
+    let ready = change.ready(None);
+    match source.begin(&change, Some(&ready), false) {
         Begin::Mark => {
             let wanted = source.wanted_marks();
             source.marked(&wanted);
-            source.begin(&change, Some(&hashes), false)
+            source.begin(&change, Some(&ready), false)
         }
         other => other,
     }

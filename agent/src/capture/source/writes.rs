@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use vgship_base::extent::Extent;
 use vgship_base::ids::{Seq, VolumeId};
-use vgship_base::limits::PAYLOAD_MAX;
-use vgship_base::record::{Body, Hash, Record, ResyncReason, Target};
+use vgship_base::record::{Record, ResyncReason, Target};
 use vgship_base::units::Span;
 
+use super::ready::{Ready, bodies};
 use super::{After, Overflow, Source};
 use crate::capture::activity::{Barrier, Completion, Region, Stable};
 use crate::outbox::queue::Room;
@@ -21,29 +21,6 @@ pub struct Change {
     pub span: Span,
     /// The new content, as long as the span; `None` for zeroes.
     pub data: Option<Bytes>,
-}
-
-impl Change {
-    /// The records' bodies: pieces that fit a record each.
-    pub(super) fn bodies(&self) -> impl Iterator<Item = Body> + '_ {
-        let step = self.data.as_ref().map_or(u64::MAX, |_| PAYLOAD_MAX.into());
-        let starts = (0..self.span.len).step_by(usize::try_from(step).unwrap_or(usize::MAX));
-        starts.map(move |at| match &self.data {
-            None => Body::Zero { volume: self.volume, span: self.span },
-            Some(data) => {
-                let start = usize::try_from(at).expect("within a buffer");
-                let end = data.len().min(start + PAYLOAD_MAX as usize);
-                let (volume, offset) = (self.volume, self.span.offset + at);
-                Body::Write { volume, offset, data: data.slice(start..end) }
-            }
-        })
-    }
-
-    /// BLAKE3 of each record's data, for [`Source::begin`]: computed outside the lock.
-    pub fn hashes(&self) -> Vec<Hash> {
-        let data = self.data.as_ref().map(|data| data.chunks(PAYLOAD_MAX as usize));
-        data.into_iter().flatten().map(|piece| *blake3::hash(piece).as_bytes()).collect()
-    }
 }
 
 /// The duty to report how a write on the LV ended, with [`Source::end`].
@@ -69,8 +46,8 @@ pub enum Begin {
     Busy,
     /// An outbox has no room; it will have some when the spill or the link has taken some.
     Room,
-    /// The hashes of its data are needed.
-    Hash,
+    /// Its hashes are needed, or its veiled data: see [`Source::wanted`].
+    Ready,
     /// A replica is too far behind: ask again after [`Source::pace`] was told of a later time.
     Pace,
     /// The group gives its role away: the application gets an error.
@@ -78,9 +55,9 @@ pub enum Begin {
 }
 
 impl Source {
-    /// A write wants to go to the LV. `hashes` are [`Change::hashes`], needed when
-    /// [`Begin::Hash`] says so; `patient` is whether it may wait for room in an outbox.
-    pub fn begin(&mut self, change: &Change, hashes: Option<&[Hash]>, patient: bool) -> Begin {
+    /// A write wants to go to the LV. `ready` is what [`Change::ready`] computed, needed when
+    /// [`Begin::Ready`] says so; `patient` is whether it may wait for room in an outbox.
+    pub fn begin(&mut self, change: &Change, ready: Option<&Ready>, patient: bool) -> Begin {
         let (volume, span) = (change.volume, change.span);
         assert!(self.layout.holds(volume, span), "the tap checks bounds");
         if self.giving.fenced {
@@ -92,8 +69,8 @@ impl Source {
         if !self.activity.ready(volume, span) {
             return Begin::Mark;
         }
-        if hashes.is_none() && change.data.is_some() && self.wants_hashes() {
-            return Begin::Hash;
+        if !self.is_ready(change, ready) {
+            return Begin::Ready;
         }
         if !self.is_in_pace() {
             return Begin::Pace;
@@ -101,25 +78,31 @@ impl Source {
         if !self.make_room(change.data.as_ref().map_or(0, Bytes::len) as u64 + 256, patient) {
             return Begin::Room;
         }
+        self.ground_what_cannot_be_veiled(change);
         self.locks.lock(volume, span, self.last.next());
-        let mut hashes = hashes.unwrap_or_default().iter().copied();
-        for body in change.bodies() {
+        let (mut plain, mut veiled) = Ready::pieces(change, ready);
+        for body in bodies(volume, span, change.data.as_ref()) {
             self.last = self.last.next();
-            let record = Record { seq: self.last, target: Target::All, body };
-            let hash = change.data.is_some().then(|| hashes.next()).flatten();
+            let record = |body| Record { seq: self.last, target: Target::All, body };
+            let (plain, hash) = (record(body), plain.next());
+            let veiled = veiled.next().map(|(body, hash)| (record(body), hash));
             for replica in &mut self.replicas {
-                replica.pace.spend(record.encoded_len() as u64);
-                replica.take(&self.layout, &record, hash);
+                replica.pace.spend(plain.encoded_len() as u64);
+                match &veiled {
+                    Some((record, hash)) if replica.blind => {
+                        replica.take(&self.layout, record, Some(*hash));
+                    }
+                    _ => {
+                        let shown = replica.blind && replica.flow == Flow::Stream;
+                        assert!(!shown || change.data.is_none(), "a blind replica gets no content");
+                        replica.take(&self.layout, &plain, hash);
+                    }
+                }
             }
         }
         self.activity.begin(volume, span, self.last, self.now);
         let begun = self.activity.barrier(volume);
         Begin::Go(Ticket { volume, span, begun, seq: self.last })
-    }
-
-    /// Whether [`Source::begin`] will ask for hashes.
-    pub fn wants_hashes(&self) -> bool {
-        self.replicas.iter().any(|replica| replica.chain.is_some())
     }
 
     pub(super) fn make_room(&mut self, bytes: u64, patient: bool) -> bool {

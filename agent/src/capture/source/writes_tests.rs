@@ -1,6 +1,7 @@
 //! What a write meets before it may begin, and what it leaves behind.
 
 use super::check_tests::{drain, end_write};
+use super::ready::bodies;
 use super::tests::{LV, ME, begin, layout, point, policy, streaming, write};
 use super::*;
 use crate::outbox::queue::{Budget, Queue};
@@ -22,29 +23,33 @@ fn a_large_write_is_pieces_that_follow_each_other() {
     for len in [1, piece - 1, piece, piece + 1, 2 * piece + 512] {
         let whole = change(len, false);
         let mut at = 512;
-        for (body, hash) in whole.bodies().zip(whole.hashes()) {
+        let ready = whole.ready(None);
+        let pieces = || bodies(whole.volume, whole.span, whole.data.as_ref());
+        for (body, hash) in pieces().zip(Ready::pieces(&whole, Some(&ready)).0) {
             let Body::Write { offset, data, .. } = body else { panic!("it has data") };
             assert_eq!(offset, at);
             assert_eq!(&hash, blake3::hash(&data).as_bytes());
             at += data.len() as u64;
         }
-        assert_eq!((at, whole.bodies().count()), (512 + len as u64, len.div_ceil(piece)));
+        assert_eq!((at, pieces().count()), (512 + len as u64, len.div_ceil(piece)));
         let zero = change(len, true);
-        assert_eq!((zero.bodies().count(), zero.hashes().len()), (1, 0), "zeroes are one record");
+        let hashes = Ready::pieces(&zero, Some(&zero.ready(None))).0.count();
+        let pieces = bodies(zero.volume, zero.span, None).count();
+        assert_eq!((pieces, hashes), (1, 0), "zeroes are one record");
     }
 }
 
 #[test]
 fn hashes_are_wanted_while_somebody_chains_them() {
     let mut source = streaming(Overflow::Map);
-    assert!(source.wants_hashes());
+    assert_eq!(source.wanted(), Wants { hashes: true, veil: false });
     end_write(&mut source, 0);
-    assert!(matches!(source.begin(&change(512, false), None, false), Begin::Hash));
+    assert!(matches!(source.begin(&change(512, false), None, false), Begin::Ready));
     assert!(matches!(source.begin(&change(512, true), None, false), Begin::Go(_)));
     let mut alone =
         Source::create(GroupId([3; 16]), Generation([1; 16]), layout(), policy(Overflow::Map));
     alone.add_replica(PeerId([4; 32]));
-    assert!(!alone.wants_hashes());
+    assert!(!alone.wanted().any());
 }
 
 #[test]

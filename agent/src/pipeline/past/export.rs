@@ -18,6 +18,7 @@ use crate::api::ControlError;
 use crate::api::past::{Exported, ExportedFile};
 use crate::capture::io::report;
 use crate::history::spec::rfc3339;
+use crate::keys::veiled::Veiled;
 use crate::pipeline::replica::ReplicaGroup;
 use crate::receive::admit::Point;
 
@@ -80,6 +81,9 @@ pub(in crate::pipeline) fn export(
 ) -> Result<Exported, ControlError> {
     let (disks, point) = volumes_at(replica, found, scratch)?;
     let files = write_images(&disks, &found.layout, to)?;
+    if let Some(veil) = replica.config.blind {
+        Veiled::new(replica.config.id, veil).write(to)?;
+    }
     Ok(Exported {
         group: replica.config.name.to_string(),
         seq: point.seq.0,

@@ -45,6 +45,15 @@ impl Inner {
             }
             Group::Failed { error, .. } => return Err(error),
         };
+        if replica.config.blind.is_some() {
+            return Err(ControlError::refused(format!(
+                "group {group} is a blind replica here: it cannot read what it keeps"
+            ))
+            .hint(
+                "export a point, and make plain images where the escrow is: vgship snapshot export, \
+                 vgship unveil",
+            ));
+        }
         let view = replica.look_at().map_err(ControlError::failed)?;
         let Some(generation) = view.durable.generation else {
             return Err(ControlError::refused(format!("group {group} has received nothing yet")));

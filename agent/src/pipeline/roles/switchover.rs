@@ -189,6 +189,11 @@ impl Switchover {
         let core = self.source.tap.core();
         let replica = core.replica(self.to);
         let name = self.place.view.name();
+        if replica.blind {
+            return Err(ControlError::refused(format!(
+                "{name} is a blind replica: it cannot read what it keeps, and nobody can work on it"
+            )));
+        }
         match replica.unfit() {
             Some(out) => {
                 Err(ControlError::refused(format!("{name} does not follow: {}", out.text())).hint(

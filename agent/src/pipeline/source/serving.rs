@@ -37,6 +37,8 @@ enum Begun {
     Yields,
     /// It knows other volumes.
     Layout,
+    /// Only one side takes it for a blind one.
+    Veil,
     /// It cannot be served now.
     Not(String),
 }
@@ -81,6 +83,11 @@ impl SourceGroup {
         let verdict = match self.hear_hello(id, &hello)? {
             Begun::Judged(verdict) => verdict,
             Begun::Layout => return Err(self.tell_layout(greeting, id, name).await),
+            Begun::Veil => {
+                let why = veil_differs(hello.blind);
+                let _ = greeting.refuse(Refusal::Veil, why).await;
+                return Err(End::Lost(why.into()));
+            }
             Begun::Yields => return self.take_in(link, greeting, id, place, name).await,
             Begun::Not(why) => {
                 let _ = greeting.refuse(Refusal::Unavailable, &why).await;
@@ -152,6 +159,10 @@ impl SourceGroup {
             drop(core);
             self.forget_handing().map_err(End::Lost)?;
             core = self.tap.core();
+        }
+        // In one breath with the verdict: content of one replica is wholly veiled or not.
+        if hello.blind != core.replica(id).blind {
+            return Ok(Begun::Veil);
         }
         if hello.layout != core.layout_hash() {
             return Ok(Begun::Layout);
@@ -234,8 +245,10 @@ impl SourceGroup {
     }
 
     fn hello(&self, id: ReplicaId, name: &Name) -> Hello {
-        let applied = self.tap.core().replica(id).durable;
-        Hello { applied, ..self.introduction(name) }
+        let introduction = self.introduction(name);
+        let core = self.tap.core();
+        let replica = core.replica(id);
+        Hello { applied: replica.durable, blind: replica.blind, ..introduction }
     }
 
     /// What it says of itself as a source.
@@ -247,6 +260,7 @@ impl SourceGroup {
             consistent: true,
             damaged: false,
             fresh: false,
+            blind: false,
             generation: core.generation(),
             start: core.start(),
             durable: core.issued(),
@@ -277,6 +291,20 @@ impl SourceGroup {
                     .to_owned()
             }
         })
+    }
+}
+
+/// Why a hello is refused of which `theirs` says whether it is blind.
+fn veil_differs(theirs: bool) -> &'static str {
+    match theirs {
+        true => {
+            "the replica was paired as a blind one, and here it is none: remove the group there and \
+             pair it again"
+        }
+        false => {
+            "the replica was not paired as a blind one, and here it is one: remove the group there \
+             and pair it again with a token of pair invite --blind"
+        }
     }
 }
 

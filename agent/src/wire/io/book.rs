@@ -87,6 +87,11 @@ impl PeerBook {
         self.read().allows(peer, group, role)
     }
 
+    /// Whether the replica of a pair is blind.
+    pub fn is_blind(&self, peer: PeerId, group: GroupId) -> bool {
+        self.read().is_blind(peer, group)
+    }
+
     /// Told at each change; the number has no meaning.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
@@ -101,7 +106,7 @@ impl PeerBook {
         inviter: PeerId,
         addresses: Vec<SocketAddr>,
         (name, group): (Name, Option<GroupId>),
-        role: Role,
+        (role, blind): (Role, bool),
         lasts: Duration,
     ) -> Result<Token, BookFileError> {
         let (mut id, mut secret) = ([0; 8], [0; 32]);
@@ -110,10 +115,11 @@ impl PeerBook {
         let (id, secret, now) = (InviteId(id), Secret(secret), now());
         let expires = now.saturating_add(lasts.as_secs());
         let verifier = secret.verifier();
+        let attempts = ATTEMPTS;
         let invite =
-            Invite { id, verifier, name: name.clone(), group, role, expires, attempts: ATTEMPTS };
+            Invite { id, verifier, name: name.clone(), group, role, blind, expires, attempts };
         self.change(|book| book.invite(invite, now))??;
-        Ok(Token { addresses, inviter, invite: id, secret, expires, group: name, role })
+        Ok(Token { addresses, inviter, invite: id, secret, expires, group: name, role, blind })
     }
 
     /// Enters a peer, or a further grant of a known one. Durable once this has returned.

@@ -7,6 +7,7 @@ use quinn::{Connection, ConnectionError, ReadToEndError, WriteError};
 use thiserror::Error;
 use vgship_base::bytes::FormatError;
 use vgship_base::ids::{GroupId, Name, PeerId};
+use vgship_snapshot::seal::KeyId;
 
 use super::book::{BookFileError, now};
 use super::endpoint::{Config, ConnectError, Endpoint};
@@ -26,6 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub trait PairingHost: std::fmt::Debug + Send + Sync {
     /// The layout manifest's bytes of a group that this agent is the source of.
     fn layout(&self, group: GroupId) -> Option<Vec<u8>>;
+
+    /// The veil key's id of a group that this agent is the source of.
+    fn veil(&self, group: GroupId) -> Option<KeyId>;
 }
 
 /// A pairing that came about, on the inviter's side.
@@ -100,6 +104,7 @@ impl Endpoint {
             role: token.role,
             name: self.config().name.clone(),
             address,
+            blind: token.blind,
             offer,
         };
         let asked = ask(&connection, join, token, self.id());
@@ -109,7 +114,11 @@ impl Endpoint {
         if token.role == Role::Replica && granted.offer.is_none() {
             return Err(JoinError::NoOffer);
         }
-        let grant = Grant { group: granted.group, name: local, role: token.role.other() };
+        if token.blind != granted.veil.is_some() {
+            return Err(JoinError::Refused(Refused::Veil));
+        }
+        let (group, role, blind) = (granted.group, token.role.other(), token.blind);
+        let grant = Grant { group, name: local, role, blind };
         self.config().book.admit(Peer {
             name: granted.name.clone(),
             id: token.inviter,
@@ -203,7 +212,9 @@ fn decide(config: &Config, join: Join, session: Session) -> Result<(Paired, Gran
     let group = invite.group.or(join.offer.as_ref().map(|offer| offer.group));
     let group = group.ok_or(Refused::Role)?;
     let (name, role) = (invite.name, join.role);
-    let grant = Grant { group, name: name.clone(), role };
+    let blind = invite.blind;
+    let veil = blind.then(|| config.host.veil(group).ok_or(Refused::Veil)).transpose()?;
+    let grant = Grant { group, name: name.clone(), role, blind };
     let peer = Peer {
         name: join.name,
         id: session.joiner,
@@ -217,13 +228,14 @@ fn decide(config: &Config, join: Join, session: Session) -> Result<(Paired, Gran
     })?;
     let peer = config.book.peer(peer.id).unwrap_or(peer);
     let paired = Paired { peer, group, name: name.clone(), role, offer: join.offer };
-    Ok((paired, Granted { group, name: config.name.clone(), called: name, offer }))
+    Ok((paired, Granted { group, name: config.name.clone(), called: name, veil, offer }))
 }
 
 /// Exactly the source's side brings the group.
 fn bargain(config: &Config, invite: &Invite, join: &Join) -> Result<Option<GroupOffer>, Refused> {
     match (invite.role, invite.group) {
         (role, _) if role != join.role => Err(Refused::Role),
+        _ if invite.blind != join.blind => Err(Refused::Veil),
         (Role::Replica, Some(group)) if join.offer.is_none() => {
             let layout = config.host.layout(group).ok_or(Refused::Failed)?;
             Ok(Some(GroupOffer { group, layout }))

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use vgship_base::ids::{Generation, GroupId, Name, PeerId, Seq, Start, VolumeId};
 use vgship_base::record::{Body, Record, Target};
+use vgship_snapshot::seal::KeyId;
 
 use super::{
     Arrival, Arrivals, Config, Endpoint, Greeting, Heard, Link, Opened, PairingHost, PeerBook,
@@ -31,6 +32,10 @@ struct Host;
 impl PairingHost for Host {
     fn layout(&self, group: GroupId) -> Option<Vec<u8>> {
         (group == GROUP).then(|| LAYOUT.to_vec())
+    }
+
+    fn veil(&self, group: GroupId) -> Option<KeyId> {
+        (group == GROUP).then_some(KeyId([9; 8]))
     }
 }
 
@@ -69,7 +74,7 @@ impl Agent {
 
     /// Enters `other`, which may be `role` in [`GROUP`].
     fn trust(&self, other: &Agent, role: Role) {
-        let grants = vec![Grant { group: GROUP, name: name("datavg"), role }];
+        let grants = vec![Grant { group: GROUP, name: name("datavg"), role, blind: false }];
         let name = other.endpoint.config().name.clone();
         let peer = Peer { name, id: other.id(), address: None, since: 1, grants };
         self.book.admit(peer).unwrap();
@@ -120,6 +125,7 @@ fn hello(role: Role) -> Hello {
         consistent: true,
         damaged: false,
         fresh: role == Role::Replica,
+        blind: false,
         generation: Generation([1; 16]),
         start: Start(1),
         durable: Seq(5),

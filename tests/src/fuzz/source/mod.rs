@@ -136,15 +136,15 @@ impl World {
             self.source.marked(&wanted);
             begun = self.source.begin(&change, None, patient);
         }
-        if let Begin::Hash = begun {
-            begun = self.source.begin(&change, Some(&change.hashes()), patient);
+        if let Begin::Ready = begun {
+            begun = self.source.begin(&change, Some(&change.ready(None)), patient);
         }
         match begun {
             Begin::Go(ticket) => {
                 self.lv.began(ticket.seq, &change);
                 self.flying.push(Flying { ticket, change, written: false });
             }
-            Begin::Mark | Begin::Hash => panic!("asked for twice"),
+            Begin::Mark | Begin::Ready => panic!("asked for twice"),
             Begin::Busy => assert!(self.is_busy(change.span), "nobody writes there"),
             Begin::Room => assert!(patient || self.policy.overflow == Overflow::Stall),
             Begin::Pace => assert!(self.policy.lag.is_some(), "no lag is bounded"),

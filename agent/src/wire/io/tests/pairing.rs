@@ -11,7 +11,8 @@ const HOUR: Duration = Duration::from_hours(1);
 fn invite(inviter: &Agent, role: Role, lasts: Duration) -> Token {
     let group = (role == Role::Replica).then_some(GROUP);
     let called = (name("datavg"), group);
-    let token = inviter.book.invite(inviter.id(), vec![inviter.address()], called, role, lasts);
+    let token =
+        inviter.book.invite(inviter.id(), vec![inviter.address()], called, (role, false), lasts);
     // By way of the text, as a person carries it.
     Token::decode(&token.unwrap().encode(), 0).unwrap()
 }
@@ -62,6 +63,32 @@ async fn a_source_joins_and_brings_its_group() {
     assert_eq!(told.offer.map(|offer| offer.layout), Some(b"of the joiner".to_vec()));
     assert!(replica.book.allows(source.id(), GROUP, Role::Source));
     assert!(source.book.allows(replica.id(), GROUP, Role::Replica));
+}
+
+/// Goal: what is blind is so for both sides, from the token on, and nobody can make it otherwise.
+#[tokio::test]
+async fn a_blind_replica_is_one_on_both_sides() {
+    let (source, replica) = (Agent::start("lpar1"), Agent::start("lpar2"));
+    let blind = || {
+        let (at, called) = (vec![source.address()], (name("datavg"), Some(GROUP)));
+        source.book.invite(source.id(), at, called, (Role::Replica, true), HOUR).unwrap()
+    };
+    let token = Token::decode(&blind().encode(), 0).unwrap();
+    let granted = in_time(replica.endpoint.join(&token, name("local"), None, None)).await.unwrap();
+    assert_eq!(granted.veil, Some(KeyId([9; 8])));
+    assert!(source.book.is_blind(replica.id(), GROUP) && replica.book.is_blind(source.id(), GROUP));
+    let again = PeerBook::open(source.home.path().join("peers.toml")).unwrap();
+    assert!(again.is_blind(replica.id(), GROUP));
+    // A token that was changed on its way, in one direction or the other.
+    let other = Agent::start("lpar3");
+    for token in [
+        Token { blind: false, ..blind() },
+        Token { blind: true, ..invite(&source, Role::Replica, HOUR) },
+    ] {
+        let refused = in_time(other.endpoint.join(&token, name("local"), None, None)).await;
+        assert!(matches!(refused, Err(JoinError::Refused(Refused::Veil))), "{refused:?}");
+    }
+    assert!(source.book.peer(other.id()).is_none() && other.book.peers().is_empty());
 }
 
 #[tokio::test]
