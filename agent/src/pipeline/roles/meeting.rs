@@ -65,7 +65,8 @@ impl Inner {
                     let core = source.tap.core();
                     let taken = core.handed().filter(|_| core.is_taken());
                     let Some(handed) = taken else { return Ok(()) };
-                    core.replica(handed.to).peer
+                    // Not what is numbered now: a life that began since has numbered nothing.
+                    (core.replica(handed.to).peer, handed.seq)
                 };
                 let _alone = self.removing.lock().await;
                 self.become_replica(source, to, None).await
