@@ -9,6 +9,7 @@ use vgship_base::ids::{Name, Seq};
 use vgship_base::layout::Layout;
 
 use super::agent::{Group, Inner};
+use super::replica::ReplicaGroup;
 use super::status::group_status;
 use crate::api::control::{
     Answer, Control, Done, GroupSettings, GroupSummary, Groups, Invitation, InviteRequest,
@@ -221,6 +222,45 @@ impl Controlled {
         Ok(Done { group: name.to_string(), done: done.to_owned() })
     }
 
+    /// A replica follows another source of its group from now on.
+    async fn join_other(
+        &self,
+        token: &Token,
+        replica: Arc<ReplicaGroup>,
+    ) -> Result<Joined, ControlError> {
+        let local = replica.config.name.clone();
+        // A veil key is one source's alone.
+        if token.blind || replica.config.blind.is_some() {
+            return Err(ControlError::refused(
+                "a blind replica begins anew with another source: its content is veiled by the first",
+            )
+            .hint("remove the group here and join again, with --volumes"));
+        }
+        let joined = self.0.endpoint().join(token, local.clone(), None, None).await;
+        let granted = joined.map_err(|it| join_error(&it))?;
+        if granted.group != replica.config.id {
+            return Err(ControlError::refused(format!(
+                "the token is of another group than the one that is called {local} here"
+            ))
+            .hint(
+                "make a new token there, and choose another name here: --group NAME --volumes SPEC",
+            ));
+        }
+        let (agent, to) = (Arc::clone(&self.0), token.inviter);
+        // Goes on to its end when the one who asked does not wait for it.
+        let moved = tokio::spawn(async move { agent.follow_other(replica, to).await });
+        moved
+            .await
+            .map_err(|error| ControlError::failed(format!("the agent failed: {error}")))??;
+        Ok(Joined {
+            group: local.to_string(),
+            role: Role::Replica,
+            peer: granted.name.to_string(),
+            peer_id: token.inviter.to_string(),
+            blind: false,
+        })
+    }
+
     async fn join(&self, request: JoinRequest) -> Result<Joined, ControlError> {
         let failed = |error: &(dyn std::error::Error + 'static)| ControlError::from_error(error);
         let now = u64::try_from(Timestamp::now().as_second()).unwrap_or(0);
@@ -242,9 +282,18 @@ impl Controlled {
             }
             None => token.group.clone(),
         };
-        if self.0.group(&local).is_ok() {
-            return Err(ControlError::refused(format!("this agent has a group {local} already"))
-                .hint("choose another name here: --group NAME"));
+        match (self.0.group(&local), &request.volumes) {
+            (Err(_), _) => {}
+            (Ok(Group::Replica(replica)), None) => return self.join_other(&token, replica).await,
+            (Ok(_), _) => {
+                return Err(ControlError::refused(format!(
+                    "this agent has a group {local} already"
+                ))
+                .hint(
+                    "choose another name here: --group NAME; to have a replica follow another \
+                         source of its group, leave out --volumes",
+                ));
+            }
         }
         let volumes = request.volumes.ok_or_else(|| {
             ControlError::usage("a replica needs --volumes: where its volumes are or shall be made")

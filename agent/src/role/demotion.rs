@@ -10,7 +10,8 @@ use super::promotion::{ChangeError, Place, named};
 use super::yields::{self, Yields};
 use crate::apply::{checkpoint, rolled};
 use crate::receive::admit::Point;
-use crate::wire::changed::Run;
+use crate::ship::dirty::DirtyMap;
+use crate::wire::changed::{Run, runs};
 
 /// What becomes of a source.
 pub struct Demotion {
@@ -52,6 +53,17 @@ impl Demotion {
         };
         Ok(checkpoint::store(folder, &point)?)
     }
+}
+
+/// A replica that is to follow another source than before tells that it may differ everywhere.
+///
+/// Durable: once this has returned.
+pub fn yield_all(place: &Place) -> Result<(), ChangeError> {
+    let point = checkpoint::load(&*place.replica)?;
+    let Some(generation) = point.and_then(|it| it.generation) else { return Ok(()) };
+    let mut all = DirtyMap::empty(&place.layout);
+    all.fill();
+    Ok(yields::store(&*place.replica, &Yields { generation, changed: runs(all.sets()) })?)
 }
 
 /// What the snapshot is called that holds a history that was given up.

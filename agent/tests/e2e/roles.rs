@@ -230,3 +230,63 @@ fn environments_and_snapshots_survive_a_takeover() {
     pair.replica.ok(&["env", "destroy", "e"]);
     pair.replica.ok(&["snapshot", "delete", "g@base"]);
 }
+
+/// Goal: of two replicas one takes over; the other follows it with all that it holds, also what the
+/// one never got, and so does the old source when it is back.
+#[test]
+fn a_replica_that_was_left_behind_follows_the_new_source() {
+    let mut pair = Pair::new(&[("data", 4 * MIB)], &[]);
+    let mut third = Agent::init(pair.place.path(), "third");
+    third.start();
+    let third_images = pair.place.path().join("third-images");
+    let spec = format!("images:{}", third_images.display());
+    third.ok(&["pair", "join", &pair.invite(), "--volumes", &spec]);
+    pair.source.until("both are paired", |group| group["peers"][1].is_object());
+    pair.source.wait("in-sync");
+    let mut nbd = pair.open("data");
+    nbd.write(0, &noise(1, 4 * MIB)).unwrap();
+    pair.source.wait("applied");
+    pair.replica.ok(&["pause", "g"]);
+    // Only the third gets this.
+    nbd.write(MIB, &noise(2, 200_000)).unwrap();
+    drop(nbd);
+    let only_third = image(&pair.source_image("data"));
+    until("the third has it", || image(&third_images.join("data")) == only_third);
+    let old = generation(&pair.replica);
+    pair.source.kill();
+    pair.replica.ok(&["failover", "g", "--generation", &old, "--force"]);
+    let mut nbd = open(&pair.replica, "data");
+    nbd.write(3 * MIB, &noise(3, 100_000)).unwrap();
+    drop(nbd);
+
+    let made = pair.replica.json(&["pair", "invite", "--group", "g", "--role", "replica"]);
+    let token = made["token"].as_str().unwrap();
+    third.run(&["pair", "join", token, "--volumes", &spec]).expect(3, &["--volumes"]);
+    third.ok(&["pair", "join", token]);
+    let follows = |agent: &Agent| {
+        agent.until("it follows", |group| {
+            group["role"] == "replica" && group["state"] == "in-sync" && group["consistent"] == true
+        });
+    };
+    until("the third is equal", || {
+        image(&third_images.join("data")) == image(&pair.replica_image("data"))
+    });
+    follows(&third);
+    let snapshots = third.json(&["snapshot", "list", "g"]);
+    let before = snapshots["snapshots"].as_array().unwrap().iter();
+    let before = before.filter(|it| it["origin"] == "before-resync").next_back().unwrap();
+    let exported = third.path("exported");
+    let point = format!("g@{}", before["name"].as_str().unwrap());
+    third.ok(&["snapshot", "export", &point, "--to", exported.to_str().unwrap()]);
+    assert!(image(&exported.join("data")) == only_third, "what it gave up can be read");
+
+    pair.restart_source();
+    pair.source.until("it says so", |group| group["state"] == "diverged");
+    pair.source.ok(&["failback", "g", "--generation", &old]);
+    follows(&pair.source);
+    pair.replica.wait("in-sync");
+    pair.replica.wait("applied");
+    let now = image(&pair.replica_image("data"));
+    assert!(image(&pair.source_image("data")) == now);
+    assert!(image(&third_images.join("data")) == now);
+}

@@ -116,6 +116,14 @@ impl Agent {
         stopped
     }
 
+    /// Ends the process at once, as a crash does.
+    pub fn kill(&mut self) -> Result<()> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
     /// The URI of the volume's export.
     pub fn uri(&self) -> String {
         let socket = self.home.join("nbd.sock");

@@ -12,6 +12,7 @@ mod limits;
 mod memory;
 mod programs;
 mod report;
+mod roles;
 mod snapshots;
 mod sync;
 mod templates;
@@ -69,6 +70,8 @@ enum Part {
     Environments,
     /// Templates beside restic and borg
     Templates,
+    /// How long a switchover and a failover take, and what a failback ships
+    Roles,
     /// Memory of the agent, and how it grows with the size of the volume
     Memory,
     /// What the disk and the transport can do by themselves
@@ -118,13 +121,14 @@ pub fn run(args: &Args) -> Result<bool> {
         seconds: if args.quick { 1 } else { 5 },
     };
     let mut report = Report::default();
-    let parts: [(Part, Measure); 7] = [
+    let parts: [(Part, Measure); 8] = [
         (Part::Limits, limits::measure),
         (Part::Foreground, foreground::measure),
         (Part::Sync, sync::measure),
         (Part::Snapshots, snapshots::measure),
         (Part::Environments, environments::measure),
         (Part::Templates, templates::measure),
+        (Part::Roles, roles::measure),
         (Part::Memory, memory::measure),
     ];
     for (part, measure) in parts {

@@ -13,7 +13,7 @@ use crate::home::{GroupConfig, Role};
 use crate::pipeline::agent::{Group, Inner};
 use crate::pipeline::replica::ReplicaGroup;
 use crate::pipeline::source::SourceGroup;
-use crate::role::demotion::Demotion;
+use crate::role::demotion::{Demotion, yield_all};
 use crate::role::promotion::{Promoted, Promotion};
 use crate::wire::changed::Run;
 
@@ -34,6 +34,10 @@ impl Inner {
         fork: Option<Seq>,
     ) -> Result<Promoted, ControlError> {
         let config = replica.config.clone();
+        if config.blind.is_some() {
+            // Its source does not give it the role, unless it is not what it was.
+            return Err(ControlError::refused("a blind replica cannot become the source"));
+        }
         self.put(changing(&config));
         let agent = Arc::clone(self);
         let done = tokio::task::spawn_blocking(move || {
@@ -105,6 +109,44 @@ impl Inner {
             }
         }
         tracing::warn!(group = %config.name, "this agent is a replica now");
+        Ok(())
+    }
+
+    /// Has a replica follow another source of its group. What it holds is compared as a whole, for
+    /// nobody knows what the other has of it. To be called in a task of its own.
+    ///
+    /// # Errors
+    /// It is a replica as before, unless the error says that the group cannot be opened.
+    pub(in crate::pipeline) async fn follow_other(
+        self: &Arc<Self>,
+        replica: Arc<ReplicaGroup>,
+        to: PeerId,
+    ) -> Result<(), ControlError> {
+        let _alone = self.removing.lock().await;
+        let config = replica.config.clone();
+        self.put(changing(&config));
+        let agent = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || {
+            replica.close();
+            replica.view.ended("it follows another source");
+            replica.await_readers().map_err(ControlError::failed)?;
+            let config = &replica.config;
+            let place = place(&agent.home, config, &replica.keys, agent.clock.wall())?;
+            yield_all(&place).map_err(|it| change_error(&it))?;
+            let new = GroupConfig { peer: Some(to), ..config.clone() };
+            agent.home.save_group(&new)?;
+            Ok(new)
+        });
+        let done: Result<_, ControlError> =
+            done.await.map_err(|error| ControlError::from_error(&error))?;
+        match done {
+            Ok(new) => self.open_as(new).await?,
+            Err(error) => {
+                self.reopen(config).await;
+                return Err(error);
+            }
+        }
+        tracing::warn!(group = %config.name, source = %to, "the replica follows another source");
         Ok(())
     }
 
