@@ -125,21 +125,12 @@ fn write_new(path: &Path, content: &[u8]) -> Result<(), ControlError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::home::GroupSpec;
     use crate::keys::{known_veil, veil_or_make};
     use vgship_base::extent::ExtentSize;
     use vgship_base::layout::VolumeLayout;
 
     fn home() -> (tempfile::TempDir, Home, GroupConfig) {
-        let folder = tempfile::tempdir().unwrap();
-        let home = Home::at(folder.path());
-        home.make_folders().unwrap();
-        let locked = home.lock().unwrap();
-        locked.make_key().unwrap();
-        locked.write_config("name = \"a\"\n").unwrap();
-        let spec = GroupSpec::new("g".parse().unwrap(), "images:/srv/g");
-        let config = locked.add_group(spec).unwrap();
-        drop(locked);
+        let (folder, home, config) = crate::keys::rewrap::tests::home();
         let volume = VolumeLayout { name: "data".parse().unwrap(), bytes: 1 << 20, masked: 0 };
         let layout = Layout { extent: ExtentSize::from_log2(16).unwrap(), volumes: vec![volume] };
         std::fs::write(home.group(&config.name).layout(), layout.encode()).unwrap();

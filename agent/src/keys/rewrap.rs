@@ -196,13 +196,14 @@ fn wrap_only(home: &Home, own: &KeyEncryptionKey, urls: &[String]) -> Result<usi
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::home::GroupSpec;
     use crate::keys::{ring, rotate, veil_or_make};
     use crate::templates::template_key;
 
-    fn home() -> (tempfile::TempDir, Home, GroupConfig) {
+    /// A home with a key and one group.
+    pub(in crate::keys) fn home() -> (tempfile::TempDir, Home, GroupConfig) {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::at(folder.path());
         home.make_folders().unwrap();

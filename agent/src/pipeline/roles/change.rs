@@ -55,14 +55,9 @@ impl Inner {
         });
         let done: Result<_, ControlError> =
             done.await.map_err(|error| ControlError::from_error(&error))?;
-        let (new, promoted) = match done {
-            Ok(done) => done,
-            Err(error) => {
-                self.reopen(config).await;
-                return Err(error);
-            }
-        };
-        self.open_as(new).await?;
+        let promoted = done.as_ref().ok().map(|(_, promoted)| *promoted);
+        self.open_changed(done.map(|(new, _)| new), config.clone()).await?;
+        let promoted = promoted.expect("an error has returned");
         tracing::warn!(group = %config.name, from = %promoted.from, fork = %promoted.fork,
             %generation, "this agent is the source now");
         Ok(promoted)
@@ -101,13 +96,7 @@ impl Inner {
         });
         let done: Result<_, ControlError> =
             done.await.map_err(|error| ControlError::from_error(&error))?;
-        match done {
-            Ok(new) => self.open_as(new).await?,
-            Err(error) => {
-                self.reopen(config).await;
-                return Err(error);
-            }
-        }
+        self.open_changed(done, config.clone()).await?;
         tracing::warn!(group = %config.name, "this agent is a replica now");
         Ok(())
     }
@@ -139,13 +128,7 @@ impl Inner {
         });
         let done: Result<_, ControlError> =
             done.await.map_err(|error| ControlError::from_error(&error))?;
-        match done {
-            Ok(new) => self.open_as(new).await?,
-            Err(error) => {
-                self.reopen(config).await;
-                return Err(error);
-            }
-        }
+        self.open_changed(done, config.clone()).await?;
         tracing::warn!(group = %config.name, source = %to, "the replica follows another source");
         Ok(())
     }
@@ -172,11 +155,21 @@ impl Inner {
         }
     }
 
-    async fn reopen(self: &Arc<Self>, config: GroupConfig) {
-        let name = config.name.clone();
-        if let Err(error) = self.open_as(config).await {
+    /// Opens a group whose files were changed, or as it was when that failed.
+    async fn open_changed(
+        self: &Arc<Self>,
+        changed: Result<GroupConfig, ControlError>,
+        before: GroupConfig,
+    ) -> Result<(), ControlError> {
+        let error = match changed {
+            Ok(new) => return self.open_as(new).await,
+            Err(error) => error,
+        };
+        let name = before.name.clone();
+        if let Err(error) = self.open_as(before).await {
             tracing::error!(group = %name, %error, "the group cannot be opened again");
         }
+        Err(error)
     }
 }
 
