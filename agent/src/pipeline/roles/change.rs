@@ -72,7 +72,7 @@ impl Inner {
         self.cut_off(&source).await?;
         self.put(changing(&config));
         source.end_streams().await;
-        let (ancestry, last) = (source.ancestry(), source.tap.core().issued());
+        let (ancestry, last) = (source.ancestry(), source.tap.core().ends_at());
         let keys = source.keys.clone();
         self.close_source(source).await?;
         let agent = Arc::clone(self);

@@ -10,6 +10,7 @@ use vgship_base::ids::{Name, PeerId};
 use crate::api::ControlError;
 use crate::pipeline::agent::{Group, Inner};
 use crate::pipeline::source::SourceGroup;
+use crate::role::hearing::took_handover;
 use crate::role::meeting::{Ancestry, Meeting, meet};
 use crate::wire::hello::Hello;
 
@@ -95,9 +96,7 @@ impl Inner {
         {
             let mut core = source.tap.core();
             let handed = core.handed().filter(|it| core.replica(it.to).peer == peer);
-            if let (Some(handed), Meeting::Deposed(fork)) = (handed, meeting)
-                && fork >= handed.seq
-            {
+            if handed.is_some_and(|it| took_handover(it, meeting)) {
                 core.show_taken();
                 return;
             }
