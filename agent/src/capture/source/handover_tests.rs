@@ -159,7 +159,7 @@ fn the_fence_stands_while_a_handover_is_under_way() {
 #[test]
 fn a_history_ends_with_its_handover_however_often_its_source_has_started_since() {
     let mut source = drained();
-    let seq = Seq(source.issued().0 - 1);
+    let seq = source.issued().next();
     source.was_handing(Handed { to: ME, seq });
     assert_eq!(source.ends_at(), source.issued());
     source.show_taken();
