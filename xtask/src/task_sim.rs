@@ -9,6 +9,9 @@ use crate::tree;
 /// Every seed is one life of a group. A failure prints its seed and the command that repeats it.
 #[derive(clap::Args)]
 pub struct Args {
+    /// Run the world in which roles change: switchover, failover, failback
+    #[arg(long)]
+    pub roles: bool,
     /// How many seeds to run
     #[arg(long, default_value_t = 1000)]
     pub seeds: u64,
@@ -21,6 +24,9 @@ pub struct Args {
     /// Seeds run at once
     #[arg(long, default_value_t = 2)]
     pub threads: u64,
+    /// Tell every step
+    #[arg(long)]
+    pub verbose: bool,
     /// Fail when a rare path was not reached; always so from 100,000 seeds on
     #[arg(long)]
     pub require: bool,
@@ -37,6 +43,13 @@ pub fn run(args: &Args) -> Result<bool> {
         cargo.arg("--release");
     }
     cargo.arg("--");
+    for (is, word) in
+        [(args.roles, "--roles"), (args.verbose, "--verbose"), (args.require, "--require")]
+    {
+        if is {
+            cargo.arg(word);
+        }
+    }
     match args.seed {
         Some(seed) => cargo.args(["--seed".to_owned(), seed.to_string()]),
         None => cargo
@@ -44,8 +57,5 @@ pub fn run(args: &Args) -> Result<bool> {
             .args(["--from".to_owned(), args.from.to_string()])
             .args(["--threads".to_owned(), args.threads.to_string()]),
     };
-    if args.require {
-        cargo.arg("--require");
-    }
     Ok(cargo.status()?.success())
 }

@@ -72,15 +72,15 @@ pub fn run(args: &Args) -> Result<bool> {
         all.args(["test", "--workspace", "--no-fail-fast"]);
         sums.add(counted(&mut all, libtest_line)?);
     }
-    let held = task_sim::run(&task_sim::Args {
-        seeds: args.seeds,
-        seed: None,
-        from: 0,
-        threads: 2,
-        require: false,
-    })?;
-    println!("simulation, {} seeds: {}", args.seeds, if held { "held" } else { "FAILED" });
-    sums.add(Sums { passed: u64::from(held), failed: u64::from(!held), skipped: 0 });
+    for roles in [false, true] {
+        let (seeds, require, verbose) = (args.seeds, false, false);
+        let (seed, from, threads) = (None, 0, 2);
+        let held =
+            task_sim::run(&task_sim::Args { roles, seeds, seed, from, threads, verbose, require })?;
+        let what = if roles { "simulation of roles" } else { "simulation" };
+        println!("{what}, {seeds} seeds: {}", if held { "held" } else { "FAILED" });
+        sums.add(Sums { passed: u64::from(held), failed: u64::from(!held), skipped: 0 });
+    }
     for (loads, minutes) in CAMPAIGNS {
         let words = ["--rounds", "3", "--minutes", minutes, "--load", loads, "--seed", "3"];
         let held = task_campaign::play(true, &words)?;

@@ -454,7 +454,7 @@ impl ReplicaGroup {
         if theirs.layout != ours.layout {
             return Err(self.hear_layout(receiver).await);
         }
-        self.remember(&ours, &theirs);
+        self.remember(&theirs);
         for changed in changed {
             let told = sender.send(&Frame::Changed(changed)).await;
             told.map_err(|error| Trouble::Lost(report(&error)))?;
@@ -500,24 +500,18 @@ impl ReplicaGroup {
             layout: self.layout().hash(),
             name: name.clone(),
             yields: yields.is_some(),
-            lineage: known.and_then(|it| it.before(generation)).unwrap_or_default(),
+            lineage: known.before(generation),
         };
         Ok((hello, yields.map_or_else(Vec::new, |it| Changed::all(&it.changed))))
     }
 
     /// Remembers where the source's history comes from, for the day on which this side becomes the
-    /// source; not before it is certain that nothing of its own is given up any more.
-    fn remember(&self, ours: &Hello, theirs: &Hello) {
+    /// source.
+    fn remember(&self, theirs: &Hello) {
         let (generation, lineage) = (theirs.generation, theirs.lineage.clone());
-        let said = Ancestry { generation, lineage };
         let stored = real_folder(&self.group_home, "replica").map_err(|it| it.to_string());
         let stored = stored.and_then(|folder| {
-            let known = ancestry::load(&folder).map_err(|it| report(&it))?;
-            let covers = ours.fresh || said.before(ours.generation).is_some();
-            match covers && known.as_ref() != Some(&said) {
-                true => ancestry::store(&folder, &said).map_err(|it| report(&it)),
-                false => Ok(()),
-            }
+            ancestry::learn(&folder, &Ancestry { generation, lineage }).map_err(|it| report(&it))
         });
         if let Err(error) = stored {
             tracing::warn!(group = %self.config.name, error,

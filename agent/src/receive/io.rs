@@ -563,6 +563,8 @@ fn recover(parts: Parts, workers: usize) -> Result<Recovered, EngineError> {
         (false, false, None) => rollback::let_go(&set)?,
     }
     let rolled = rolled.filter(|_| held);
+    // The role is taken where the history ends, not at the point that the volumes are held at.
+    let handed = handed.filter(|_| !held);
     let before = Admit::new(layout, applied);
     let backlog = (behind && !held).then(|| (journal.replay(applied.seq), before));
     let snapshots = set;

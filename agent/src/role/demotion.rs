@@ -6,7 +6,7 @@ use vgship_base::ids::{Generation, Name, Seq};
 
 use super::ancestry;
 use super::meeting::Ancestry;
-use super::promotion::{ChangeError, Place, named};
+use super::promotion::{ChangeError, Place, clear, named};
 use super::yields::{self, Yields};
 use crate::apply::{checkpoint, rolled};
 use crate::receive::admit::Point;
@@ -40,7 +40,9 @@ impl Demotion {
                 yields::store(folder, &Yields { generation, changed })?;
             }
         }
-        ancestry::store(folder, &self.ancestry)?;
+        ancestry::learn(folder, &self.ancestry)?;
+        // It ends where this side became the source: what was written since leads on from nothing.
+        clear(&*place.journal).map_err(ChangeError::Old)?;
         if rolled::load(folder)?.is_some() {
             rolled::remove(folder)?;
         }

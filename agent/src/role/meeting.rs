@@ -36,15 +36,6 @@ impl Ancestry {
         }
     }
 
-    /// What came before a generation that is part of this history.
-    pub fn before(&self, generation: Generation) -> Option<Vec<(Generation, Seq)>> {
-        if generation == self.generation {
-            return Some(self.lineage.clone());
-        }
-        let place = self.lineage.iter().position(|(it, _)| *it == generation)?;
-        Some(self.lineage[..place].to_vec())
-    }
-
     /// The last record that both histories have.
     pub fn common(&self, other: &Ancestry) -> Option<(Generation, Seq)> {
         let own = std::iter::once(self.generation);

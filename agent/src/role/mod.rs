@@ -5,6 +5,7 @@ pub mod ancestry;
 pub mod demotion;
 pub mod generation;
 pub mod handing;
+pub mod hearing;
 pub mod meeting;
 pub mod procedure;
 pub mod promotion;

@@ -8,18 +8,20 @@ use vgship_base::disk::SharedDisk;
 use vgship_base::folder::{Folder, SharedFolder};
 use vgship_base::ids::{Generation, GroupId, Name, PeerId, Seq, Start};
 use vgship_base::layout::Layout;
+use vgship_base::record::Record;
 use vgship_snapshot::SnapshotError;
 use vgship_snapshot::seal::KeyRing;
 use vgship_snapshot::set::{NewSnapshot, Origin, Parts, Preserver, SnapshotSet};
 
-use super::ancestry;
 use super::note::NoteError;
+use super::{ancestry, yields};
 use crate::apply::checkpoint::{self, CheckpointError};
 use crate::apply::rolled::{self, RolledError};
 use crate::capture::ledger::{Ledger, LedgerError};
 use crate::capture::ledger_format::LedgerState;
 use crate::capture::source::former_source;
 use crate::receive::admit::Point;
+use crate::receive::journal::{Journal, JournalError};
 use crate::ship::dirty::DirtyMap;
 
 /// Why a replica cannot become a source, or a source a replica. It is as before.
@@ -44,11 +46,14 @@ pub enum ChangeError {
     /// A note cannot be read or written.
     #[error(transparent)]
     Note(#[from] NoteError),
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// The snapshot store failed.
     #[error(transparent)]
     Snapshots(#[from] SnapshotError),
     /// What an earlier life left cannot be removed.
-    #[error("cannot remove the ledger of an earlier life")]
+    #[error("cannot remove what an earlier life left")]
     Old(#[source] std::io::Error),
 }
 
@@ -62,6 +67,8 @@ pub struct Place {
     pub volumes: Vec<SharedDisk>,
     /// What a replica keeps beside its journal.
     pub replica: SharedFolder,
+    /// The replica's journal.
+    pub journal: SharedFolder,
     /// What a source keeps.
     pub source: SharedFolder,
     /// The snapshot store.
@@ -106,14 +113,15 @@ impl Place {
     }
 
     /// Takes and pins a snapshot of what the volumes hold, outside of any stream. What an earlier
-    /// try took at this very place goes.
+    /// try took by this name goes, and what was taken of this very place: it holds the same.
     pub(super) fn take(
         &self,
         set: &Arc<SnapshotSet>,
         name: &Name,
         (seq, generation): (Seq, Generation),
     ) -> Result<(), SnapshotError> {
-        if let Some(found) = set.list()?.into_iter().find(|it| it.seq == seq) {
+        for found in set.list()?.into_iter().filter(|it| it.seq == seq || it.name == *name) {
+            set.pin(found.name.as_str(), false)?;
             set.delete(found.name.as_str())?;
         }
         let new = NewSnapshot {
@@ -156,23 +164,36 @@ impl Promotion {
         let from = stands.generation.filter(|_| stands.consistent());
         let from = from.ok_or(ChangeError::Inconsistent)?;
         let fork = self.fork.unwrap_or(stands.seq);
-        let above = stood.seq.max(fork).start();
+        // What it received and did not apply counts too: the source took it for arrived.
+        let (last, mut changed) = unapplied(place, stood.seq)?;
+        let above = last.max(fork).start();
         let first = above.0.checked_add(1).filter(|it| *it < u16::MAX).ok_or(ChangeError::Worn)?;
         let set = place.set()?;
         // Behind all that the store has of the history before, and before all of the new one.
         let begins = (Seq::before(Start(first)), self.generation);
         place.take(&set, &fork_name(self.generation), begins)?;
-        let changed = match rolled {
-            None => DirtyMap::empty(&place.layout),
-            Some(it) => DirtyMap::from_sets(set.changed_since(it.from)?),
-        };
+        if let Some(it) = rolled {
+            changed.join(&DirtyMap::from_sets(set.changed_since(it.from)?));
+        }
         drop(set);
+        let of = stood.generation.unwrap_or(from);
+        let given_up = yields::load(&*place.replica, of)?;
+        if let Some(given_up) = &given_up {
+            // Whom it was to be told to did not hear it, or not durably: now this side must know.
+            let mut sets = changed.into_sets();
+            given_up.changed.iter().for_each(|run| run.enter(&mut sets));
+            changed = DirtyMap::from_sets(sets);
+        }
         let known = ancestry::load(&*place.replica)?;
-        let former = |peer| former_source(peer, fork, &changed);
+        // The peer holds what was kept, unless that is of a history that it never followed.
+        let has = |(it, kept): &(Generation, Seq)| *it == from && *kept >= fork;
+        let shared = given_up.is_none() && (of == from || known.before(of).iter().any(has));
+        let acked = if shared { fork } else { Seq::ZERO };
+        let former = |peer| former_source(peer, acked, &changed);
         let state = LedgerState {
             group: place.group,
             generation: self.generation,
-            lineage: ancestry::before(known, from, fork),
+            lineage: ancestry::before(&known, from, fork),
             start: above,
             clean: true,
             volumes: place.layout.volumes.iter().map(|volume| volume.bytes).collect(),
@@ -186,8 +207,25 @@ impl Promotion {
     }
 }
 
-/// What an earlier life as a source left is of no use any more.
-fn clear(folder: &dyn Folder) -> std::io::Result<()> {
+/// How far the journal reaches beyond what the volumes stand at, and what that would change in them:
+/// all that its source knows of these records is that they arrived.
+fn unapplied(place: &Place, stands: Seq) -> Result<(Seq, DirtyMap), ChangeError> {
+    let (folder, keys) = (Arc::clone(&place.journal), place.keys.clone());
+    let (journal, found) = Journal::recover(folder, keys, place.group, stands)?;
+    let mut changed = DirtyMap::empty(&place.layout);
+    if found.damage.is_some_and(|damage| damage.promised) {
+        changed.fill();
+    }
+    for batch in journal.replay(stands) {
+        for (volume, span) in batch?.iter().filter_map(Record::changes) {
+            changed.insert_span(&place.layout, volume, span);
+        }
+    }
+    Ok((found.last.max(stands), changed))
+}
+
+/// What an earlier life left is of no use any more.
+pub(super) fn clear(folder: &dyn Folder) -> std::io::Result<()> {
     for name in folder.list()? {
         folder.remove(&name)?;
     }

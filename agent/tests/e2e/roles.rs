@@ -273,8 +273,8 @@ fn a_replica_that_was_left_behind_follows_the_new_source() {
     });
     follows(&third);
     let snapshots = third.json(&["snapshot", "list", "g"]);
-    let before = snapshots["snapshots"].as_array().unwrap().iter();
-    let before = before.filter(|it| it["origin"] == "before-resync").next_back().unwrap();
+    let mut all = snapshots["snapshots"].as_array().unwrap().iter();
+    let before = all.rfind(|it| it["origin"] == "before-resync").unwrap();
     let exported = third.path("exported");
     let point = format!("g@{}", before["name"].as_str().unwrap());
     third.ok(&["snapshot", "export", &point, "--to", exported.to_str().unwrap()]);

@@ -1,5 +1,5 @@
-//! Runs seeds of the simulation: `sim --seeds N [--from S] [--threads T] [--require]` or
-//! `sim --seed S [--verbose]`.
+//! Runs seeds of the simulation: `sim [--roles] --seeds N [--from S] [--threads T] [--require]` or
+//! `sim [--roles] --seed S [--verbose]`. `--roles` runs the world in which roles change.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,13 +7,13 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use vgship_tests::world::faults::Coverage;
-use vgship_tests::world::paths::missing;
-use vgship_tests::world::run_seed;
+use vgship_tests::{roles, world};
 
 /// Seeds from which on every required path must have been reached.
 const CAMPAIGN: u64 = 100_000;
 
 struct Args {
+    roles: bool,
     from: u64,
     seeds: u64,
     threads: u64,
@@ -22,7 +22,8 @@ struct Args {
 }
 
 fn parse(mut words: impl Iterator<Item = String>) -> anyhow::Result<Args> {
-    let mut args = Args { from: 0, seeds: 100, threads: 2, require: false, verbose: false };
+    let (roles, require, verbose) = (false, false, false);
+    let mut args = Args { roles, from: 0, seeds: 100, threads: 2, require, verbose };
     while let Some(word) = words.next() {
         let mut number = || {
             let text = words.next().with_context(|| format!("{word} needs a number"))?;
@@ -33,10 +34,12 @@ fn parse(mut words: impl Iterator<Item = String>) -> anyhow::Result<Args> {
             "--from" => args.from = number()?,
             "--seed" => (args.from, args.seeds) = (number()?, 1),
             "--threads" => args.threads = number()?.max(1),
+            "--roles" => args.roles = true,
             "--require" => args.require = true,
             "--verbose" => args.verbose = true,
             _ => bail!(
-                "{word}: use --seeds N, --from S, --seed S, --threads T, --require, --verbose"
+                "{word}: use --roles, --seeds N, --from S, --seed S, --threads T, --require, \
+                 --verbose"
             ),
         }
     }
@@ -54,6 +57,7 @@ fn work(args: &Args, next: &AtomicU64) -> Found {
         if seed >= args.from + args.seeds {
             return (failed, coverage);
         }
+        let run_seed = if args.roles { roles::run_seed } else { world::run_seed };
         match run_seed(seed, args.verbose) {
             Ok(found) => coverage.add(&found),
             Err(text) => {
@@ -85,7 +89,11 @@ fn main() -> anyhow::Result<ExitCode> {
     let since = Instant::now();
     let (failed, coverage) = run(&args);
     print!("{coverage}");
-    let missing = if args.require { missing(&coverage) } else { Vec::new() };
+    let missing = match (args.require, args.roles) {
+        (false, _) => Vec::new(),
+        (true, true) => roles::paths::missing(&coverage),
+        (true, false) => world::paths::missing(&coverage),
+    };
     missing.iter().for_each(|path| println!("no seed reached: {path}"));
     failed.iter().for_each(|(_, text)| println!("{text}"));
     println!(

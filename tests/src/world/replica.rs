@@ -11,6 +11,7 @@ use vgship::apply::rollback;
 use vgship::apply::rolled::{self, Phase, Rolled};
 use vgship::history::keeping::Wanted;
 use vgship::receive::admit::{Admit, Point};
+use vgship::receive::io::HandedOver;
 use vgship::receive::journal::{Journal, JournalError, Replay};
 use vgship_base::disk::{Disk, SharedDisk};
 use vgship_base::folder::Folder;
@@ -107,6 +108,18 @@ pub struct ReplicaLife {
     pub floor: Seq,
     /// It found that its chain differs.
     pub chain_differs: bool,
+    /// The source gave its role to this replica, whose volumes hold all before that.
+    pub handed: Option<HandedOver>,
+}
+
+/// What a batch that hands the source's role over says; it stands alone.
+pub fn handover_of(batch: &[Record]) -> Option<HandedOver> {
+    match batch {
+        [Record { seq, body: Body::Handover { generation }, .. }] => {
+            Some(HandedOver { generation: *generation, seq: *seq })
+        }
+        _ => None,
+    }
 }
 
 /// What a running replica needs while its volumes are rolled back.
@@ -228,16 +241,20 @@ impl ReplicaHost {
         applier.keep(Keeper::new(preserver, &point, Arc::new(self.past.wall())));
         let mut admit = Admit::new(Arc::clone(&self.layout), point);
         let mut received = VecDeque::new();
+        let (mut applied, mut handed) = (point, None);
         for batch in journal.replay(point.seq) {
             let batch = batch?;
             for record in &batch {
                 let admitted = admit.admit(record, Chain::data_hash(record));
                 admitted.expect("what was admitted once is admitted in replay");
             }
-            if held {
+            if let Some(handover) = handover_of(&batch) {
+                handed = Some(handover);
+            } else if held {
                 received.push_back(Batch { records: batch, point: admit.point() });
             } else {
                 applier.apply(&batch, true)?;
+                applied = admit.point();
             }
         }
         assert_eq!(admit.point().seq, recovered.last, "replay reaches what recovery reports");
@@ -246,18 +263,19 @@ impl ReplicaHost {
         if lost && admit.point().generation.is_some() {
             admit.break_off();
             applier.keeper().expect("it was given one").break_off();
+            applied = admit.point();
         }
         let mut stored_point = point;
         if admit.point().generation.is_some() {
             if !held && (lost || noted.is_some()) {
-                stored_point = admit.point();
+                stored_point = applied;
                 applier.checkpoint(&self.state, &stored_point)?;
             } else {
                 applier.keeper().expect("it was given one").settle(point.seq);
             }
         }
         let hold = self.hold(noted, lost, &set, &journal)?;
-        let applied = if held { stored_point } else { admit.point() };
+        let applied = if held { stored_point } else { applied };
         let point = admit.point();
         while self.histories.last().is_some_and(|(begin, _)| *begin > point.seq) {
             self.histories.pop();
@@ -275,6 +293,7 @@ impl ReplicaHost {
             // As in the agent: nothing goes before the historian has looked.
             floor: if self.history.is_some() { Seq::ZERO } else { Seq(u64::MAX) },
             chain_differs: false,
+            handed: handed.filter(|_| !held),
         });
         let (durable, last) = self.cut_at.take().unwrap_or((recovered.last, recovered.last));
         Ok(Found {

@@ -9,7 +9,7 @@ use vgship_base::record::{Body, Chain, Record};
 use vgship_base::sim::SimFolder;
 use vgship_snapshot::SnapshotError;
 
-use super::replica::{Batch, Ended, ReplicaLife};
+use super::replica::{Batch, Ended, ReplicaLife, handover_of};
 
 impl ReplicaLife {
     /// What it says of itself when a link begins. All that it admitted is durable then.
@@ -60,7 +60,7 @@ impl ReplicaLife {
     /// Applies up to `count` batches that are durable, as one where that is allowed. Returns the
     /// session they belong to, the answers, and whether a resync ended.
     pub fn apply(&mut self, count: usize) -> Result<Option<(u64, Vec<Answer>, bool)>, Ended> {
-        if self.hold.is_some() {
+        if self.hold.is_some() || self.is_handed() {
             return Ok(None);
         }
         let mut whole: Option<Batch> = None;
@@ -98,6 +98,14 @@ impl ReplicaLife {
         self.applied = batch.point;
         let session = batch.point.window.map_or(0, |window| window.session);
         Ok(Some((session, answers, ended)))
+    }
+
+    /// Whether the source's role was given to this replica, and nothing is left to apply.
+    fn is_handed(&mut self) -> bool {
+        let durable = self.journal.durable();
+        let next = self.received.front().filter(|batch| batch.point.seq <= durable);
+        self.handed = self.handed.or(next.and_then(|batch| handover_of(&batch.records)));
+        self.handed.is_some()
     }
 
     /// Flushes the volumes and moves the checkpoint.

@@ -71,6 +71,9 @@ const SNAPSHOT: &str = "snapshot/src/";
 /// What decides on a replica's past, the same.
 const PAST: &str = "agent/src/history/keeping";
 
+/// What decides on roles, the same.
+const ROLE: &str = "agent/src/role/";
+
 /// The cores: all files below these, without shells, tests and what only shows.
 const CORES: [&str; 12] = [
     "capture/source",
@@ -88,7 +91,8 @@ const CORES: [&str; 12] = [
 ];
 
 /// Test binaries of `vgship-tests` that judge.
-const SCENARIOS: [&str; 5] = ["rules", "rules_sync", "rules_snapshots", "bug_classes", "lag"];
+const SCENARIOS: [&str; 6] =
+    ["rules", "rules_sync", "rules_snapshots", "bug_classes", "lag", "roles"];
 
 /// Gives whether enough was noticed, and every guard by the tests that the list names.
 pub fn run(args: &Args) -> Result<bool> {
@@ -169,7 +173,7 @@ fn is_core(file: &str) -> bool {
 
 /// Whether guards stand there, though it is no core.
 fn is_guarded(file: &str) -> bool {
-    (file.starts_with(SNAPSHOT) || file.starts_with(PAST)) && is_no_shell(file)
+    [SNAPSHOT, PAST, ROLE].iter().any(|it| file.starts_with(it)) && is_no_shell(file)
 }
 
 fn is_no_shell(file: &str) -> bool {

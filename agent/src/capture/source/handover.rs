@@ -60,9 +60,10 @@ pub enum NoHandover {
 }
 
 impl Source {
-    /// Keeps applications' writes away, or lets them in again. Those that have begun end as ever.
+    /// Keeps applications' writes away, or lets them in again, unless a handover is under way. Those
+    /// that have begun end as ever.
     pub fn fence(&mut self, fenced: bool) {
-        self.giving.fenced = fenced;
+        self.giving.fenced = fenced || self.giving.handed.is_some();
     }
 
     /// Whether writes are kept away.
@@ -142,6 +143,12 @@ impl Source {
             .is_some_and(|it| self.giving.taken || self.replica(it.to).durable >= it.seq)
     }
 
+    /// The last number of the history that is written here: the handover's once it was taken, however
+    /// often this side has started since.
+    pub fn ends_at(&self) -> Seq {
+        self.giving.handed.filter(|_| self.is_taken()).map_or(self.last, |it| it.seq)
+    }
+
     /// The replica has shown, other than by an acknowledgement, that it took the handover.
     pub fn show_taken(&mut self) {
         self.giving.taken = self.giving.handed.is_some();
@@ -187,11 +194,15 @@ impl Source {
     /// Goes on with numbers above this start. Every stream is resynced from its map.
     fn restart_above(&mut self, start: Start) {
         let above = start.max(self.start).0.checked_add(1);
-        for replica in self.replicas.iter_mut().filter(|replica| replica.flow == Flow::Stream) {
-            replica.collapse(&self.layout, self.last, ResyncReason::CleanStart);
-            replica.link_lost();
-        }
         self.start = Start(above.expect("a start is left: looked at before"));
+        for replica in &mut self.replicas {
+            if replica.flow == Flow::Stream {
+                replica.collapse(&self.layout, self.last, ResyncReason::CleanStart);
+                replica.link_lost();
+            } else if replica.linked() {
+                replica.met = self.start; // its link goes on with the new numbers
+            }
+        }
         self.last = Seq::before(self.start);
         self.unwritten = true;
     }
@@ -212,7 +223,8 @@ impl Source {
     }
 }
 
-/// What a source that begins because of a takeover knows of the one before it.
-pub fn former_source(peer: PeerId, fork: Seq, changed: &DirtyMap) -> ReplicaState {
-    ReplicaState { peer, met: Start(0), acked: fork, whole: true, dirty: changed.sets().to_vec() }
+/// What a source that begins because of a takeover knows of the one before it, which holds all up to
+/// `acked`.
+pub fn former_source(peer: PeerId, acked: Seq, changed: &DirtyMap) -> ReplicaState {
+    ReplicaState { peer, met: Start(0), acked, whole: true, dirty: changed.sets().to_vec() }
 }

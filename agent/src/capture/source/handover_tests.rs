@@ -145,3 +145,37 @@ fn what_differs_is_the_map_the_outbox_and_every_marked_region() {
     let map = source.differs(ME);
     assert!(map.sets()[LV.index()].contains(0));
 }
+
+#[test]
+fn the_fence_stands_while_a_handover_is_under_way() {
+    let mut source = drained();
+    source.reserve_handover(ME).unwrap();
+    source.fence(false);
+    assert!(source.is_fenced());
+    source.take_back();
+    assert!(!source.is_fenced());
+}
+
+#[test]
+fn a_history_ends_with_its_handover_however_often_its_source_has_started_since() {
+    let mut source = drained();
+    let seq = source.issued().next();
+    source.was_handing(Handed { to: ME, seq });
+    assert_eq!(source.ends_at(), source.issued());
+    source.show_taken();
+    assert_eq!(source.ends_at(), seq);
+}
+
+#[test]
+fn a_link_that_waits_for_its_resync_goes_on_above_a_peer_that_is_taken_in() {
+    let mut source = drained();
+    let other = source.add_replica(PeerId([8; 32]));
+    source.restart(ME, ResyncReason::Overflow, source.issued());
+    let seen = Seq::before(Start(source.start().0 + 3)).next();
+    let yields = point(NEW, seen);
+    assert!(
+        source.take_in(other, &yields, &DirtyMap::empty(&Arc::clone(source.layout()))).is_some()
+    );
+    assert!(source.replica(ME).linked());
+    assert_eq!(source.replica(ME).met, source.start(), "or its next hello looks like R11");
+}

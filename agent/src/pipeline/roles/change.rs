@@ -63,15 +63,14 @@ impl Inner {
         Ok(promoted)
     }
 
-    /// Makes a replica of `to` of a source that stands at `last`. To be called in a task of its own,
-    /// by one at a time.
+    /// Makes a replica of `to` of a source. To be called in a task of its own, by one at a time.
     ///
     /// # Errors
     /// It is a source as before, unless the error says that the group cannot be opened.
     pub(super) async fn become_replica(
         self: &Arc<Self>,
         source: Arc<SourceGroup>,
-        (to, last): (PeerId, Seq),
+        to: PeerId,
         gives_up: Option<Vec<Run>>,
     ) -> Result<(), ControlError> {
         let config = source.config.clone();
@@ -79,7 +78,7 @@ impl Inner {
         self.cut_off(&source).await?;
         self.put(changing(&config));
         source.end_streams().await;
-        let ancestry = source.ancestry();
+        let (ancestry, last) = (source.ancestry(), source.tap.core().ends_at());
         let keys = source.keys.clone();
         let set = source.tap.snapshots().map(|set| Arc::downgrade(&set));
         self.close_source(source).await?;

@@ -79,14 +79,13 @@ impl Inner {
             })?;
             core.differs(id)
         };
-        let last = tap.core().issued();
         let (extents, size) = (changed.count(), tap.core().layout().extent.bytes());
         recorder.fact("given up at most", &vgship_base::units::ByteLen(extents * size));
         let gives_up = Some(runs(changed.sets()));
         recorder
             .step("keep what is given up as a snapshot, and become a replica", async {
                 let _alone = self.removing.lock().await;
-                self.become_replica(source, (peer, last), gives_up).await?;
+                self.become_replica(source, peer, gives_up).await?;
                 Ok(String::new())
             })
             .await

@@ -10,6 +10,7 @@ use vgship_base::ids::{Name, PeerId};
 use crate::api::ControlError;
 use crate::pipeline::agent::{Group, Inner};
 use crate::pipeline::source::SourceGroup;
+use crate::role::hearing::took_handover;
 use crate::role::meeting::{Ancestry, Meeting, meet};
 use crate::wire::hello::Hello;
 
@@ -65,8 +66,7 @@ impl Inner {
                     let core = source.tap.core();
                     let taken = core.handed().filter(|_| core.is_taken());
                     let Some(handed) = taken else { return Ok(()) };
-                    // Not what is numbered now: a life that began since has numbered nothing.
-                    (core.replica(handed.to).peer, handed.seq)
+                    core.replica(handed.to).peer
                 };
                 let _alone = self.removing.lock().await;
                 self.become_replica(source, to, None).await
@@ -96,9 +96,7 @@ impl Inner {
         {
             let mut core = source.tap.core();
             let handed = core.handed().filter(|it| core.replica(it.to).peer == peer);
-            if let (Some(handed), Meeting::Deposed(fork)) = (handed, meeting)
-                && fork >= handed.seq
-            {
+            if handed.is_some_and(|it| took_handover(it, meeting)) {
                 core.show_taken();
                 return;
             }

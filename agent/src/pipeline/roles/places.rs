@@ -31,6 +31,7 @@ pub(super) fn place(
         layout,
         volumes,
         replica: folder("replica")?,
+        journal: folder("journal")?,
         source: folder("source")?,
         snapshots: folder("snapshots")?,
         keys: keys.clone(),

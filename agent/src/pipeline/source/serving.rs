@@ -8,6 +8,7 @@ use vgship_base::ids::{Name, ReplicaId};
 use super::{ReplicaLink, SourceGroup, random_generation};
 use crate::capture::io::report;
 use crate::role::handing;
+use crate::role::hearing::{Heard, may_follow, of_handover};
 use crate::role::meeting::Ancestry;
 use crate::ship::dirty::DirtyMap;
 use crate::ship::io::carry;
@@ -147,14 +148,14 @@ impl SourceGroup {
             return Ok(Begun::Not(why));
         }
         if let Some(handed) = core.handed() {
-            let had = hello.generation == core.generation() && hello.durable < handed.seq;
-            if handed.to != id || !had {
-                if handed.to == id {
-                    core.show_taken();
-                }
+            let heard =
+                of_handover(handed, id, core.generation(), (&point_of(hello), &hello.lineage));
+            if heard == Heard::Taken {
+                core.show_taken();
+            }
+            if heard != Heard::NotTaken {
                 return Ok(Begun::Not("the group's role goes to another agent".into()));
             }
-            // It has proved that it did not get the handover.
             core.take_back();
             drop(core);
             self.forget_handing().map_err(End::Lost)?;
@@ -194,7 +195,7 @@ impl SourceGroup {
     ) -> Result<(), End> {
         let hello = greeting.hello().clone();
         let theirs = Ancestry { generation: hello.generation, lineage: hello.lineage.clone() };
-        if self.ancestry().common(&theirs).is_none() {
+        if !may_follow(&self.ancestry(), &theirs) {
             let text = "both sides have no history in common";
             let _ = greeting.refuse(Refusal::Diverged, text).await;
             return Err(End::Diverged(text.into()));
