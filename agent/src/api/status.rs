@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::drills::LastDrill;
 use crate::home::{Mode, OnTimeout, Overflow, Role};
 
 /// One agent and its groups at one moment.
@@ -110,6 +111,12 @@ pub struct GroupStatus {
     /// What the self-check has come to; `null` on a replica.
     #[serde(default)]
     pub self_check: Option<CheckStatus>,
+    /// The last drill whose report is kept; `null` on a source, and when there was none.
+    #[serde(default)]
+    pub last_drill: Option<LastDrill>,
+    /// Whether no drill has passed for longer than `drill_every`.
+    #[serde(default)]
+    pub drill_overdue: bool,
 }
 
 /// How a sync group, or one sync replica, stands.
@@ -339,6 +346,8 @@ pub(crate) mod tests {
             outbox: OutboxStatus::default(),
             sync: None,
             self_check: None,
+            last_drill: None,
+            drill_overdue: false,
         }
     }
 

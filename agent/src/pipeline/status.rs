@@ -80,6 +80,8 @@ fn bare(config: &GroupConfig, role: Role, volumes: &[VolumeStatus]) -> GroupStat
         outbox: OutboxStatus::default(),
         sync: None,
         self_check: None,
+        last_drill: None,
+        drill_overdue: false,
     }
 }
 
@@ -313,6 +315,9 @@ fn shown(
 fn replica_status(replica: &ReplicaGroup) -> GroupStatus {
     let mut status = bare(&replica.config, Role::Replica, &volumes(&replica.layout()));
     status.peers = vec![replica.view.status(replica.received_bytes.load(Ordering::Relaxed))];
+    status.last_drill = replica.drills.last();
+    status.drill_overdue =
+        replica.drills.are_overdue(replica.settings().drill_every, replica.clock.wall());
     let view = match replica.look_at() {
         Ok(view) => view,
         Err(why) => {

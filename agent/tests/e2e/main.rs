@@ -8,6 +8,7 @@ use vgship_processes as common;
 mod cli;
 mod clients;
 mod drift;
+mod drill;
 mod env_volumes;
 mod environments;
 mod full_disks;
