@@ -77,6 +77,16 @@ pub struct Verify {
     key: Option<String>,
 }
 
+/// A drill that is over.
+#[derive(Debug, Serialize)]
+struct Done {
+    report: Report,
+    /// Where the report is kept.
+    path: PathBuf,
+    /// Why it did not pass.
+    error: Option<ControlError>,
+}
+
 /// A report that was checked.
 #[derive(Debug, Serialize)]
 struct Verified {
@@ -115,8 +125,9 @@ fn drill(
     let ask = async |client: crate::api::Client| client.drill(group, request).await;
     let done = roles::watched("drill", group, context, ask)?;
     let copied = copies.map_or(Ok(()), |copies| copies.write(&done));
-    context.output.result(&done, summary)?;
-    match done.error {
+    let Drilled { report, path, error, .. } = done;
+    context.output.result(&Done { report, path, error: error.clone() }, summary)?;
+    match error {
         Some(error) => {
             // Only one of both can be how it ends.
             if let Err(other) = &copied {
@@ -178,7 +189,7 @@ fn beside(report: &Path) -> PathBuf {
     name.into()
 }
 
-fn summary(done: &Drilled) -> String {
+fn summary(done: &Done) -> String {
     let Report { group, result, rto_seconds, point, .. } = &done.report;
     let rto = rto_seconds.map_or_else(String::new, |it| format!(", time to recover {it:.3} s"));
     let mut text = format!("drill of {group}: {}{rto}", result.as_str());

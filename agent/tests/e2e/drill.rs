@@ -14,7 +14,13 @@ fn pair() -> Pair {
     let pair = Pair::new(&[("data", 2 * MIB), ("log", MIB)], &[]);
     pair.open("data").write(0, &noise(1, 2 * MIB)).unwrap();
     pair.source.wait("applied");
+    has_history(&pair);
     pair
+}
+
+/// The first snapshot comes a moment after the first sync; before it there is no point to clone.
+fn has_history(pair: &Pair) {
+    until("there is history", || pair.replica.json(&["history", "g"])["oldest"].is_object());
 }
 
 /// The reports that are kept, without their endings.
@@ -319,6 +325,7 @@ fn e2fsck_judges_a_file_system_on_the_clone() {
         data.write(at as u64 * MIB, piece).unwrap();
     }
     pair.source.wait("applied");
+    has_history(&pair);
     let check = format!(
         "{} {1} && e2fsck -fn {1}",
         fetch.display(),

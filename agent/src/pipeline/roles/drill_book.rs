@@ -299,7 +299,7 @@ mod tests {
 
     fn keep(book: &DrillBook, number: usize, result: Outcome) -> PathBuf {
         let started = format!("2026-05-01T08:{:02}:{:02}Z", number / 60, number % 60);
-        let report = Report { result, started, ..hostile() };
+        let report = Report { started, result, ..hostile() };
         let (json, page) = (report.json(), String::new());
         let kept = Kept { report: &report, json: &json, signature: b"s", page: &page };
         book.keep(&format!("{number:04}"), &kept).unwrap()
