@@ -129,7 +129,10 @@ impl SetRequest {
     pub fn apply(&self, to: &mut GroupConfig, pairs: &Pairings) -> Result<(), ControlError> {
         if to.role != Role::Source && !self.change.is_of_replica() {
             return Err(ControlError::refused(format!("group {} is a replica here", to.name))
-                .hint("change it where its source is; a replica has --history, --snapshots, --stop and --start"));
+                .hint(
+                    "change it where its source is; a replica has --history, --snapshots, \
+                       --drill-every, --stop and --start",
+                ));
         }
         let peer = self.replica.as_ref().map(|who| pairs.replica(to, who)).transpose()?;
         self.change.apply(&mut to.policy, peer);

@@ -58,6 +58,9 @@ pub struct EnvRequest {
     /// A shell command that runs before it is destroyed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub teardown: Option<String>,
+    /// Whether it goes when the agent ends, whatever way. Only the agent itself asks for that.
+    #[serde(skip)]
+    pub fleeting: bool,
 }
 
 impl EnvRequest {
@@ -79,6 +82,7 @@ impl EnvRequest {
             step_timeout: None,
             keep_failed: false,
             teardown: None,
+            fleeting: false,
         }
     }
 }

@@ -23,6 +23,8 @@
 //! POST    /v1/groups/G/failback  FailbackRequest        Procedure
 //! GET     /v1/groups/G/failback  -                      FailbackPreview
 //! GET     /v1/groups/G/procedure -                      LastProcedure
+//! POST    /v1/groups/G/drills    DrillRequest           Drilled
+//! GET     /v1/groups/G/drills    -                      Drills
 //! POST    /v1/exports            ExportRequest          Exported
 //! POST    /v1/templates          TemplateRequest        TemplateMade
 //! GET     /v1/environments       -                      Environments
@@ -51,6 +53,8 @@
 pub mod client;
 
 pub mod control;
+
+pub mod drills;
 
 pub mod environments;
 

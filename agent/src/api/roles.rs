@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use vgship_base::ids::Name;
 
 use super::control::Answer;
+use super::drills::{DrillRequest, Drilled, Drills};
 use crate::home::Period;
 use crate::role::procedure::Procedure;
 
@@ -20,6 +21,13 @@ pub trait Roles: Send + Sync {
 
     /// What a failback would give up.
     fn preview_failback(&self, group: Name) -> Answer<'_, FailbackPreview>;
+
+    /// Rehearses a failover on a clone. Asked for at the replica; an error means that no report was
+    /// kept.
+    fn drill(&self, group: Name, request: DrillRequest) -> Answer<'_, Drilled>;
+
+    /// The drills whose reports are kept.
+    fn drills(&self, group: Name) -> Answer<'_, Drills>;
 
     /// What the last procedure of a group has done so far.
     fn procedure(&self, group: Name) -> Answer<'_, LastProcedure>;

@@ -8,6 +8,7 @@ use vgship_base::ids::Name;
 
 use super::Client;
 use super::control::ControlError;
+use super::drills::{DrillRequest, Drilled, Drills};
 use super::roles::{
     FailbackPreview, FailbackRequest, FailoverRequest, LastProcedure, SwitchoverRequest,
 };
@@ -19,6 +20,7 @@ pub(super) fn router() -> Router<Served> {
         .route("/v1/groups/{group}/switchover", post(switchover))
         .route("/v1/groups/{group}/failover", post(failover))
         .route("/v1/groups/{group}/failback", post(failback).get(preview_failback))
+        .route("/v1/groups/{group}/drills", get(drills).post(drill))
         .route("/v1/groups/{group}/procedure", get(procedure))
 }
 
@@ -53,6 +55,18 @@ async fn preview_failback(
     served.control.roles().preview_failback(name(&group)?).await.map(Json)
 }
 
+async fn drill(
+    Shared(served): Shared<Served>,
+    Path(group): Path<String>,
+    Body(request): Body<DrillRequest>,
+) -> Reply<Drilled> {
+    served.control.roles().drill(name(&group)?, request?).await.map(Json)
+}
+
+async fn drills(Shared(served): Shared<Served>, Path(group): Path<String>) -> Reply<Drills> {
+    served.control.roles().drills(name(&group)?).await.map(Json)
+}
+
 async fn procedure(
     Shared(served): Shared<Served>,
     Path(group): Path<String>,
@@ -81,6 +95,16 @@ impl Client {
     /// What a failback would give up.
     pub async fn preview_failback(&self, group: &Name) -> Result<FailbackPreview> {
         self.get(&format!("/v1/groups/{group}/failback")).await
+    }
+
+    /// Rehearses a failover on a clone.
+    pub async fn drill(&self, group: &Name, request: &DrillRequest) -> Result<Drilled> {
+        self.post(&format!("/v1/groups/{group}/drills"), request).await
+    }
+
+    /// The drills whose reports are kept.
+    pub async fn drills(&self, group: &Name) -> Result<Drills> {
+        self.get(&format!("/v1/groups/{group}/drills")).await
     }
 
     /// What the last procedure of a group has done so far.

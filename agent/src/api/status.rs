@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::drills::LastDrill;
 use crate::home::{Mode, OnTimeout, Overflow, Role};
 
 /// One agent and its groups at one moment.
@@ -116,6 +117,12 @@ pub struct GroupStatus {
     /// What veils the content of blind replicas; `null` when there never was one.
     #[serde(default)]
     pub veil: Option<VeilStatus>,
+    /// The last drill whose report is kept; `null` on a source, and when there was none.
+    #[serde(default)]
+    pub last_drill: Option<LastDrill>,
+    /// Whether no drill has passed for longer than `drill_every`.
+    #[serde(default)]
+    pub drill_overdue: bool,
 }
 
 /// What veils the content of blind replicas.
@@ -360,6 +367,8 @@ pub(crate) mod tests {
             self_check: None,
             blind: false,
             veil: None,
+            last_drill: None,
+            drill_overdue: false,
         }
     }
 

@@ -13,6 +13,7 @@ use super::control::{
     Invitation, InviteRequest, JoinRequest, Joined, Pairings, Removed, RevokeRequest, Revoked,
     SetRequest, WaitFor, WaitRequest,
 };
+use super::drills::{DrillRequest, Drilled, Drills};
 use super::io::Server;
 use super::keys::{
     EndRequest, Ended, EscrowRequest, Escrowed, KeyRoom, KeyRow, KeyState, Kind, Need, NewKey,
@@ -166,6 +167,14 @@ impl Roles for Fake {
     }
 
     fn preview_failback(&self, _: Name) -> Answer<'_, FailbackPreview> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn drill(&self, _: Name, _: DrillRequest) -> Answer<'_, Drilled> {
+        ready(Err(ControlError::refused("not in this test")))
+    }
+
+    fn drills(&self, _: Name) -> Answer<'_, Drills> {
         ready(Err(ControlError::refused("not in this test")))
     }
 

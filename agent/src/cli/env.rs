@@ -186,6 +186,7 @@ fn run_create(create: Create, context: &Context<'_>) -> Result<(), ControlError>
         step_timeout: create.step_timeout,
         keep_failed: create.keep_failed,
         teardown: create.teardown,
+        fleeting: false,
     };
     let env = super::block_on(async { context.client().env_create(&request).await })?;
     let socket = context.home.nbd_socket();

@@ -9,6 +9,8 @@ pub mod bisect;
 
 pub mod check;
 
+pub mod drill;
+
 pub mod env;
 
 mod env_show;
@@ -132,6 +134,7 @@ enum Command {
     Switchover(roles::Switchover),
     Failover(roles::Failover),
     Failback(roles::Failback),
+    Drill(drill::Args),
     Rollback(rollback::Args),
     #[command(subcommand)]
     Preview(rollback::Preview),
@@ -243,6 +246,7 @@ fn run(command: Command, context: &Context<'_>) -> Result<(), ControlError> {
         Command::Switchover(args) => roles::switchover(args, context),
         Command::Failover(args) => roles::failover(args, context),
         Command::Failback(args) => roles::failback(args, context),
+        Command::Drill(args) => drill::run(args, context),
         Command::Rollback(args) => rollback::run(&args, context),
         Command::Preview(command) => rollback::preview(&command, context),
         Command::Demo(args) => crate::demo::run(&args, context),

@@ -89,6 +89,7 @@ fn details(group: &GroupStatus, now: Timestamp) -> String {
     lines.extend(group.sync.as_ref().map(|known| format!("  sync: {}", sync(known))));
     lines.extend(group.self_check.as_ref().map(|known| format!("  self-check: {}", check(known))));
     lines.extend(veil(group).map(|text| format!("  veil: {text}")));
+    lines.extend(drill(group).map(|text| format!("  drill: {text}")));
     if group.role == Role::Source {
         lines.push(format!(
             "  outbox: {} in memory, {} on disk; when full: {}",
@@ -152,6 +153,19 @@ fn check(check: &CheckStatus) -> String {
         (None, _) => "no difference".to_owned(),
     };
     format!("{} compared, {} rounds, {found}", ByteLen(check.checked_bytes), check.rounds)
+}
+
+/// The last drill, and whether the next is overdue.
+fn drill(group: &GroupStatus) -> Option<String> {
+    let last = group.last_drill.as_ref().map(|last| {
+        let did = if last.passed { "passed" } else { "DID NOT PASS" };
+        format!("the last one, at {}, {did}", last.time)
+    });
+    match (last, group.drill_overdue) {
+        (last, false) => last,
+        (Some(last), true) => Some(format!("OVERDUE: {last}")),
+        (None, true) => Some(format!("OVERDUE: run vgship drill {} --check ...", group.name)),
+    }
 }
 
 /// What must not be overlooked.

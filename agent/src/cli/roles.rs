@@ -98,20 +98,20 @@ pub struct PreviewFailback {
 pub(super) fn switchover(args: Switchover, context: &Context<'_>) -> Result<(), ControlError> {
     let Switchover { group, to, timeout, force, dry_run } = args;
     let request = SwitchoverRequest { to, timeout, force, dry_run };
-    watched(&group, context, async |client| client.switchover(&group, &request).await)
+    procedure("switchover", &group, context, async |it| it.switchover(&group, &request).await)
 }
 
 pub(super) fn failover(args: Failover, context: &Context<'_>) -> Result<(), ControlError> {
     let Failover { group, generation, to, force, dry_run } = args;
     let to = to.map(|it| it.to_string());
     let request = FailoverRequest { generation, to, force, dry_run };
-    watched(&group, context, async |client| client.failover(&group, &request).await)
+    procedure("failover", &group, context, async |it| it.failover(&group, &request).await)
 }
 
 pub(super) fn failback(args: Failback, context: &Context<'_>) -> Result<(), ControlError> {
     let Failback { group, generation, follow, force } = args;
     let request = FailbackRequest { generation, follow, force };
-    watched(&group, context, async |client| client.failback(&group, &request).await)
+    procedure("failback", &group, context, async |it| it.failback(&group, &request).await)
 }
 
 pub(super) fn preview(args: &PreviewFailback, context: &Context<'_>) -> Result<(), ControlError> {
@@ -138,16 +138,28 @@ fn previewed(told: &FailbackPreview) -> String {
     format!("generation here: {}\n{}", told.generation, peers.join("\n"))
 }
 
-/// Asks for a procedure, and shows its steps as they come.
-fn watched(
+/// Asks for a procedure, shows its steps as they come, and prints what it was.
+fn procedure(
+    kind: &str,
     group: &Name,
     context: &Context<'_>,
     ask: impl AsyncFnOnce(Client) -> Result<Procedure, ControlError>,
 ) -> Result<(), ControlError> {
+    let done = watched(kind, group, context, ask)?;
+    context.output.result(&done, summary)
+}
+
+/// Asks for a procedure whose kind begins with `kind`, and shows its steps as they come.
+pub(super) fn watched<T>(
+    kind: &str,
+    group: &Name,
+    context: &Context<'_>,
+    ask: impl AsyncFnOnce(Client) -> Result<T, ControlError>,
+) -> Result<T, ControlError> {
     let output = context.output;
     super::block_on(async {
         let before = context.client().procedure(group).await?.procedure;
-        let mut shown = Shown { before: before.map(|it| it.started), steps: 0 };
+        let mut shown = Shown { kind, before: before.map(|it| it.started), steps: 0 };
         let asking = ask(context.client());
         tokio::pin!(asking);
         let done = loop {
@@ -168,24 +180,26 @@ fn watched(
         {
             shown.show(&last, |line| output.line(line))?;
         }
-        output.result(&done?, summary)
+        done
     })
 }
 
 /// What has been shown of a procedure.
-struct Shown {
+struct Shown<'a> {
+    /// What the kind of this one begins with: another may be under way by now.
+    kind: &'a str,
     /// When the last one began: that is not this one.
     before: Option<String>,
     steps: usize,
 }
 
-impl Shown {
+impl Shown<'_> {
     fn show(
         &mut self,
         now: &Procedure,
         mut line: impl FnMut(&str) -> Result<(), ControlError>,
     ) -> Result<(), ControlError> {
-        if self.before.as_ref() == Some(&now.started) {
+        if self.before.as_ref() == Some(&now.started) || !now.kind.starts_with(self.kind) {
             return Ok(());
         }
         let over = |step: &&Step| step.seconds.is_some();

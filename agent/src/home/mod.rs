@@ -50,7 +50,7 @@ pub use config::Config;
 pub use error::HomeError;
 pub use group::{GroupConfig, GroupSpec, Role};
 pub use io::LockedHome;
-pub use quantity::{Amount, Period, Size};
+pub use quantity::{Amount, Period, QuantityError, Size};
 pub use settings::{MaxLag, Settings, SettingsChange};
 
 pub use crate::capture::source::Overflow;

@@ -13,6 +13,7 @@ use super::keep::{self, Budget, Schedule, WINDOW_DEFAULT, Window};
 use super::quantity::{Amount, Period, QuantityError, Size};
 use super::text;
 use crate::capture::source::Overflow;
+use crate::role::drill::due::{EVERY_DEFAULT, Every};
 use crate::ship::pace::{LagLimit, LagPolicy, OnLag};
 use crate::ship::standing::{Mode, OnTimeout, SyncPolicy};
 
@@ -34,6 +35,9 @@ pub const HOLD_BOUNDS: [Period; 2] =
 
 /// What the self-check reads a second, unless the group says otherwise: 1 TiB in 12 days.
 pub const SELF_CHECK_DEFAULT: Size = Size(ByteLen(1 << 20));
+
+/// Shortest time between drills: a shorter one is over before a drill is.
+pub const DRILL_EVERY_MIN: Period = Period(Duration::from_secs(1));
 
 /// Least bound of a lag in time: half an epoch is noise.
 const MAX_LAG_TIME_MIN: Duration = Duration::from_millis(500);
@@ -137,6 +141,8 @@ pub struct Settings {
     pub history_budget: Budget,
     /// On a replica: when snapshots are taken by themselves, and which stay.
     pub snapshots: Schedule,
+    /// On a replica: how often a drill shall pass.
+    pub drill_every: Every,
     /// Replicas for which `mode` does not count.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub replica: Vec<ReplicaMode>,
@@ -161,6 +167,7 @@ impl Default for Settings {
             history_window: WINDOW_DEFAULT,
             history_budget: Budget::default(),
             snapshots: Schedule::default(),
+            drill_every: EVERY_DEFAULT,
             replica: Vec::new(),
         }
     }
@@ -182,6 +189,9 @@ impl Settings {
         if small {
             let (time, bytes) = (Period(MAX_LAG_TIME_MIN), Size(ByteLen(MAX_LAG_BYTES_MIN)));
             return Some(("max_lag", format!("{} is less than {time} or {bytes}", self.max_lag)));
+        }
+        if let Some(every) = self.drill_every.0.filter(|every| *every < DRILL_EVERY_MIN) {
+            return Some(("drill_every", format!("{every} is less than {DRILL_EVERY_MIN}")));
         }
         self.wrong_hooks()
     }
@@ -296,15 +306,19 @@ pub struct SettingsChange {
     #[arg(long, value_name = "GRID|none")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshots: Option<Schedule>,
+    /// On a replica: how often a drill shall pass; beyond that there is an alert [default: 30 d]
+    #[arg(long, value_name = "DURATION|none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drill_every: Option<Every>,
 }
 
 impl SettingsChange {
-    /// Whether it concerns what a replica's side has of its own: its history, and its hooks for the
-    /// day on which it becomes the source.
+    /// Whether it concerns what a replica's side has of its own: its history, its drills, and its
+    /// hooks for the day on which it becomes the source.
     pub fn is_of_replica(&self) -> bool {
         let none = SettingsChange::default();
-        let SettingsChange { stop, start, history, snapshots, .. } = none;
-        let rest = SettingsChange { stop, start, history, snapshots, ..self.clone() };
+        let SettingsChange { stop, start, history, snapshots, drill_every, .. } = none;
+        let rest = SettingsChange { stop, start, history, snapshots, drill_every, ..self.clone() };
         rest.is_empty() && !self.is_empty()
     }
 
@@ -344,6 +358,7 @@ impl SettingsChange {
             keep::apply(amount, &mut to.history_window, &mut to.history_budget);
         }
         set(&mut to.snapshots, self.snapshots.clone());
+        set(&mut to.drill_every, self.drill_every);
     }
 }
 
@@ -409,6 +424,14 @@ mod tests {
         };
         assert_eq!(wrong(timeout("0")), Some("sync_timeout"));
         assert_eq!(wrong(timeout("2 h")), Some("sync_timeout"));
+        let every = |text: &str| SettingsChange {
+            drill_every: Some(text.parse().unwrap()),
+            ..Default::default()
+        };
+        assert!(every("7 d").is_of_replica());
+        for (text, key) in [("999 ms", Some("drill_every")), ("1 s", None), ("none", None)] {
+            assert_eq!(wrong(every(text)), key, "{text}");
+        }
     }
 
     #[test]

@@ -27,6 +27,7 @@ use crate::capture::nbd::io::{NbdClients, NbdServer};
 use crate::cli::parts::Running;
 use crate::home::{Config, GroupConfig, LockedHome};
 use crate::wire::batch::Compression;
+use crate::wire::identity::Identity;
 use crate::wire::io::{
     Close, Config as EndpointConfig, Endpoint, Link, PairingHost, PeerBook, Tuning,
     load_or_create_identity,
@@ -72,6 +73,8 @@ pub(super) struct Inner {
     pub(super) config: Config,
     pub(super) book: Arc<PeerBook>,
     pub(super) peer_id: PeerId,
+    /// What it signs with.
+    pub(super) identity: Arc<Identity>,
     pub(super) clock: Clock,
     pub(super) served: Arc<Served>,
     pub(super) environments: Environments,
@@ -133,6 +136,7 @@ impl Agent {
         let inner = Arc::new(Inner {
             book: Arc::clone(&book),
             peer_id: identity.id(),
+            identity: Arc::clone(&identity),
             clock: Clock::start(),
             served: Arc::clone(&served),
             environments: Environments::new(&home),
@@ -182,6 +186,7 @@ impl Agent {
         tokio::spawn(look_after(Arc::clone(&inner)));
         tokio::spawn(settle::run(Arc::downgrade(&inner)));
         tokio::spawn(roles::look_after(Arc::downgrade(&inner)));
+        tokio::spawn(roles::look_after_drills(Arc::downgrade(&inner)));
         for group in inner.groups() {
             if let Group::Replica(replica) = group {
                 tokio::spawn(replica.supervise());

@@ -20,6 +20,7 @@ mod grow;
 use super::opening::Opening;
 use super::past::historian::Historian;
 use super::past::reading::Reading;
+use super::roles::DrillBook;
 use super::source::real_folder;
 use super::view::PeerView;
 use crate::api::ControlError;
@@ -65,6 +66,8 @@ pub(super) struct ReplicaGroup {
     pub(super) clock: Clock,
     group_home: GroupHome,
     pub(super) keys: KeyRing,
+    /// The drills that were done on it.
+    pub(super) drills: DrillBook,
     /// Where its snapshots are read, also when it becomes something else.
     pub(super) reading: Arc<Reading>,
     /// What of it may be changed while it runs.
@@ -136,6 +139,7 @@ impl ReplicaGroup {
             received_bytes: AtomicU64::new(0),
             progress: Mutex::default(),
             clock: Clock::start(),
+            drills: DrillBook::open(&group_home),
             group_home,
             keys,
             reading,

@@ -83,6 +83,8 @@ fn bare(config: &GroupConfig, role: Role, volumes: &[VolumeStatus]) -> GroupStat
         self_check: None,
         blind: config.blind.is_some(),
         veil: config.blind.map(|key| VeilStatus { key: key.to_string(), escrowed: None }),
+        last_drill: None,
+        drill_overdue: false,
     }
 }
 
@@ -337,6 +339,9 @@ fn shown(
 fn replica_status(replica: &ReplicaGroup) -> GroupStatus {
     let mut status = bare(&replica.config, Role::Replica, &volumes(&replica.layout()));
     status.peers = vec![replica.view.status(replica.received_bytes.load(Ordering::Relaxed))];
+    status.last_drill = replica.drills.last();
+    status.drill_overdue =
+        replica.drills.are_overdue(replica.settings().drill_every, replica.clock.wall());
     let view = match replica.look_at() {
         Ok(view) => view,
         Err(why) => {

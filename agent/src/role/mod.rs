@@ -3,6 +3,7 @@
 
 pub mod ancestry;
 pub mod demotion;
+pub mod drill;
 pub mod generation;
 pub mod handing;
 pub mod hearing;

@@ -3,6 +3,8 @@
 
 pub mod identity;
 
+pub mod signature;
+
 pub mod tls;
 
 pub mod peers;

@@ -9,6 +9,7 @@ mod blind;
 mod cli;
 mod clients;
 mod drift;
+mod drill;
 mod env_volumes;
 mod environments;
 mod full_disks;

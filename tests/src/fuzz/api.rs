@@ -103,6 +103,8 @@ fn a_status() -> Status {
         self_check: Some(CheckStatus::default()),
         blind: true,
         veil: None,
+        last_drill: None,
+        drill_overdue: true,
     };
     let (name, version) = ("prod".into(), "0.1.0".into());
     let agent = AgentStatus { name, version, listen: None, peer_id: None };

@@ -206,10 +206,7 @@ impl Past for Controlled {
         let agent = Arc::clone(&self.0);
         blocking(move || {
             let request = agent.of_set(request)?;
-            let find = |group: &Name| replica(&agent, group);
-            let (sources, served) = (agent.source_places(), &agent.served);
-            let (nbd, clock) = (agent.nbd_clients(), || agent.clock.wall());
-            agent.environments.create(&request, find, &sources, served, nbd, &clock)
+            agent.make_environment(&request)
         })
     }
 
@@ -244,7 +241,18 @@ impl Inner {
         self.group(group).is_ok().then(|| self.reading(group))
     }
 
-    fn nbd_clients(&self) -> &NbdClients {
+    /// Makes an environment of points or templates.
+    pub(in crate::pipeline) fn make_environment(
+        &self,
+        request: &EnvRequest,
+    ) -> Result<Environment, ControlError> {
+        let find = |group: &Name| replica(self, group);
+        let (sources, served) = (self.source_places(), &self.served);
+        let (nbd, clock) = (self.nbd_clients(), || self.clock.wall());
+        self.environments.create(request, find, &sources, served, nbd, &clock)
+    }
+
+    pub(in crate::pipeline) fn nbd_clients(&self) -> &NbdClients {
         self.nbd.get().expect("the NBD server serves before any command is heard")
     }
 
@@ -327,7 +335,11 @@ fn source(agent: &Inner, group: &Name, why: &str) -> Result<Arc<SourceGroup>, Co
     }
 }
 
-fn replica(agent: &Inner, group: &Name) -> Result<Arc<ReplicaGroup>, ControlError> {
+/// The replica of a name; where its points are, when its source is here.
+pub(in crate::pipeline) fn replica(
+    agent: &Inner,
+    group: &Name,
+) -> Result<Arc<ReplicaGroup>, ControlError> {
     match agent.group(group)? {
         Group::Replica(replica) => Ok(replica),
         Group::Source(source) => {

@@ -8,6 +8,8 @@ pub(super) mod environments;
 
 mod export;
 
+pub(super) mod hash;
+
 pub(super) mod historian;
 
 mod live;

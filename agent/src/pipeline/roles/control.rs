@@ -4,17 +4,20 @@ use std::sync::Arc;
 
 use vgship_base::ids::Name;
 
+use super::drill_book::DrillBook;
 use crate::api::ControlError;
 use crate::api::control::Answer;
+use crate::api::drills::{DrillRequest, Drilled, Drills};
 use crate::api::roles::{
     FailbackPreview, FailbackRequest, FailoverRequest, LastProcedure, Roles, SwitchoverRequest,
 };
+use crate::pipeline::agent::Group;
 use crate::pipeline::control::{Controlled, blocking};
 use crate::role::procedure::Procedure;
 
-fn spawned<'a>(
-    work: impl Future<Output = Result<Procedure, ControlError>> + Send + 'static,
-) -> Answer<'a, Procedure> {
+fn spawned<'a, T: Send + 'static>(
+    work: impl Future<Output = Result<T, ControlError>> + Send + 'static,
+) -> Answer<'a, T> {
     Box::pin(async move {
         let done = tokio::spawn(work).await;
         done.map_err(|error| ControlError::failed(format!("the agent failed: {error}")))?
@@ -37,6 +40,22 @@ impl Roles for Controlled {
     fn preview_failback(&self, group: Name) -> Answer<'_, FailbackPreview> {
         let agent = Arc::clone(&self.0);
         blocking(move || agent.preview_failback(&group))
+    }
+
+    fn drill(&self, group: Name, request: DrillRequest) -> Answer<'_, Drilled> {
+        spawned(Arc::clone(&self.0).drill(group, request))
+    }
+
+    fn drills(&self, group: Name) -> Answer<'_, Drills> {
+        let agent = Arc::clone(&self.0);
+        blocking(move || {
+            let drills = match agent.group(&group)? {
+                Group::Replica(replica) => replica.drills.list(),
+                // What it did while it was a replica.
+                other => DrillBook::open(&agent.home.group(&other.config().name)).list(),
+            };
+            Ok(Drills { group: group.to_string(), drills: drills? })
+        })
     }
 
     fn procedure(&self, group: Name) -> Answer<'_, LastProcedure> {

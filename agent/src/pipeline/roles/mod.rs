@@ -2,6 +2,8 @@
 
 mod change;
 mod control;
+mod drill;
+mod drill_book;
 mod failback;
 mod failover;
 mod hook;
@@ -10,6 +12,7 @@ mod places;
 mod record;
 mod switchover;
 
+pub(super) use drill_book::{DrillBook, look_after as look_after_drills};
 pub(super) use meeting::look_after;
 pub(super) use record::Procedures;
 

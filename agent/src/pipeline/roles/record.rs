@@ -112,6 +112,11 @@ impl Recorder {
         done.map(drop)
     }
 
+    /// What was done so far.
+    pub(super) fn so_far(&self) -> Procedure {
+        self.now().clone()
+    }
+
     /// Notes what is worth knowing.
     pub(super) fn fact(&self, name: &str, what: &impl ToString) {
         self.now().facts.push((name.to_owned(), what.to_string()));

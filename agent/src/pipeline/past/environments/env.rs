@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use vgship_base::disk::{Disk, SharedDisk};
-use vgship_base::ids::{Name, Seq};
+use vgship_base::ids::{Generation, Name, Seq};
 use vgship_base::io::RealFolder;
 use vgship_base::layout::Layout;
 use vgship_snapshot::overlay::Overlay;
@@ -32,6 +32,8 @@ pub(super) struct Part {
     /// What its LVs are called here, in the layout's order.
     pub(super) names: Vec<Name>,
     pub(super) clones: Vec<Arc<Overlay>>,
+    /// The history that the point is of, if it was found in this life of the agent.
+    pub(super) generation: Option<Generation>,
 }
 
 /// An environment.
@@ -46,6 +48,8 @@ pub(super) struct Env {
     pub(super) stuck: Option<String>,
     /// Before which its end is not tried again.
     pub(super) again: Option<Instant>,
+    /// It has no facts in its folder: the next start removes it.
+    pub(super) fleeting: bool,
 }
 
 /// A clone as it is served.
@@ -64,6 +68,7 @@ pub(super) fn unread(name: &Name, why: &str, folder: &Path) -> Environment {
         broken: Some(why.to_owned()),
         stuck: None,
         again: None,
+        fleeting: false,
     };
     env.shown(folder)
 }
@@ -117,7 +122,8 @@ impl Part {
             let clone = Overlay::open(files.clone(), &stem(at), base);
             clones.push(Arc::new(clone.map_err(|it| failed(&it))?));
         }
-        Ok(Part { group: facts.group.clone(), layout: (*layout).clone(), names, clones })
+        let (group, layout) = (facts.group.clone(), (*layout).clone());
+        Ok(Part { group, layout, names, clones, generation: None })
     }
 }
 
@@ -137,7 +143,7 @@ impl Env {
             Ok(parts) => (parts, None),
             Err(error) => (Vec::new(), Some(error.to_string())),
         };
-        Ok(Env { facts, parts, outside, broken, stuck: None, again: None })
+        Ok(Env { facts, parts, outside, broken, stuck: None, again: None, fleeting: false })
     }
 
     fn open_parts(

@@ -32,6 +32,7 @@ use crate::pipeline::past::places::refuse_taken;
 use crate::pipeline::past::points::Found;
 use crate::pipeline::past::templates;
 use crate::pipeline::replica::ReplicaGroup;
+use crate::receive::admit::Point;
 
 /// What an environment is made with.
 pub(super) struct Maker<'a> {
@@ -96,12 +97,9 @@ impl Source {
         &self,
         folder: &Path,
         first: usize,
-    ) -> Result<(Vec<Arc<Overlay>>, u64, u64), ControlError> {
+    ) -> Result<(Vec<Arc<Overlay>>, Point), ControlError> {
         match self {
-            Source::Point(held) => {
-                let (clones, at) = clones(&held.replica, &held.found, folder, first)?;
-                Ok((clones, at.seq.0, at.clock))
-            }
+            Source::Point(held) => clones(&held.replica, &held.found, folder, first),
             Source::Template(_, template) => {
                 let folder = Arc::new(RealFolder::open(folder).map_err(|it| failed(&it))?);
                 let create = |(at, base): (usize, SharedDisk)| {
@@ -110,7 +108,8 @@ impl Source {
                 };
                 let volumes = (first..).zip(templates::volumes(template));
                 let source = &template.manifest().source;
-                Ok((volumes.map(create).collect::<Result<_, _>>()?, source.seq.0, source.clock))
+                let point = Point { seq: source.seq, clock: source.clock, ..Point::FRESH };
+                Ok((volumes.map(create).collect::<Result<_, _>>()?, point))
             }
         }
     }
@@ -235,14 +234,16 @@ impl Maker<'_> {
             broken: None,
             stuck: None,
             again: None,
+            fleeting: self.request.fleeting,
         };
         let mut first = 0;
         for (source, names) in sources.iter().zip(names) {
-            let (clones, seq, clock) = source.clones(self.folder, first)?;
+            let (clones, point) = source.clones(self.folder, first)?;
             first += clones.len();
-            env.facts.parts.push(self.part_facts(source, &names, seq, clock));
+            env.facts.parts.push(self.part_facts(source, &names, point.seq.0, point.clock));
             let (group, layout) = (source.group(), source.layout());
-            env.parts.push(Part { group, layout, names, clones });
+            let generation = point.generation;
+            env.parts.push(Part { group, layout, names, clones, generation });
         }
         let socket = self.home.nbd_socket();
         let programs = Programs {
@@ -329,7 +330,8 @@ impl Maker<'_> {
         (0..count).try_for_each(|at| overlay::remove(&folder, &stem(at)).map_err(|it| failed(&it)))
     }
 
-    /// Makes it an environment: from here on a restart finds it.
+    /// Makes it an environment: from here on a restart finds it, unless it is a fleeting one, which
+    /// keeps the mark of what a start removes.
     fn store(&self, env: &mut Env) -> Result<(), ControlError> {
         for clone in env.clones() {
             clone.flush().map_err(|it| failed(&it))?;
@@ -344,8 +346,10 @@ impl Maker<'_> {
         }
         // Counted from now on: it is worth nothing to anybody before.
         env.facts.expires = self.request.lease.map(|lease| after((self.clock)(), lease));
-        env.facts.store(self.folder)?;
-        folder::made(self.folder);
+        if !env.fleeting {
+            env.facts.store(self.folder)?;
+            folder::made(self.folder);
+        }
         Ok(())
     }
 

@@ -16,6 +16,8 @@ mod outside;
 
 mod programs;
 
+mod rehearsal;
+
 mod users;
 
 #[cfg(test)]
@@ -248,6 +250,10 @@ impl Environments {
         let env = state.all.get_mut(name).ok_or_else(|| unknown(name))?;
         if env.facts.ending {
             return Err(ControlError::refused(format!("environment {name} is being destroyed")));
+        }
+        if env.fleeting {
+            return Err(ControlError::refused(format!("environment {name} is of a drill"))
+                .hint("it goes with the drill; make one that stays: vgship env create"));
         }
         let mut facts = env.facts.clone();
         facts.expires = Some(after(now, lease));

@@ -135,7 +135,8 @@ impl Shown {
 }
 
 impl Programs<'_> {
-    fn run(
+    /// Runs a program that finds these volumes. `title` stands in the log before what it says.
+    pub(super) fn run(
         &self,
         mut command: Command,
         title: &str,
@@ -218,7 +219,8 @@ impl Programs<'_> {
     }
 }
 
-fn shell(command: &str) -> Command {
+/// A shell that runs a command.
+pub(super) fn shell(command: &str) -> Command {
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", command]);
     shell

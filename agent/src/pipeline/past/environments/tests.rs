@@ -10,7 +10,8 @@ fn with_lease(all: &Environments, name: &Name, expires: u64) {
     folder::begin(&all.path(name)).unwrap();
     facts.store(&all.path(name)).unwrap();
     let (parts, outside) = (Vec::new(), None);
-    let env = Env { facts, parts, outside, broken: None, stuck: None, again: None };
+    let (broken, stuck, again, fleeting) = (None, None, None, false);
+    let env = Env { facts, parts, outside, broken, stuck, again, fleeting };
     all.state().all.insert(name.clone(), env);
 }
 
