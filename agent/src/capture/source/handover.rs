@@ -200,7 +200,7 @@ impl Source {
                 replica.collapse(&self.layout, self.last, ResyncReason::CleanStart);
                 replica.link_lost();
             } else if replica.linked() {
-                replica.met = self.start; // its link goes on with the new numbers
+                replica.met = self.start; // a link that stands is used for the new ones
             }
         }
         self.last = Seq::before(self.start);
