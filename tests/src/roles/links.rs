@@ -102,6 +102,8 @@ impl World {
         if heard != Heard::NotTaken {
             return Ok(false);
         }
+        // First: a note that stays would be believed by a later start.
+        handing::remove(&of.source).map_err(|error| stopped(&error))?;
         writer.source.take_back();
         writer.switching = None;
         self.coverage.hit("a handover that did not happen was taken back");
@@ -109,7 +111,6 @@ impl World {
         // One that took it may have gone back behind it since, in a history of its own.
         *taken &= point.generation == generation;
         assert!(!*taken, "I6: node {source} takes the role of {generation} back, which was taken");
-        handing::remove(&self.nodes[source].source).map_err(|error| stopped(&error))?;
         Ok(true)
     }
 

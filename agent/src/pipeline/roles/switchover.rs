@@ -285,7 +285,12 @@ impl Switchover {
                 .map_err(|it| ControlError::failed(report(&it)))
         });
         if let Err(error) = noted {
-            tap.core().take_back();
+            // It may be there all the same. The replica, asked anew, does not have the handover: then
+            // the note goes, and the role is taken back.
+            tap.core().link_lost(self.to);
+            let back = || tap.core().handed().is_none();
+            // In time or not, what failed first is what the caller hears.
+            let _ = self.until("the role is not taken back", back).await;
             return Err(error);
         }
         tap.core().hand_over(generation);

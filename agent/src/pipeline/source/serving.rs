@@ -156,10 +156,14 @@ impl SourceGroup {
             if heard != Heard::NotTaken {
                 return Ok(Begun::Not("the group's role goes to another agent".into()));
             }
-            core.take_back();
             drop(core);
-            self.forget_handing().map_err(End::Lost)?;
+            // First: a note that stays would be believed by a later start.
+            if let Err(why) = self.forget_handing() {
+                return Ok(Begun::Not(why));
+            }
             core = self.tap.core();
+            core.take_back();
+            self.tap.wake();
         }
         // In one breath with the verdict: content of one replica is wholly veiled or not.
         if hello.blind != core.replica(id).blind {
@@ -180,7 +184,6 @@ impl SourceGroup {
         handing::remove(&folder).map_err(|it| report(&it))?;
         tracing::warn!(group = %self.config.name, "the handover did not happen: this agent stays \
             the source, and applications may write");
-        self.tap.wake();
         Ok(())
     }
 
